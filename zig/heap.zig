@@ -1,0 +1,352 @@
+//! The blocks of one stripe: lists of free blocks by size class, an unused rest ("bump"), and the
+//! blocks retired but not yet reusable.
+//!
+//! All of it is derived. `map.zig` calls in here with the stripe's lock held and the writer word
+//! set, so a crash anywhere in this file leads to `recovery.zig` rebuilding everything from the
+//! table; no store order inside matters beyond that. Links lie in the free blocks themselves and
+//! are checked when they are followed, because they are bytes of the segment.
+//!
+//! A retired block is reused only after two promotions: `promote` bumps the generation, and a
+//! lock-free reader that saw generation g may use what it read while the generation is at most
+//! g + 1 (reliability.md 3.3).
+
+const std = @import("std");
+const layout = @import("layout.zig");
+const crash = @import("crash.zig");
+
+const View = layout.View;
+const Stripe = layout.Stripe;
+const granule_bytes = layout.granule_bytes;
+
+/// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
+pub const small_bytes_max = 4096;
+/// Retired bytes that make a batch full.
+const retired_bytes_max = 128 * 1024;
+
+const fine_granules = 16;
+const mid_granules = 256;
+
+/// Size classes, in granules: every one up to 16, then eight to a doubling up to 256 (the largest
+/// block), then two to a doubling for the rests of chunks.
+const class_granules = blk: {
+    var sizes: [layout.class_count]u16 = undefined;
+    var n: usize = 0;
+    var g: u16 = 1;
+    while (g <= fine_granules) : (g += 1) {
+        sizes[n] = g;
+        n += 1;
+    }
+    var from: u16 = fine_granules;
+    while (from < mid_granules) : (from *= 2) {
+        for (1..9) |i| {
+            sizes[n] = from + from / 8 * i;
+            n += 1;
+        }
+    }
+    while (n < sizes.len) : (from *= 2) {
+        sizes[n] = from + from / 2;
+        sizes[n + 1] = from * 2;
+        n += 2;
+    }
+    break :blk sizes;
+};
+
+/// The smallest class that holds `granules`. Assumes 1 <= granules <= 4096.
+fn classAbove(granules: u64) u6 {
+    if (granules <= fine_granules) return @intCast(granules - 1);
+    const bits: u6 = @intCast(63 - @clz(granules - 1)); // from = 1 << bits, from < granules <= 2 from
+    const rest = granules - 1 - (@as(u64, 1) << bits);
+    if (granules <= mid_granules)
+        return @intCast(fine_granules + @as(u64, bits - 4) * 8 + (rest >> (bits - 3)));
+    return @intCast(fine_granules + 32 + @as(u64, bits - 8) * 2 + (rest >> (bits - 1)));
+}
+
+/// The largest class that fits into `granules`.
+fn classBelow(granules: u64) u6 {
+    const top = class_granules[layout.class_count - 1];
+    if (granules >= top) return layout.class_count - 1;
+    const class = classAbove(granules);
+    return if (class_granules[class] == granules) class else class - 1;
+}
+
+/// The bytes a block takes that must hold `bytes`.
+pub fn blockBytes(bytes: u64) u64 {
+    std.debug.assert(bytes <= small_bytes_max);
+    const granules = (bytes + granule_bytes - 1) / granule_bytes;
+    return @as(u64, class_granules[classAbove(granules)]) * granule_bytes;
+}
+
+pub fn isSmall(bytes: u64) bool {
+    return bytes <= small_bytes_max;
+}
+
+/// A block for `bytes` bytes, or null when this stripe has none: then a chunk must be adopted.
+pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+    const size = blockBytes(bytes);
+    const class = classAbove(size / granule_bytes);
+    const nonempty = crash.load(&stripe.nonempty);
+    if (nonempty >> class & 1 != 0) return try pop(view, stripe, class);
+    const bump = crash.load(&stripe.bump);
+    const bump_end = crash.load(&stripe.bump_end);
+    if (bump < bump_end and bump_end - bump >= size) {
+        if (bump % granule_bytes != 0 or !view.covers(bump, size)) return error.Corrupt;
+        crash.store(&stripe.bump, bump + size);
+        crash.store(&stripe.free, crash.load(&stripe.free) -% size);
+        return bump;
+    }
+    const larger = nonempty >> class >> 1;
+    if (larger == 0) return null;
+    const from: u6 = @intCast(class + 1 + @ctz(larger));
+    if (from >= layout.class_count) return error.Corrupt;
+    const offset = try pop(view, stripe, from);
+    const whole = @as(u64, class_granules[from]) * granule_bytes;
+    give(view, stripe, offset + size, whole - size);
+    return offset;
+}
+
+fn pop(view: *View, stripe: *Stripe, class: u6) error{Corrupt}!u64 {
+    const size = @as(u64, class_granules[class]) * granule_bytes;
+    const offset = crash.load(&stripe.lists[class]);
+    if (offset % granule_bytes != 0 or !view.covers(offset, size)) return error.Corrupt;
+    const next = crash.load(&view.at(offset)[0]);
+    crash.store(&stripe.lists[class], next);
+    if (next == 0) {
+        const bit = @as(u64, 1) << class;
+        crash.store(&stripe.nonempty, crash.load(&stripe.nonempty) & ~bit);
+    }
+    crash.store(&stripe.free, crash.load(&stripe.free) -% size);
+    return offset;
+}
+
+/// Adds `bytes` free bytes at `offset` (a multiple of granules) to the lists, in as many blocks as
+/// the classes ask for. Assumes the range lies inside a chunk of this stripe.
+pub fn give(view: *View, stripe: *Stripe, offset: u64, bytes: u64) void {
+    var at = offset;
+    var left = bytes / granule_bytes;
+    while (left > 0) {
+        const class = classBelow(left);
+        const granules = class_granules[class];
+        crash.store(&view.at(at)[0], crash.load(&stripe.lists[class]));
+        crash.store(&stripe.lists[class], at);
+        crash.store(&stripe.nonempty, crash.load(&stripe.nonempty) | @as(u64, 1) << class);
+        at += @as(u64, granules) * granule_bytes;
+        left -= granules;
+    }
+    crash.store(&stripe.free, crash.load(&stripe.free) +% bytes);
+}
+
+/// Makes the bytes between `offset` and `end` the unused rest; the old rest goes to the lists.
+pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
+    const bump = crash.load(&stripe.bump);
+    const bump_end = crash.load(&stripe.bump_end);
+    crash.store(&stripe.bump_end, 0);
+    if (bump < bump_end and bump % granule_bytes == 0 and view.covers(bump, bump_end - bump)) {
+        crash.store(&stripe.free, crash.load(&stripe.free) -% (bump_end - bump));
+        give(view, stripe, bump, bump_end - bump);
+    }
+    crash.store(&stripe.bump, offset);
+    crash.store(&stripe.bump_end, end);
+    crash.store(&stripe.free, crash.load(&stripe.free) +% (end - offset));
+}
+
+/// Forgets every free and retired block. The first steps of a rebuild: from here to its end the
+/// stripe merely seems full.
+pub fn reset(stripe: *Stripe) void {
+    crash.store(&stripe.retired_count[0], 0);
+    crash.store(&stripe.retired_count[1], 0);
+    crash.store(&stripe.retired_bytes[0], 0);
+    crash.store(&stripe.retired_bytes[1], 0);
+    crash.store(&stripe.bump, 0);
+    crash.store(&stripe.bump_end, 0);
+    crash.store(&stripe.nonempty, 0);
+    for (&stripe.lists) |*list| crash.store(list, 0);
+    crash.store(&stripe.free, 0);
+    crash.store(&stripe.freed, 0);
+}
+
+/// Blocks with a chunk of their own that `promote` found free: the caller gives them back to the
+/// pool, which needs a lock this file knows nothing of.
+pub const Large = struct {
+    chunks: [layout.retired_max]u64 = undefined,
+    count: usize = 0,
+
+    pub fn slice(large: *const Large) []const u64 {
+        return large.chunks[0..large.count];
+    }
+};
+
+/// What a retired list holds.
+const Retired = packed struct(u64) { granule: u36, granules: u28 };
+
+/// Notes that a block is unreachable from now on. Assumes its slot or table word has been
+/// overwritten. True: the batch is full, `promote` is due.
+pub fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
+    const count = crash.load(&stripe.retired_count[0]);
+    if (count >= layout.retired_max) return true; // a damaged count: the block is lost until a rebuild
+    const size = if (isSmall(bytes)) blockBytes(bytes) else bytes;
+    const word: Retired = .{
+        .granule = @intCast(offset / granule_bytes),
+        .granules = @intCast((size + granule_bytes - 1) / granule_bytes),
+    };
+    const total = crash.load(&stripe.retired_bytes[0]) +% size;
+    crash.store(&stripe.retired[0][count], @bitCast(word));
+    crash.store(&stripe.retired_bytes[0], total);
+    crash.store(&stripe.retired_count[0], count + 1);
+    return count + 1 == layout.retired_max or total >= retired_bytes_max;
+}
+
+pub const Block = struct { offset: u64, bytes: u64 };
+
+pub fn retiredBlock(word: u64) Block {
+    const block: Retired = @bitCast(word);
+    return .{
+        .offset = @as(u64, block.granule) * granule_bytes,
+        .bytes = @as(u64, block.granules) * granule_bytes,
+    };
+}
+
+/// Walks all free blocks, for checks, in pieces no larger than an allocated block can be.
+/// `Corrupt`: a link leads outside, or a list does not end.
+pub const FreeBlocks = struct {
+    view: *View,
+    stripe: *Stripe,
+    class: usize = 0,
+    link: u64,
+    /// Granules the lists may still hold.
+    left: u64,
+    piece: Block,
+
+    pub fn of(view: *View, stripe: *Stripe) FreeBlocks {
+        const bump = crash.load(&stripe.bump);
+        return .{
+            .view = view,
+            .stripe = stripe,
+            .link = crash.load(&stripe.lists[0]),
+            .left = view.committed / granule_bytes,
+            .piece = .{ .offset = bump, .bytes = crash.load(&stripe.bump_end) -| bump },
+        };
+    }
+
+    pub fn next(blocks: *FreeBlocks) error{Corrupt}!?Block {
+        while (blocks.piece.bytes == 0) {
+            if (blocks.link == 0) {
+                blocks.class += 1;
+                if (blocks.class == layout.class_count) return null;
+                blocks.link = crash.load(&blocks.stripe.lists[blocks.class]);
+                continue;
+            }
+            const granules = class_granules[blocks.class];
+            const bytes = @as(u64, granules) * granule_bytes;
+            if (blocks.link % granule_bytes != 0 or !blocks.view.covers(blocks.link, bytes))
+                return error.Corrupt;
+            if (blocks.left < granules) return error.Corrupt;
+            blocks.left -= granules;
+            blocks.piece = .{ .offset = blocks.link, .bytes = bytes };
+            blocks.link = crash.load(&blocks.view.at(blocks.link)[0]);
+        }
+        const granules = @min(blocks.piece.bytes / granule_bytes, mid_granules);
+        if (granules == 0) return error.Corrupt;
+        const bytes = @as(u64, class_granules[classBelow(granules)]) * granule_bytes;
+        const block: Block = .{ .offset = blocks.piece.offset, .bytes = bytes };
+        blocks.piece = .{ .offset = block.offset + bytes, .bytes = blocks.piece.bytes - bytes };
+        return block;
+    }
+};
+
+/// Starts a new generation: the older batch of retired blocks becomes free, the newer one older.
+pub fn promote(view: *View, stripe: *Stripe) error{Corrupt}!Large {
+    // Release, and a fence behind: a reader that meets reused bytes must also meet the new
+    // generation. Pairs with the load fence before a reader's last look (`map.zig`).
+    crash.publish(&stripe.generation, crash.load(&stripe.generation) +% 1);
+    crash.storeFence();
+    var large: Large = .{};
+    const older = crash.load(&stripe.retired_count[1]);
+    const newer = crash.load(&stripe.retired_count[0]);
+    if (older > layout.retired_max or newer > layout.retired_max) return error.Corrupt;
+    for (0..older) |i| {
+        const block: Retired = @bitCast(crash.load(&stripe.retired[1][i]));
+        const offset = @as(u64, block.granule) * granule_bytes;
+        const bytes = @as(u64, block.granules) * granule_bytes;
+        if (!view.covers(offset, bytes)) return error.Corrupt;
+        if (bytes > small_bytes_max) {
+            if (offset < @sizeOf(layout.Chunk)) return error.Corrupt;
+            large.chunks[large.count] = offset - @sizeOf(layout.Chunk);
+            large.count += 1;
+        } else {
+            give(view, stripe, offset, bytes);
+            crash.store(&stripe.freed, crash.load(&stripe.freed) +% bytes);
+        }
+    }
+    for (0..newer) |i| crash.store(&stripe.retired[1][i], crash.load(&stripe.retired[0][i]));
+    crash.store(&stripe.retired_count[1], newer);
+    crash.store(&stripe.retired_bytes[1], crash.load(&stripe.retired_bytes[0]));
+    crash.store(&stripe.retired_count[0], 0);
+    crash.store(&stripe.retired_bytes[0], 0);
+    return large;
+}
+
+/// Whether a rebuild would bring together enough free bytes to be worth its pass over the stripe:
+/// half of what the stripe owns, and a quarter freed since the last one (so the cost is shared by
+/// that many frees).
+pub fn worthRebuilding(stripe: *const Stripe) bool {
+    const owned = crash.load(&stripe.owned);
+    return owned >= 8 * layout.unit_bytes and crash.load(&stripe.free) >= owned / 2 and
+        crash.load(&stripe.freed) >= owned / 4;
+}
+
+test "every size falls into the smallest class that holds it" {
+    var last: u16 = 0;
+    for (class_granules) |size| {
+        try std.testing.expect(size > last);
+        last = size;
+    }
+    try std.testing.expectEqual(@as(u16, 4096), last);
+    for (1..4097) |granules| {
+        const class = classAbove(granules);
+        try std.testing.expect(class_granules[class] >= granules);
+        try std.testing.expect(class == 0 or class_granules[class - 1] < granules);
+        try std.testing.expect(class_granules[classBelow(granules)] <= granules);
+    }
+}
+
+test "blocks are given, taken, split and given back without loss" {
+    const table = @import("table.zig");
+    var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
+    var view = table.testView(&memory);
+    const stripe = view.stripe(0);
+    adoptRest(&view, stripe, 65536, 131072);
+    var random = std.Random.DefaultPrng.init(1);
+    var held: std.ArrayList([2]u64) = .empty;
+    defer held.deinit(std.testing.allocator);
+    for (0..20_000) |_| {
+        if (random.random().boolean()) {
+            const bytes = random.random().intRangeAtMost(u64, 32, 4096);
+            const offset = try take(&view, stripe, bytes) orelse continue;
+            const size = blockBytes(bytes);
+            for (held.items) |other|
+                try std.testing.expect(offset + size <= other[0] or other[0] + other[1] <= offset);
+            try held.append(std.testing.allocator, .{ offset, size });
+        } else if (held.items.len > 0) {
+            const block = held.swapRemove(random.random().uintLessThan(usize, held.items.len));
+            give(&view, stripe, block[0], block[1]);
+        }
+    }
+    var total = crash.load(&stripe.free);
+    for (held.items) |block| total += block[1];
+    try std.testing.expectEqual(@as(u64, 65536), total);
+}
+
+test "a retired block is free after two promotions, not before" {
+    const table = @import("table.zig");
+    var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
+    var view = table.testView(&memory);
+    const stripe = view.stripe(0);
+    try std.testing.expect(!retire(stripe, 65536, 80));
+    try std.testing.expect(!retire(stripe, 65536 + 4096, 5000));
+    _ = try promote(&view, stripe);
+    try std.testing.expectEqual(@as(u64, 0), crash.load(&stripe.free));
+    const large = try promote(&view, stripe);
+    try std.testing.expectEqual(@as(u64, 80), crash.load(&stripe.free));
+    try std.testing.expectEqualSlices(u64, &.{65536 + 4096 - 64}, large.slice());
+    try std.testing.expectEqual(@as(u64, 2), crash.load(&stripe.generation));
+}

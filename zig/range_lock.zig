@@ -1,0 +1,109 @@
+//! Kernel range locks: who is attached, who may repair.
+//!
+//! Open-file-description locks on single bytes far beyond any data. The kernel drops them with
+//! their holder, whatever its libc or PID namespace. One open file description is one owner, and a
+//! mapping pins a description's locks; so every handle has a description of its own for them that
+//! is never mapped, and gives them back by an explicit unlock (protocol.md 1).
+
+const std = @import("std");
+const linux = std.os.linux;
+const os = @import("os.zig");
+const status = @import("status.zig");
+
+const Fault = status.Fault;
+
+/// The bytes, each with its meaning while locked.
+pub const Byte = enum(i64) {
+    /// Exclusive, briefly: attach as writer, replacement, unlinking, reaping.
+    life = 1 << 62,
+    /// Shared for a writing handle's life; exclusive while initialising.
+    writer,
+    /// Shared for a read-only handle's life.
+    reader,
+    /// Exclusive while the user's lock is held.
+    user,
+    /// Exclusive while waiting as the first in line for the user's lock.
+    next,
+};
+
+const Mode = enum(i16) { shared = linux.F.RDLCK, exclusive = linux.F.WRLCK };
+
+fn call(fault: *Fault, fd: os.Fd, command: i32, lock: *linux.Flock) status.Error!bool {
+    while (true) {
+        switch (linux.errno(linux.fcntl(fd, command, @intFromPtr(lock)))) {
+            .SUCCESS => return true,
+            .INTR => {},
+            .AGAIN, .ACCES => return false,
+            else => |errno| {
+                fault.errno = @floatFromInt(@intFromEnum(errno));
+                return error.System;
+            },
+        }
+    }
+}
+
+fn flock(kind: i16, start: i64, len: i64) linux.Flock {
+    var lock = std.mem.zeroes(linux.Flock);
+    lock.type = kind;
+    lock.start = start;
+    lock.len = len;
+    return lock;
+}
+
+/// False: somebody else holds it. Never waits; also changes a held lock from shared to exclusive
+/// and back, atomically.
+pub fn tryLock(fault: *Fault, fd: os.Fd, byte: Byte, mode: Mode) status.Error!bool {
+    var lock = flock(@intFromEnum(mode), @intFromEnum(byte), 1);
+    return call(fault, fd, linux.F.OFD_SETLK, &lock);
+}
+
+pub fn unlock(fd: os.Fd, byte: Byte) void {
+    var fault: Fault = .{};
+    var lock = flock(linux.F.UNLCK, @intFromEnum(byte), 1);
+    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+}
+
+/// Gives back every range this description holds.
+pub fn unlockAll(fd: os.Fd) void {
+    var fault: Fault = .{};
+    var lock = flock(linux.F.UNLCK, @intFromEnum(Byte.life), 0);
+    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+}
+
+/// Whether another description holds the byte in any mode.
+pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
+    var lock = flock(linux.F.WRLCK, @intFromEnum(byte), 1);
+    _ = try call(fault, fd, linux.F.OFD_GETLK, &lock);
+    return lock.type != linux.F.UNLCK;
+}
+
+/// Takes a byte exclusively, asking again every 20 to 220 us until the deadline.
+pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) status.Error!void {
+    while (!try tryLock(fault, fd, byte, .exclusive)) {
+        if (deadline.left(1) == 0) return error.Timeout;
+        os.sleepNs(20_000 + os.randomWord() % 200_000);
+    }
+}
+
+fn testFiles(fault: *Fault) ![2]os.Fd {
+    const a = try os.memoryFile(fault);
+    return .{ a, try os.openLink(fault, &os.Path.ofDescriptor(a), .read_write) };
+}
+
+test "two descriptions exclude each other; a mapping's does not outlive an explicit unlock" {
+    var fault: Fault = .{};
+    const fds = try testFiles(&fault);
+    defer for (fds) |fd| os.close(fd);
+    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .shared));
+    try std.testing.expect(try tryLock(&fault, fds[1], .writer, .shared));
+    try std.testing.expect(!try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(try isHeld(&fault, fds[0], .writer));
+    try std.testing.expect(!try isHeld(&fault, fds[0], .life));
+    unlockAll(fds[1]);
+    try std.testing.expect(!try isHeld(&fault, fds[0], .writer));
+    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
+    try std.testing.expectError(error.Timeout, lockBefore(&fault, fds[1], .writer, .in(1)));
+    unlock(fds[0], .writer);
+    try lockBefore(&fault, fds[1], .writer, .in(1000));
+}

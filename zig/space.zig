@@ -1,0 +1,183 @@
+//! Where blocks come from and where they go: the stripe's own heap first, then a chunk from the
+//! pool, then growth of the segment; and back when nothing can see them any more.
+//!
+//! The caller holds the stripe's lock, has set its writer word, and at each call here holds no
+//! block that the table does not reach. So a rebuild may happen inside any allocation, and a crash
+//! anywhere leaves work for recovery only. Lock order: stripe, then pool.
+
+const std = @import("std");
+const layout = @import("layout.zig");
+const crash = @import("crash.zig");
+const hash = @import("hash.zig");
+const heap = @import("heap.zig");
+const os = @import("os.zig");
+const pools = @import("pool.zig");
+const recovery = @import("recovery.zig");
+const status = @import("status.zig");
+const stripe_lock = @import("stripe_lock.zig");
+const Segment = @import("segment.zig").Segment;
+
+const Error = status.Error;
+const Pool = layout.Pool;
+const unit_bytes = layout.unit_bytes;
+
+const chunk_bytes_min = 2 * unit_bytes;
+const chunk_bytes_max = 64 * unit_bytes;
+/// A stripe smaller than this is not worth a pass to give chunks back.
+const trim_bytes_min = 16 * unit_bytes;
+
+/// Space for one stripe of one segment.
+pub const Space = struct {
+    segment: *Segment,
+    secrets: *const hash.Secrets,
+    index: u32,
+
+    fn stripe(space: Space) *layout.Stripe {
+        return space.segment.view.stripe(space.index);
+    }
+
+    /// The offset of a block for `bytes` bytes, contents undefined. `NoSpace`: nothing changed.
+    pub inline fn alloc(space: Space, bytes: u64) Error!u64 {
+        if (heap.isSmall(bytes)) {
+            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+        }
+        return space.allocSlowly(bytes);
+    }
+
+    fn allocSlowly(space: Space, bytes: u64) Error!u64 {
+        if (heap.isSmall(bytes) and heap.worthRebuilding(space.stripe())) {
+            try space.rebuild();
+            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+        }
+        if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
+            if (err != error.NoSpace) return err;
+        }
+        // Before giving up: what is retired comes back after two generations, free pieces are
+        // brought together, and a chunk of the least size may still fit.
+        try space.promote();
+        try space.promote();
+        try space.rebuild();
+        if (heap.isSmall(bytes)) {
+            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+        }
+        return space.claimFor(bytes, 0);
+    }
+
+    /// A chunk as large as an eighth to a quarter of what the stripe has, so that the unused rest
+    /// stays small beside the entries.
+    fn chunkBytes(space: Space) u64 {
+        const quarter = crash.load(&space.stripe().owned) / 4;
+        if (quarter <= chunk_bytes_min) return chunk_bytes_min;
+        return @min(std.math.floorPowerOfTwo(u64, quarter), chunk_bytes_max);
+    }
+
+    fn claimFor(space: Space, bytes: u64, chunk_bytes: u64) Error!u64 {
+        const view = &space.segment.view;
+        if (!heap.isSmall(bytes)) return (try space.claim(pools.unitsFor(bytes))).start();
+        const least = pools.unitsFor(heap.blockBytes(bytes));
+        const chunk = try space.claim(@max(least, chunk_bytes / unit_bytes));
+        heap.adoptRest(view, space.stripe(), chunk.start(), chunk.end());
+        return try heap.take(view, space.stripe(), bytes) orelse error.Corrupt;
+    }
+
+    fn claim(space: Space, units: u64) Error!pools.Checked {
+        const segment = space.segment;
+        const view = &segment.view;
+        segment.noteSpace(units * unit_bytes);
+        if (units * unit_bytes > view.ceiling - view.dataStart())
+            return segment.fault.because(.ceilingReached, error.NoSpace);
+        const pool = try lockPool(segment);
+        defer unlockPool(segment, pool);
+        if (try pools.claim(view, pool, space.index, units)) |chunk| return chunk;
+        // Joining neighbours costs a walk over all chunks; an eighth released since shares it.
+        if (crash.load(&pool.released) > view.committed / 8) {
+            try rebuildPool(segment, pool);
+            if (try pools.claim(view, pool, space.index, units)) |chunk| return chunk;
+        }
+        const room = view.committed -| crash.load(&pool.frontier);
+        segment.grow(units * unit_bytes -| room) catch |err| {
+            if (err != error.NoSpace or crash.load(&pool.free) == 0) return err;
+            try rebuildPool(segment, pool);
+            return try pools.claim(view, pool, space.index, units) orelse err;
+        };
+        return try pools.claim(view, pool, space.index, units) orelse error.Corrupt;
+    }
+
+    /// Notes that nothing names this block any more. Assumes the commit has happened.
+    pub inline fn retire(space: Space, offset: u64, bytes: u64) Error!void {
+        if (heap.retire(space.stripe(), offset, bytes)) try space.promoteAndTrim();
+    }
+
+    fn promoteAndTrim(space: Space) Error!void {
+        try space.promote();
+        const s = space.stripe();
+        const owned = crash.load(&s.owned);
+        if (owned >= trim_bytes_min and crash.load(&s.free) >= owned / 4 * 3 and
+            heap.worthRebuilding(s)) try space.rebuild();
+    }
+
+    fn promote(space: Space) Error!void {
+        const large = try heap.promote(&space.segment.view, space.stripe());
+        if (large.count > 0) try space.giveBack(large.slice());
+    }
+
+    fn giveBack(space: Space, chunks: []const u64) Error!void {
+        const pool = try lockPool(space.segment);
+        defer unlockPool(space.segment, pool);
+        for (chunks) |offset|
+            try pools.release(&space.segment.view, pool, space.index, offset);
+    }
+
+    /// Recovery, and the bringing together of what is free; chunks with nothing in them go back to
+    /// the pool. Cost: one pass over the table and the stripe's entries.
+    pub fn rebuild(space: Space) Error!void {
+        const segment = space.segment;
+        const scratch_bytes = recovery.Marks.scratchBytes(&segment.view, space.index) catch
+            return segment.fault.because(.chunksDamaged, error.Corrupt);
+        const scratch = try os.pages(segment.fault, scratch_bytes);
+        defer os.freePages(scratch);
+        const result = recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch
+            return segment.fault.because(.tableDamaged, error.Corrupt);
+        if (result.vacant.len > 0) try space.giveBack(result.vacant);
+    }
+
+    /// Whether `rebuild` could give anything back to other stripes.
+    pub fn holdsReusable(space: Space) bool {
+        const s = space.stripe();
+        const retired = crash.load(&s.retired_bytes[0]) +| crash.load(&s.retired_bytes[1]);
+        return crash.load(&s.freed) +| retired >= unit_bytes;
+    }
+};
+
+/// Takes the pool's lock; what a dead owner left is rebuilt first. `committed` is up to date then.
+pub fn lockPool(segment: *Segment) Error!*Pool {
+    const pool = &segment.header().pool;
+    const locked = try stripe_lock.lock(&pool.mutex, segment.timeout_ms);
+    errdefer stripe_lock.unlock(&pool.mutex);
+    // The pool's words are rebuilt, or stay marked: either way the mutex itself is usable again.
+    if (locked == .owner_died) {
+        stripe_lock.makeConsistent(&pool.mutex);
+        if (crash.load(&pool.writer) == 0) crash.store(&pool.writer, segment.me);
+    }
+    if (!segment.view.refresh(&segment.view))
+        return segment.fault.because(.truncated, error.Corrupt);
+    if (crash.load(&pool.writer) != 0) try rebuildPool(segment, pool);
+    crash.publish(&pool.writer, segment.me);
+    return pool;
+}
+
+pub fn unlockPool(segment: *Segment, pool: *Pool) void {
+    _ = segment;
+    crash.publish(&pool.writer, 0);
+    stripe_lock.unlock(&pool.mutex);
+}
+
+/// Assumes the pool's lock.
+pub fn rebuildPool(segment: *Segment, pool: *Pool) Error!void {
+    const view = &segment.view;
+    const scratch = try os.pages(segment.fault, pools.scratchWords(view) * 8);
+    defer os.freePages(scratch);
+    const marks: [*]u64 = @ptrCast(scratch.ptr);
+    pools.rebuild(view, pool, marks[0..pools.scratchWords(view)]) catch
+        return segment.fault.because(.chunksDamaged, error.Corrupt);
+}

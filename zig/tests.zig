@@ -1,0 +1,23 @@
+//! The root of the Zig tests: each file's tests are at its end.
+
+comptime {
+    _ = @import("abi.zig");
+    _ = @import("crash.zig");
+    _ = @import("directory.zig");
+    _ = @import("gather.zig");
+    _ = @import("handles.zig");
+    _ = @import("hash.zig");
+    _ = @import("heap.zig");
+    _ = @import("inspect.zig");
+    _ = @import("layout.zig");
+    _ = @import("map.zig");
+    _ = @import("os.zig");
+    _ = @import("pool.zig");
+    _ = @import("range_lock.zig");
+    _ = @import("recovery.zig");
+    _ = @import("segment.zig");
+    _ = @import("space.zig");
+    _ = @import("status.zig");
+    _ = @import("stripe_lock.zig");
+    _ = @import("table.zig");
+}
