@@ -6,16 +6,21 @@ pub fn build(b: *std.Build) void {
     const optimize = b.option(
         std.builtin.OptimizeMode,
         "optimize",
-        "How to build the library (default ReleaseFast: every word read from a segment is checked by hand)",
+        "How to build the library (default ReleaseFast)",
     ) orelse .ReleaseFast;
-    const filters = b.option([]const []const u8, "filter", "Run only tests whose names contain this") orelse &.{};
+    const filters = b.option(
+        []const []const u8,
+        "filter",
+        "Run only tests whose names contain this",
+    ) orelse &.{};
 
     // The library has no libc of its own and calls the mutex of whichever libc its host has, so
     // one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions),
     // and `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete", "-O", @tagName(optimize) });
-    link.addArgs(&.{ "-target", b.fmt("{s}-linux-none", .{@tagName(b.graph.host.result.cpu.arch)}) });
+    const arch = @tagName(b.graph.host.result.cpu.arch);
+    link.addArgs(&.{ "-target", b.fmt("{s}-linux-none", .{arch}) });
     link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap" });
     const library = link.addPrefixedOutputFileArg("-femit-bin=", "libshmap.so");
     link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
@@ -36,7 +41,7 @@ pub fn build(b: *std.Build) void {
         .root_module = b.createModule(.{
             .root_source_file = b.path("zig/tests.zig"),
             .target = b.graph.host,
-            .optimize = b.option(std.builtin.OptimizeMode, "test-optimize", "How to build the tests") orelse .ReleaseSafe,
+            .optimize = .ReleaseSafe,
             .link_libc = true,
         }),
         .filters = filters,

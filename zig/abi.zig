@@ -252,7 +252,8 @@ pub export fn shm_map_put(
     const map = handles.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const condition: maps.Condition = if (how & 256 != 0) .absent else .none;
-    const stored = map.put(key_bytes, slice(value, value_len), @truncate(how), condition) catch |err|
+    const bytes = slice(value, value_len);
+    const stored = map.put(key_bytes, bytes, @truncate(how), condition) catch |err|
         return status.status(err);
     return @intFromBool(stored);
 }
@@ -274,7 +275,8 @@ pub export fn shm_map_put_version(
         .absent
     else
         .{ .version = @intFromFloat(version) };
-    const stored = map.put(key_bytes, slice(value, value_len), @truncate(how), condition) catch |err|
+    const bytes = slice(value, value_len);
+    const stored = map.put(key_bytes, bytes, @truncate(how), condition) catch |err|
         return status.status(err);
     return @intFromBool(stored);
 }
@@ -312,7 +314,12 @@ pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, c
 }
 
 /// Stores `count` records (`gather.Record`). How many were stored; after an error the fault says.
-pub export fn shm_map_put_many(handle: u32, entries: ?[*]const u8, entries_len: u32, count: u32) i32 {
+pub export fn shm_map_put_many(
+    handle: u32,
+    entries: ?[*]const u8,
+    entries_len: u32,
+    count: u32,
+) i32 {
     const map = handles.get(handle) orelse return status.status(error.Closed);
     var stored: u32 = 0;
     gather.putMany(map, slice(entries, entries_len), count, &stored) catch |err| {
@@ -401,7 +408,8 @@ fn optionsOf(
 
 fn setName(map: *Map, name: []const u8) Error!void {
     if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
-    if (name[0] == '.' or std.mem.indexOfScalar(u8, name, '/') != null) return error.InvalidArgument;
+    if (name[0] == '.' or std.mem.indexOfScalar(u8, name, '/') != null)
+        return error.InvalidArgument;
     @memcpy(map.segment.name[0..name.len], name);
     map.segment.name_len = name.len;
 }
@@ -412,7 +420,12 @@ fn prepare(map: *Map, options: *const Options) void {
     map.segment.me = @as(u64, os.pid()) << 32 | 1;
 }
 
-fn unlinkName(map: *Map, directory_bytes: []const u8, name: []const u8, options: *Options) Error!bool {
+fn unlinkName(
+    map: *Map,
+    directory_bytes: []const u8,
+    name: []const u8,
+    options: *Options,
+) Error!bool {
     map.segment.directory = try directory.resolve(&map.fault, directory_bytes);
     try setName(map, name);
     return directory.unlinkName(&map.segment, options);
@@ -451,4 +464,51 @@ fn fingerprint() u32 {
             hash.update(std.fmt.comptimePrint("{s}={d}", .{ field.name, field.value }));
     }
     return hash.final();
+}
+
+test "the boundary takes nulls, empty and short buffers, and stale handles" {
+    const expect = std.testing.expectEqual;
+    var fault: [64]u8 = undefined;
+    var target: [16]u8 = undefined;
+    const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
+    try expect(@as(i32, -17), shm_map_get(handle, null, 0, null, 0));
+    try expect(@as(i32, -1), shm_map_get(handle, "k", 1, null, 0));
+    try expect(@as(i32, 1), shm_map_put(handle, "k", 1, null, 0, 5));
+    try expect(@as(i32, 0), shm_map_get(handle, "k", 1, null, 0));
+    try expect(@as(i32, 0), shm_map_get(handle, "k", 1, &target, 1));
+    try expect(@as(u8, 5), target[0]);
+    try expect(@as(i32, 1), shm_map_put(handle, "k", 1, "sixteen bytes...", 16, 6));
+    target[0] = 'x';
+    try expect(@as(i32, 16), shm_map_get(handle, "k", 1, &target, 16)); // no room for the kind
+    try expect(@as(u8, 'x'), target[0]);
+    try expect(@as(i32, 0), shm_map_put(handle, "k", 1, "other", 5, 256 | 6));
+    try expect(@as(i32, 0), shm_map_put_version(handle, "k", 1, "other", 5, 6, 0));
+    const nan = std.math.nan(f64);
+    try expect(@as(i32, -17), shm_map_put_version(handle, "k", 1, "other", 5, 6, nan));
+    try expect(@as(i32, -17), shm_map_put_many(handle, "short", 5, 1));
+    try expect(@as(f64, -17), shm_map_get_many(handle, "\xff\xff\xff\xff", 4, 1));
+    try expect(@as(f64, -17), shm_map_gather(handle, 64, 0));
+    try expect(@as(f64, 1), shm_map_size(handle));
+    try expect(@as(i32, 0), shm_segment_close(handle));
+    try expect(@as(i32, -12), shm_segment_close(handle));
+    try expect(@as(i32, -12), shm_map_get(handle, "k", 1, &target, 16));
+    try expect(@as(f64, -12), shm_map_size(handle));
+    try expect(@as(i32, -17), shm_segment_attach("nonsense", 8, "test", 4, 0, 100, &fault));
+    const up = shm_segment_open(null, 0, "../up", 5, "test", 4, 0, 0o600, 0, 100, &fault);
+    try expect(@as(i32, -17), up);
+}
+
+test "a versioned read gives what a versioned store asks for" {
+    const expect = std.testing.expectEqual;
+    var fault: [64]u8 = undefined;
+    var target: [32]u8 = undefined;
+    const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
+    defer _ = shm_segment_close(handle);
+    try expect(@as(i32, 1), shm_map_put_version(handle, "k", 1, "one", 3, 6, 0));
+    try expect(@as(i32, 3), shm_map_get_version(handle, "k", 1, &target, 12));
+    const version: f64 = @bitCast(target[4..12].*);
+    try expect(@as(i32, 1), shm_map_put_version(handle, "k", 1, "two", 3, 6, version));
+    try expect(@as(i32, 0), shm_map_put_version(handle, "k", 1, "three", 5, 6, version));
+    try expect(@as(i32, 3), shm_map_get(handle, "k", 1, &target, 32));
+    try std.testing.expectEqualStrings("two", target[0..3]);
 }

@@ -2,9 +2,9 @@
 //! list, and the clean-up behind those who died at it.
 //!
 //! A name leads to a complete, live segment or to nothing. Every change of what it leads to is one
-//! `link`, `rename` or `unlink`, made under LIFE of the segment that loses the name, and the loser's
-//! state word tells those attached (protocol.md 3; the order of steps is research/lock-protocol.md
-//! section 5, with F4 to F7).
+//! `link`, `rename` or `unlink`, made under LIFE of the segment that loses the name, and the
+//! loser's state word tells those attached. The order of steps and what a crash between any two
+//! leaves is in docs/design.md, Operations.
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -27,7 +27,8 @@ const temporary_mark = ".~";
 
 /// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
 pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
-    const given = try os.Path.of("{s}", .{if (directory.len == 0) default_directory else directory});
+    const stated = if (directory.len == 0) default_directory else directory;
+    const given = try os.Path.of("{s}", .{stated});
     const fd = try os.openDirectory(fault, &given);
     defer os.close(fd);
     if ((try os.fileSystem(fault, fd)).network)
@@ -208,7 +209,12 @@ const Standing = struct {
     header: ?*layout.Header,
 
     /// Null: the name leads elsewhere by now.
-    fn lock(segment: *Segment, path: *const os.Path, options: *const Options, deadline: os.Deadline) Error!?Standing {
+    fn lock(
+        segment: *Segment,
+        path: *const os.Path,
+        options: *const Options,
+        deadline: os.Deadline,
+    ) Error!?Standing {
         const fault = segment.fault;
         const file = try os.open(fault, path, .read_write);
         errdefer os.close(file);
@@ -357,7 +363,12 @@ fn temporaryOf(entry: []const u8) ?[]const u8 {
     return entry[1 .. entry.len - tail];
 }
 
-fn reapOne(fault: *Fault, directory: *const os.Path, entry: []const u8, official: []const u8) Error!void {
+fn reapOne(
+    fault: *Fault,
+    directory: *const os.Path,
+    entry: []const u8,
+    official: []const u8,
+) Error!void {
     const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
     const file = try os.open(fault, &path, .read_write);
     defer os.close(file);
@@ -412,8 +423,10 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
     var parts = std.mem.splitScalar(u8, body["fd:".len..], ':');
-    const pid = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch return error.InvalidArgument;
-    const fd = std.fmt.parseInt(u31, parts.next() orelse "", 10) catch return error.InvalidArgument;
+    const pid = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch
+        return error.InvalidArgument;
+    const fd = std.fmt.parseInt(u31, parts.next() orelse "", 10) catch
+        return error.InvalidArgument;
     if (parts.next() != null) return error.InvalidArgument;
     return attachDescriptor(segment, pid, fd, options);
 }

@@ -232,8 +232,8 @@ fn snapshotOnce(map: *Map) Error!bool {
     }
     crash.loadFence();
     for (counts[0..stripe_count], 0..) |*count, i| {
-        if (count.begin != count.end and !try sameSlots(map, view.stripe(@intCast(i)), count, &slots))
-            return false;
+        if (count.begin == count.end) continue;
+        if (!try sameSlots(map, view.stripe(@intCast(i)), count, &slots)) return false;
     }
     crash.loadFence();
     for (counts[0..stripe_count], 0..) |*count, i| {
@@ -295,7 +295,12 @@ fn copyStripe(map: *Map, stripe: *layout.Stripe, count: *Counts, slots: *Slots) 
 }
 
 /// Whether a stripe that was in the middle of an operation still looks as it was copied.
-fn sameSlots(map: *Map, stripe: *layout.Stripe, count: *const Counts, slots: *const Slots) Error!bool {
+fn sameSlots(
+    map: *Map,
+    stripe: *layout.Stripe,
+    count: *const Counts,
+    slots: *const Slots,
+) Error!bool {
     if (crash.acquire(&stripe.table) != count.table) return false;
     const table = try openTable(map, stripe) orelse return true;
     const copy = slots.words()[count.slots_at..][0..table.slotCount()];

@@ -58,7 +58,9 @@ pub inline fn fast(secrets: *const Secrets, key: []const u8) u64 {
         b = read(8, key[len - 8 ..]);
     }
     const product = @as(u128, a ^ s[1]) * (b ^ seed);
-    return mix(@as(u64, @truncate(product)) ^ s[2] ^ len, @as(u64, @truncate(product >> 64)) ^ s[3]);
+    const low: u64 = @truncate(product);
+    const high: u64 = @truncate(product >> 64);
+    return mix(low ^ s[2] ^ len, high ^ s[3]);
 }
 
 const test_secrets: Secrets = .{

@@ -54,7 +54,8 @@ const class_granules = blk: {
 /// The smallest class that holds `granules`. Assumes 1 <= granules <= 4096.
 fn classAbove(granules: u64) u6 {
     if (granules <= fine_granules) return @intCast(granules - 1);
-    const bits: u6 = @intCast(63 - @clz(granules - 1)); // from = 1 << bits, from < granules <= 2 from
+    // With from = 1 << bits: from < granules <= 2 from.
+    const bits: u6 = @intCast(63 - @clz(granules - 1));
     const rest = granules - 1 - (@as(u64, 1) << bits);
     if (granules <= mid_granules)
         return @intCast(fine_granules + @as(u64, bits - 4) * 8 + (rest >> (bits - 3)));
@@ -182,7 +183,8 @@ const Retired = packed struct(u64) { granule: u36, granules: u28 };
 /// overwritten. True: the batch is full, `promote` is due.
 pub fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
     const count = crash.load(&stripe.retired_count[0]);
-    if (count >= layout.retired_max) return true; // a damaged count: the block is lost until a rebuild
+    // Only a damaged count is as large; the block is then lost until a rebuild.
+    if (count >= layout.retired_max) return true;
     const size = if (isSmall(bytes)) blockBytes(bytes) else bytes;
     const word: Retired = .{
         .granule = @intCast(offset / granule_bytes),

@@ -168,7 +168,12 @@ pub const Entry = extern struct {
     /// Milliseconds since 1970 when it ends, 0 for never. Not used yet.
     expires: u64,
 
-    pub const Sizes = packed struct(u64) { value_len: u32, key_len: u16, kind: u8, _unused: u8 = 0 };
+    pub const Sizes = packed struct(u64) {
+        value_len: u32,
+        key_len: u16,
+        kind: u8,
+        _unused: u8 = 0,
+    };
 
     pub fn bytesFor(key_len: u64, value_len: u64) u64 {
         return @sizeOf(Entry) + words(key_len) * 8 + words(value_len) * 8;

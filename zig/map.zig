@@ -63,7 +63,12 @@ pub const Map = struct {
         return .{ .index = recovery.indexOf(&map.segment.view, fast), .fast = fast };
     }
 
-    inline fn tagFor(map: *const Map, table: tables.Table, place: Place, key: []const u8) tables.Tag {
+    inline fn tagFor(
+        map: *const Map,
+        table: tables.Table,
+        place: Place,
+        key: []const u8,
+    ) tables.Tag {
         return recovery.tagOf(if (table.sip) hash.sip(&map.secrets, key) else place.fast);
     }
 
@@ -71,8 +76,8 @@ pub const Map = struct {
         return .{ .segment = &map.segment, .secrets = &map.secrets, .index = index };
     }
 
-    /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Null: there
-    /// is none. Takes no lock, stores nothing, waits for nobody, dead or alive.
+    /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Null:
+    /// there is none. Takes no lock, stores nothing, waits for nobody, dead or alive.
     pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Value {
         try map.segment.check();
         const place = map.placeOf(key);
@@ -112,7 +117,13 @@ pub const Map = struct {
     }
 
     /// The way out for a reader whom writers keep overtaking: large values under constant change.
-    fn getLocked(map: *Map, place: Place, key: []const u8, target: []u8, reserve: u32) Error!?Value {
+    fn getLocked(
+        map: *Map,
+        place: Place,
+        key: []const u8,
+        target: []u8,
+        reserve: u32,
+    ) Error!?Value {
         const stripe = map.segment.view.stripe(place.index);
         if (!map.segment.readonly) {
             var op = try Operation.lock(map, place.index);
@@ -130,7 +141,13 @@ pub const Map = struct {
     }
 
     /// Stores a value. False: the condition did not hold, and nothing changed.
-    pub fn put(map: *Map, key: []const u8, value: []const u8, kind: u8, condition: Condition) Error!bool {
+    pub fn put(
+        map: *Map,
+        key: []const u8,
+        value: []const u8,
+        kind: u8,
+        condition: Condition,
+    ) Error!bool {
         if (value.len > layout.value_bytes_max) return error.TooLarge;
         const view = &map.segment.view;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
@@ -150,7 +167,13 @@ pub const Map = struct {
         };
     }
 
-    fn putOnce(map: *Map, key: []const u8, value: []const u8, kind: u8, condition: Condition) Error!bool {
+    fn putOnce(
+        map: *Map,
+        key: []const u8,
+        value: []const u8,
+        kind: u8,
+        condition: Condition,
+    ) Error!bool {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         const place = map.placeOf(key);

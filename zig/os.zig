@@ -103,7 +103,8 @@ pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
 
 /// A file without a name. `Unsupported`: this file system has no such thing.
 pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
-    const flags: linux.O = .{ .ACCMODE = .RDWR, .DIRECTORY = true, .TMPFILE = true, .CLOEXEC = true };
+    var flags: linux.O = .{ .ACCMODE = .RDWR, .DIRECTORY = true, .CLOEXEC = true };
+    flags.TMPFILE = true;
     const fd = check(fault, linux.open(directory.z(), flags, 0o600)) catch |err| {
         return if (failedWith(fault, .ISDIR)) error.Unsupported else err;
     };
@@ -229,7 +230,11 @@ pub fn pages(fault: *Fault, bytes: u64) Error![]align(page_bytes) u8 {
     return @as([*]align(page_bytes) u8, @ptrFromInt(address))[0..len];
 }
 
-pub fn growPages(fault: *Fault, old: []align(page_bytes) u8, bytes: u64) Error![]align(page_bytes) u8 {
+pub fn growPages(
+    fault: *Fault,
+    old: []align(page_bytes) u8,
+    bytes: u64,
+) Error![]align(page_bytes) u8 {
     if (old.len == 0) return pages(fault, bytes);
     const len = std.mem.alignForward(u64, bytes, page_bytes);
     const result = linux.mremap(old.ptr, old.len, len, .{ .MAYMOVE = true }, null);
@@ -323,10 +328,10 @@ const StatFs = extern struct {
     spare: [4]i64,
 };
 
-/// NFS, SMB (three), AFS, 9P, Ceph, Coda, NCP, GFS2, OCFS2, Lustre, FUSE (which may be any of them).
+/// NFS, SMB (three), AFS, 9P, Ceph, Coda, NCP, GFS2, OCFS2, Lustre, and FUSE, which may be any.
 const network_types = [_]i64{
-    0x6969,     0x517b,     0xff534d42, 0xfe534d42, 0x5346414f, 0x01021997, 0x00c36400, 0x73757245,
-    0x564c,     0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
+    0x6969, 0x517b,     0xff534d42, 0xfe534d42, 0x5346414f, 0x01021997, 0x00c36400, 0x73757245,
+    0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
 };
 const tmpfs_type = 0x01021994;
 

@@ -278,9 +278,10 @@ test "claimed chunks never overlap, released ones are found again and joined" {
         try std.testing.expect(isSound(&view, pool, &marks));
     }
     for (0..2) |index| {
-        while (crash.load(&view.stripe(@intCast(index)).chunks) != 0)
-            try release(&view, pool, @intCast(index), crash.load(&view.stripe(@intCast(index)).chunks));
-        try std.testing.expectEqual(@as(u64, 0), crash.load(&view.stripe(@intCast(index)).owned));
+        const stripe = view.stripe(@intCast(index));
+        while (crash.load(&stripe.chunks) != 0)
+            try release(&view, pool, @intCast(index), crash.load(&stripe.chunks));
+        try std.testing.expectEqual(@as(u64, 0), crash.load(&stripe.owned));
     }
     // In pieces, there may be no room for one large chunk; joined, there is.
     try rebuild(&view, pool, &marks);

@@ -204,7 +204,12 @@ pub fn rebuild(
             } else heap.give(g.view, g.stripe, from, to - from);
         }
     };
-    var giving: Giving = .{ .view = view, .stripe = stripe, .vacant = @ptrCast(marks.pieces.ptr), .count = 0 };
+    var giving: Giving = .{
+        .view = view,
+        .stripe = stripe,
+        .vacant = @ptrCast(marks.pieces.ptr),
+        .count = 0,
+    };
     marks.gaps(&giving, Giving.give);
     crash.store(&stripe.live, result.live);
     crash.store(&stripe.tombstones, result.tombstones);

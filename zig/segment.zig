@@ -162,7 +162,11 @@ pub const Segment = struct {
 
     /// Order A of research/lock-protocol.md section 5: everything under LIFE. Leaves LIFE held, for
     /// the caller to check the name and to give it back.
-    pub fn attachWriter(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
+    pub fn attachWriter(
+        segment: *Segment,
+        options: *const Options,
+        deadline: os.Deadline,
+    ) Error!void {
         const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
         const facts: Facts = .ofThisProcess();
         while (true) {
@@ -187,7 +191,11 @@ pub const Segment = struct {
 
     /// A crash anywhere in here drops LIFE and WRITER together, so the next attacher is sole again
     /// and starts from the beginning.
-    fn becomeSoleWriter(segment: *Segment, facts: *const Facts, options: *const Options) Error!void {
+    fn becomeSoleWriter(
+        segment: *Segment,
+        facts: *const Facts,
+        options: *const Options,
+    ) Error!void {
         const head = segment.header();
         if (layout.LockKind.robust == lockKind(head)) {
             try stripe_lock.init(&head.pool.mutex);
@@ -311,7 +319,12 @@ pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
 }
 
 /// Checks everything an attacher relies on, and what it asked for. Nothing here is trusted.
-pub fn checkHeader(fault: *Fault, header: *const Header, size: u64, options: *const Options) Error!void {
+pub fn checkHeader(
+    fault: *Fault,
+    header: *const Header,
+    size: u64,
+    options: *const Options,
+) Error!void {
     const shape: Shape = @bitCast(header.shape);
     if (header.version != layout.layout_version) {
         fault.found = @floatFromInt(header.version);

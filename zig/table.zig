@@ -130,7 +130,12 @@ pub const Probe = struct {
 
 /// Expected O(1); at most one pass over the table. `Full`: no slot is left for an insert, which
 /// only a damaged counter can cause.
-pub inline fn find(view: *View, table: Table, tag: Tag, key: []const u8) error{ Corrupt, Full }!Probe {
+pub inline fn find(
+    view: *View,
+    table: Table,
+    tag: Tag,
+    key: []const u8,
+) error{ Corrupt, Full }!Probe {
     const mask = table.mask();
     var probe: Probe = .{};
     var vacant: ?u64 = null;

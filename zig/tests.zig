@@ -11,6 +11,7 @@ comptime {
     _ = @import("inspect.zig");
     _ = @import("layout.zig");
     _ = @import("map.zig");
+    _ = @import("map_test.zig");
     _ = @import("os.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
