@@ -4,7 +4,7 @@
 //! Words: `u32`, `i32`, `f64`, bytes (a pointer, null for nothing, and a `u32` length). Results:
 //! zero and up is the answer, below zero a `Status`. Lengths follow snprintf: a result that does
 //! not fit its target is not copied, and its length is returned all the same. `fault` is always
-//! 64 bytes, see `status.Fault`.
+//! 128 bytes, see `status.Fault`.
 
 const std = @import("std");
 const directory = @import("directory.zig");
@@ -73,7 +73,7 @@ pub export fn shm_segment_open(
 
         fn run(opening: @This(), map: *Map, asked: *Options) Error!void {
             map.segment.directory = try directory.resolve(&map.fault, opening.directory);
-            try setName(map, opening.name);
+            try directory.setName(&map.segment, opening.name);
             try directory.open(&map.segment, opening.mode, asked);
         }
     };
@@ -406,14 +406,6 @@ fn optionsOf(
     };
 }
 
-fn setName(map: *Map, name: []const u8) Error!void {
-    if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
-    if (name[0] == '.' or std.mem.indexOfScalar(u8, name, '/') != null)
-        return error.InvalidArgument;
-    @memcpy(map.segment.name[0..name.len], name);
-    map.segment.name_len = name.len;
-}
-
 fn prepare(map: *Map, options: *const Options) void {
     map.segment.readonly = options.readonly;
     map.segment.timeout_ms = options.timeout_ms;
@@ -427,7 +419,7 @@ fn unlinkName(
     options: *Options,
 ) Error!bool {
     map.segment.directory = try directory.resolve(&map.fault, directory_bytes);
-    try setName(map, name);
+    try directory.setName(&map.segment, name);
     return directory.unlinkName(&map.segment, options);
 }
 
@@ -468,7 +460,7 @@ fn fingerprint() u32 {
 
 test "the boundary takes nulls, empty and short buffers, and stale handles" {
     const expect = std.testing.expectEqual;
-    var fault: [64]u8 = undefined;
+    var fault: [128]u8 = undefined;
     var target: [16]u8 = undefined;
     const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
     try expect(@as(i32, -17), shm_map_get(handle, null, 0, null, 0));
@@ -500,7 +492,7 @@ test "the boundary takes nulls, empty and short buffers, and stale handles" {
 
 test "a versioned read gives what a versioned store asks for" {
     const expect = std.testing.expectEqual;
-    var fault: [64]u8 = undefined;
+    var fault: [128]u8 = undefined;
     var target: [32]u8 = undefined;
     const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
     defer _ = shm_segment_close(handle);

@@ -38,6 +38,15 @@ pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
     return os.Path.of("{s}", .{real});
 }
 
+/// Assumes nothing of `name`: it becomes part of a path.
+pub fn setName(segment: *Segment, name: []const u8) Error!void {
+    if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
+    if (name[0] == '.' or std.mem.indexOfAny(u8, name, "/\x00") != null)
+        return error.InvalidArgument;
+    @memcpy(segment.name[0..name.len], name);
+    segment.name_len = name.len;
+}
+
 /// Opens `name` as `mode` asks. Assumes `segment.directory`, `name`, `fault`, `timeout_ms`, `me`
 /// are set; on failure nothing is held.
 pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
@@ -415,10 +424,8 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         const colon = std.mem.lastIndexOfScalar(u8, body, ':') orelse return error.InvalidArgument;
         if (colon < "name:".len) return error.InvalidArgument;
         const name = body[colon + 1 ..];
-        if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
+        try setName(segment, name);
         segment.directory = try resolve(segment.fault, body["name:".len..colon]);
-        @memcpy(segment.name[0..name.len], name);
-        segment.name_len = name.len;
         return attach(segment, options, os.Deadline.in(options.timeout_ms));
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;

@@ -83,6 +83,7 @@ pub const Marks = struct {
     /// Marks a block. False: it lies outside the chunks or over another.
     pub fn add(marks: *Marks, offset: u64, bytes: u64) bool {
         const piece = marks.pieceOf(offset) orelse return false;
+        if (bytes == 0) return false;
         const large = !heap.isSmall(bytes);
         if (large and offset != piece.start) return false;
         // A large block has its chunk for itself, slack included.

@@ -332,8 +332,10 @@ pub fn checkHeader(
     }
     if (layout.checksum(header) != header.checksum)
         return fault.because(.checksum, error.Corrupt);
-    if (shape.kind != @intFromEnum(options.kind))
+    if (shape.kind != @intFromEnum(options.kind)) {
+        fault.found = @floatFromInt(shape.kind);
         return fault.because(.otherKind, error.Incompatible);
+    }
     if (shape.lock > 1 or shape.stripe_bits > 10 or shape._unused != 0 or
         header.ceiling % layout.page_bytes != 0 or header.ceiling > ceiling_max or
         header.codec_len > layout.codec_bytes_max)
@@ -343,14 +345,19 @@ pub fn checkHeader(
         return fault.because(.truncated, error.Corrupt);
     if (header.committed > size) return fault.because(.truncated, error.Corrupt);
     const codec = std.mem.asBytes(&header.codec)[0..header.codec_len];
-    if (!std.mem.eql(u8, codec, options.codec))
+    if (!std.mem.eql(u8, codec, options.codec)) {
+        fault.text = @bitCast(header.codec);
         return fault.because(.otherCodec, error.Incompatible);
+    }
     if (options.max_bytes != 0 and options.max_bytes != header.max_bytes) {
         fault.found = @floatFromInt(header.max_bytes);
         return fault.because(.otherMaxBytes, error.Incompatible);
     }
     if (options.lock) |lock| {
-        if (lock != lockKind(header)) return fault.because(.otherLock, error.Incompatible);
+        if (lock != lockKind(header)) {
+            fault.found = @floatFromInt(shape.lock);
+            return fault.because(.otherLock, error.Incompatible);
+        }
     }
     if (options.id) |id| {
         if (header.id != id) return fault.because(.identity, error.NotFound);

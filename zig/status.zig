@@ -70,7 +70,8 @@ pub const Reason = enum(u32) {
     filesystem = 21,
 };
 
-/// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian.
+/// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text
+/// found (a codec's id), zero-padded.
 pub const Fault = extern struct {
     errno: f64 = 0,
     needed_bytes: f64 = 0,
@@ -80,6 +81,7 @@ pub const Fault = extern struct {
     stored_count: f64 = 0,
     reason: f64 = 0,
     found: f64 = 0,
+    text: [64]u8 = @splat(0),
 
     /// Notes why and hands the error on: `return fault.because(.truncated, error.Corrupt)`.
     pub fn because(fault: *Fault, reason: Reason, err: Error) Error {
@@ -112,5 +114,5 @@ pub fn status(err: Error) i32 {
 
 test status {
     try std.testing.expectEqual(@as(i32, -9), status(error.Corrupt));
-    try std.testing.expectEqual(@as(usize, 64), @sizeOf(Fault));
+    try std.testing.expectEqual(@as(usize, 128), @sizeOf(Fault));
 }

@@ -3,6 +3,7 @@
 comptime {
     _ = @import("abi.zig");
     _ = @import("crash.zig");
+    _ = @import("crash_test.zig");
     _ = @import("directory.zig");
     _ = @import("gather.zig");
     _ = @import("handles.zig");
