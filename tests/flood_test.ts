@@ -54,7 +54,7 @@ test("SharedMap.set() and get() survive a flood of colliding keys", { timeout: 1
   for (let n = 0; n < count; n += 1) {
     if (map.get(collidingKey(n)) !== n) assert.fail(`key ${n} is ${map.get(collidingKey(n))}`);
   }
-  assert.equal(map.stats().floodedStripes, 1, "the keys did not collide, or nobody noticed");
+  assert.equal(map.stats().hardenedStripes, 1, "the keys did not collide, or nobody noticed");
   for (let n = 0; n < count; n += 1) assert.ok(map.delete(collidingKey(n)));
   assert.equal(map.size, 0);
   assert.ok(map.verify().ok);

@@ -52,13 +52,15 @@ pub const Space = struct {
         if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
             if (err != error.NoSpace) return err;
         }
-        // Before giving up: what is retired comes back after two generations, free pieces are
-        // brought together, and a chunk of the least size may still fit.
-        try space.promote();
-        try space.promote();
-        try space.rebuild();
-        if (heap.isSmall(bytes)) {
-            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+        // Before giving up: what is retired comes back (a rebuild is two generations), free pieces
+        // are brought together, and a chunk of the least size may still fit. Nothing freed since
+        // the last time: nothing to find, and a full segment refuses quickly.
+        if (space.holdsReusable()) {
+            try space.rebuild();
+            if (heap.isSmall(bytes)) {
+                if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset|
+                    return offset;
+            }
         }
         return space.claimFor(bytes, 0);
     }
@@ -96,7 +98,7 @@ pub const Space = struct {
         }
         const room = view.committed -| crash.load(&pool.frontier);
         segment.grow(units * unit_bytes -| room) catch |err| {
-            if (err != error.NoSpace or crash.load(&pool.free) == 0) return err;
+            if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
             try rebuildPool(segment, pool);
             return try pools.claim(view, pool, space.index, units) orelse err;
         };
