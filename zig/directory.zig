@@ -60,8 +60,9 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
             attach(segment, options, deadline) catch |err| {
                 if (err != error.NotFound) return err;
                 create(segment, options) catch |again| {
+                    if (again != error.Exists) return again;
                     // Somebody else made it between our two looks.
-                    if (again != error.Exists or deadline.left(1) == 0) return again;
+                    if (deadline.left(1) == 0) return attach(segment, options, deadline);
                     continue;
                 };
             };
@@ -149,7 +150,9 @@ fn adopt(segment: *Segment, options: *const Options) Error!void {
     const stat = try os.stat(fault, segment.file);
     try checkFile(fault, &stat, options);
     const header = try segments.readHeader(fault, segment.file);
-    try segments.checkHeader(fault, &header, stat.size, options);
+    // The size after the header: it only grows, and always before `committed` does.
+    const size = (try os.stat(fault, segment.file)).size;
+    try segments.checkHeader(fault, &header, size, options);
     try segment.map(&header);
 }
 
@@ -164,6 +167,18 @@ fn checkFile(fault: *Fault, stat: *const os.Stat, options: *const Options) Error
 
 /// A complete segment without a name. `temporary` is set where the file system wants one.
 fn make(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
+    const deadline = os.Deadline.in(options.timeout_ms);
+    while (true) {
+        makeOnce(segment, options, temporary) catch |err| {
+            if (err != error.Exists or deadline.left(1) == 0) return err;
+            continue;
+        };
+        return;
+    }
+}
+
+/// `Exists`: the temporary name went to somebody else.
+fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
     const fault = segment.fault;
     temporary.* = null;
     segment.file = os.openUnnamed(fault, &segment.directory) catch |err| blk: {
@@ -178,6 +193,12 @@ fn make(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!
         try openLocks(segment);
     }
     errdefer segment.abandon();
+    // A file with a name is anybody's to reap until its maker holds LIFE (F4).
+    if (temporary.*) |path| {
+        try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
+        const named = os.statName(fault, &path) catch return error.Exists;
+        if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
+    }
     try segments.format(segment, options);
 }
 
@@ -388,7 +409,10 @@ fn reapOne(
     if (!(try os.statName(fault, &path)).same(stat)) return;
     if (segments.readHeader(fault, file)) |_| {
         const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
-        const displaced = if (os.statName(fault, &real)) |named| !named.same(stat) else |_| true;
+        const displaced = if (os.statName(fault, &real)) |named| !named.same(stat) else |err| blk: {
+            if (err != error.NotFound) return err;
+            break :blk true;
+        };
         if (displaced) {
             const header: *layout.Header =
                 @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write));
@@ -398,7 +422,12 @@ fn reapOne(
                 @atomicStore(u64, &header.state, replaced, .release);
             }
         }
-    } else |_| {} // never completed: nobody can be attached
+    } else |_| {
+        // Never completed, so nobody can be attached; but only if it has not begun to be anything.
+        var start: [8]u8 = @splat(0);
+        _ = try os.readAt(fault, file, &start, 0);
+        if (!std.mem.allEqual(u8, &start, 0)) return;
+    }
     try os.unlink(fault, &path);
 }
 
@@ -444,7 +473,8 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     const fault = segment.fault;
     const path = try os.Path.of("/proc/{d}/fd/{d}", .{ pid, fd });
     var buffer: [64]u8 = undefined;
-    const reads = try os.readLink(fault, &path, &buffer);
+    const reads = os.readLink(fault, &path, &buffer) catch
+        return fault.because(.identity, error.NotFound);
     if (!std.mem.eql(u8, reads, "/memfd:shmap (deleted)"))
         return fault.because(.identity, error.NotFound);
     segment.file = try os.openLink(fault, &path, if (options.readonly) .read else .read_write);
@@ -504,6 +534,8 @@ fn look(directory: *const os.Path, entry: []const u8) Error!Listed {
     const stat = try os.stat(&fault, file);
     if (!stat.regular) return error.Incompatible;
     const header = try segments.readHeader(&fault, file);
+    if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
+        return error.Incompatible;
     var entries: u64 = 0;
     const stripes = @as(u64, 1) << @min(segments.stripeBits(&header), 10);
     var buffer: [16]layout.Stripe = undefined;

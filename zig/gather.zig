@@ -108,14 +108,19 @@ fn gatherPass(map: *Map, stripe: *layout.Stripe, detail: Detail) Error!bool {
     const word = crash.acquire(&stripe.table);
     const table = try openTable(map, stripe) orelse return true;
     for (0..table.slotCount()) |i| {
-        if (!try gatherSlot(map, stripe, &table.slots[i], detail)) return false;
-        if (i % 64 == 0 and crash.acquire(&stripe.table) != word) return false;
+        if (!try gatherSlot(map, stripe, word, &table.slots[i], detail)) return false;
     }
-    crash.loadFence();
-    return crash.load(&stripe.table) == word;
+    return true;
 }
 
-fn gatherSlot(map: *Map, stripe: *layout.Stripe, slot: *const u64, detail: Detail) Error!bool {
+/// False: `table` is not the stripe's table any more, so `slot` may be anything.
+fn gatherSlot(
+    map: *Map,
+    stripe: *layout.Stripe,
+    table: u64,
+    slot: *const u64,
+    detail: Detail,
+) Error!bool {
     const len_before = map.gathered_len;
     for (0..passes_max) |_| {
         map.gathered_len = len_before;
@@ -123,6 +128,7 @@ fn gatherSlot(map: *Map, stripe: *layout.Stripe, slot: *const u64, detail: Detai
         const word = crash.acquire(slot);
         const result = if (word > Slot.tombstone) append(map, word, detail);
         crash.loadFence(); // pairs with the fence in `heap.promote`
+        if (crash.load(&stripe.table) != table) return false;
         if (crash.load(&stripe.generation) -% generation > 1) continue;
         result catch |err| {
             if (err == error.Corrupt)
@@ -149,7 +155,7 @@ fn dropTwins(map: *Map) Error!void {
         while (seen[i] != 0) : (i = (i + 1) & (slots - 1)) {
             const twin = seen[i] - 1;
             if (!std.mem.eql(u8, keyOf(map.gathered, twin), key)) continue;
-            recordAt(map.gathered, twin).kind = dropped;
+            recordAt(map.gathered, twin).kind |= dropped;
             break;
         }
         seen[i] = at + 1;
@@ -164,14 +170,15 @@ pub fn countRecords(map: *Map, bytes: u64) u64 {
     return count;
 }
 
-const dropped: u32 = std.math.maxInt(u32);
+/// Beside the kind, until `closeGaps`.
+const dropped: u32 = 1 << 31;
 
 fn closeGaps(map: *Map) void {
     var from: usize = 0;
     var to: usize = 0;
     while (from < map.gathered_len) {
         const bytes = recordBytes(map.gathered, from);
-        if (recordAt(map.gathered, from).kind != dropped) {
+        if (recordAt(map.gathered, from).kind & dropped == 0) {
             std.mem.copyForwards(u8, map.gathered[to..], map.gathered[from .. from + bytes]);
             to += bytes;
         }
@@ -186,10 +193,7 @@ fn recordAt(bytes: []u8, at: usize) *align(8) Record {
 
 fn recordBytes(bytes: []u8, at: usize) usize {
     const record = recordAt(bytes, at);
-    const value_len: u64 = if (record.kind != dropped and record.kind & left_out != 0)
-        0
-    else
-        record.value_len;
+    const value_len: u64 = if (record.kind & left_out != 0) 0 else record.value_len;
     return @sizeOf(Record) + std.mem.alignForward(u64, record.key_len + value_len, 8);
 }
 
@@ -302,7 +306,10 @@ fn sameSlots(
     slots: *const Slots,
 ) Error!bool {
     if (crash.acquire(&stripe.table) != count.table) return false;
-    const table = try openTable(map, stripe) orelse return true;
+    // The very word the copy was made by: the stripe's may have changed since the line above.
+    const opened = tables.Table.open(&map.segment.view, count.table) catch
+        return map.segment.fault.because(.tableDamaged, error.Corrupt);
+    const table = opened orelse return true;
     const copy = slots.words()[count.slots_at..][0..table.slotCount()];
     for (copy, 0..) |word, i| {
         if (crash.acquire(&table.slots[i]) != word) return false;
@@ -405,7 +412,7 @@ pub fn putMany(map: *Map, entries: []const u8, count: u32, stored: *u32) Error!v
 pub fn takeGathered(map: *Map, offset: u64, target: []u8) usize {
     if (offset >= map.gathered_len) return 0;
     const bytes = map.gathered[offset..map.gathered_len];
-    const len = @min(bytes.len, target.len);
+    const len = @min(bytes.len, target.len, 1 << 30); // the answer is an `i32`
     @memcpy(target[0..len], bytes[0..len]);
     // Private memory that a huge value needed is not kept.
     if (offset + len == map.gathered_len and map.gathered.len > 4 << 20) {

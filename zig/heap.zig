@@ -20,7 +20,9 @@ const granule_bytes = layout.granule_bytes;
 
 /// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
 pub const small_bytes_max = 4096;
-/// Retired bytes that make a batch full.
+/// Retired bytes that make a batch full: an eighth of what the stripe has, within these bounds, so
+/// that what waits stays small beside what lives.
+const retired_bytes_min = 2 * 1024;
 const retired_bytes_max = 128 * 1024;
 
 const fine_granules = 16;
@@ -81,8 +83,9 @@ pub fn isSmall(bytes: u64) bool {
     return bytes <= small_bytes_max;
 }
 
-/// A block for `bytes` bytes, or null when this stripe has none: then a chunk must be adopted.
-pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+/// A block for `bytes` bytes from the list of its size or from the unused rest. Null: neither has
+/// one; see `takeLarger`.
+pub inline fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
     const size = blockBytes(bytes);
     const class = classAbove(size / granule_bytes);
     const nonempty = crash.load(&stripe.nonempty);
@@ -95,14 +98,21 @@ pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
         crash.store(&stripe.free, crash.load(&stripe.free) -% size);
         return bump;
     }
-    const larger = nonempty >> class >> 1;
-    if (larger == 0) return null;
-    const from: u6 = @intCast(class + 1 + @ctz(larger));
-    if (from >= layout.class_count) return error.Corrupt;
-    const offset = try pop(view, stripe, from);
-    const whole = @as(u64, class_granules[from]) * granule_bytes;
-    give(view, stripe, offset + size, whole - size);
-    return offset;
+    return null;
+}
+
+/// A block for `bytes` bytes from the largest free block, which becomes the unused rest: cutting
+/// one large piece from end to end leaves fewer crumbs than cutting many a little. Null: a chunk
+/// must be adopted.
+pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+    const class = classAbove(blockBytes(bytes) / granule_bytes);
+    const nonempty = crash.load(&stripe.nonempty);
+    if (nonempty >> class == 0) return null;
+    const largest: u6 = @intCast(63 - @clz(nonempty));
+    if (largest >= layout.class_count) return error.Corrupt;
+    const offset = try pop(view, stripe, largest);
+    adoptRest(view, stripe, offset, offset + @as(u64, class_granules[largest]) * granule_bytes);
+    return take(view, stripe, bytes);
 }
 
 fn pop(view: *View, stripe: *Stripe, class: u6) error{Corrupt}!u64 {
@@ -194,7 +204,9 @@ pub fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
     crash.store(&stripe.retired[0][count], @bitCast(word));
     crash.store(&stripe.retired_bytes[0], total);
     crash.store(&stripe.retired_count[0], count + 1);
-    return count + 1 == layout.retired_max or total >= retired_bytes_max;
+    const owned = crash.load(&stripe.owned);
+    const enough = std.math.clamp(owned / 8, retired_bytes_min, retired_bytes_max);
+    return count + 1 == layout.retired_max or total >= enough;
 }
 
 pub const Block = struct { offset: u64, bytes: u64 };
@@ -323,7 +335,8 @@ test "blocks are given, taken, split and given back without loss" {
     for (0..20_000) |_| {
         if (random.random().boolean()) {
             const bytes = random.random().intRangeAtMost(u64, 32, 4096);
-            const offset = try take(&view, stripe, bytes) orelse continue;
+            const offset = try take(&view, stripe, bytes) orelse
+                try takeLarger(&view, stripe, bytes) orelse continue;
             const size = blockBytes(bytes);
             for (held.items) |other|
                 try std.testing.expect(offset + size <= other[0] or other[0] + other[1] <= offset);
@@ -344,7 +357,7 @@ test "a retired block is free after two promotions, not before" {
     var view = table.testView(&memory);
     const stripe = view.stripe(0);
     try std.testing.expect(!retire(stripe, 65536, 80));
-    try std.testing.expect(!retire(stripe, 65536 + 4096, 5000));
+    try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a batch is full by bytes, too
     _ = try promote(&view, stripe);
     try std.testing.expectEqual(@as(u64, 0), crash.load(&stripe.free));
     const large = try promote(&view, stripe);

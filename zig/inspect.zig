@@ -144,12 +144,16 @@ fn checkStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
 
 fn checkPool(map: *Map, verdict: *Verdict) Error!void {
     const segment = &map.segment;
-    const pool = try spaces.lockPool(segment);
+    const pool = spaces.lockPool(segment) catch |err| {
+        if (err != error.Corrupt) return err;
+        return verdict.note(.chunksDamaged, 0, 1);
+    };
     defer spaces.unlockPool(segment, pool);
-    const scratch = try os.pages(segment.fault, pools.scratchWords(&segment.view) * 8);
+    const scratch_words = pools.scratchWords(&segment.view);
+    const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
     const marks: [*]u64 = @ptrCast(scratch.ptr);
-    if (!pools.isSound(&segment.view, pool, marks[0..pools.scratchWords(&segment.view)]))
+    if (!pools.isSound(&segment.view, pool, marks[0..scratch_words]))
         verdict.note(.chunksDamaged, 0, 1);
 }
 
@@ -169,11 +173,10 @@ pub fn repair(map: *Map) Error!Verdict {
         op.recover() catch |err| if (err != error.Corrupt) return err;
         dropped += crash.load(&op.stripe.dropped) -| before;
     }
-    {
-        const pool = try spaces.lockPool(&map.segment);
+    if (spaces.lockPool(&map.segment)) |pool| {
         defer spaces.unlockPool(&map.segment, pool);
         spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
-    }
+    } else |err| if (err != error.Corrupt) return err;
     var verdict = try verify(map);
     verdict.dropped = number(dropped);
     return verdict;

@@ -190,13 +190,14 @@ pub const Slot = packed struct(u64) {
 };
 
 /// What `Stripe.table` holds; 0 is no table. The hash kind lies in the same word, so that nobody
-/// probes a table with the hash of another.
+/// probes a table with the hash of another; and a serial, so that whoever sees the same word twice
+/// has not missed that another table was there in between.
 pub const TableWord = packed struct(u64) {
     granule: u36,
     log2: u6,
     sip: bool,
     present: bool,
-    _unused: u20 = 0,
+    serial: u20,
 };
 
 pub const table_log2_max = 28;
@@ -216,6 +217,8 @@ pub const View = struct {
     /// A checked copy of the header's `committed`; the shared word only grows.
     committed: u64,
     ceiling: u64,
+    /// `dataOffset` of the stripes: nothing that can be damaged leads before it.
+    data_start: u64,
     stripe_bits: u6,
     /// Asks whoever made the view to check a larger `committed` (is the file as long?) and adopt
     /// it. False: it is not so.
@@ -234,13 +237,9 @@ pub const View = struct {
         return &stripes[index];
     }
 
-    pub inline fn dataStart(view: *const View) u64 {
-        return dataOffset(view.stripe_bits);
-    }
-
     /// Whether `bytes` bytes at `offset` lie inside the data and may be touched.
     pub inline fn covers(view: *View, offset: u64, bytes: u64) bool {
-        if (offset < page_bytes or offset > view.ceiling or bytes > view.ceiling) return false;
+        if (offset < view.data_start or offset > view.ceiling or bytes > view.ceiling) return false;
         if (offset + bytes <= view.committed) return true;
         return view.refresh(view) and offset + bytes <= view.committed;
     }

@@ -89,6 +89,7 @@ pub const Map = struct {
             // generation shows. One step is harmless: a block is reused after two.
             crash.loadFence();
             if (crash.load(&stripe.generation) -% generation <= 1) return result;
+            map.segment.fault.reason = 0; // what looked damaged was only being reused
         }
         return map.getLocked(place, key, target, reserve);
     }
@@ -151,7 +152,7 @@ pub const Map = struct {
         if (value.len > layout.value_bytes_max) return error.TooLarge;
         const view = &map.segment.view;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
-        if (bytes + layout.unit_bytes > view.ceiling - view.dataStart()) {
+        if (bytes + layout.unit_bytes > view.ceiling - view.data_start) {
             map.segment.noteSpace(bytes);
             return error.TooLarge;
         }
@@ -257,10 +258,11 @@ pub const Map = struct {
         var any = false;
         for (0..map.segment.view.stripeCount()) |i| {
             if (!map.spaceOf(@intCast(i)).holdsReusable()) continue;
-            var op = try Operation.lock(map, @intCast(i));
+            // A stripe that is busy, stopped or damaged has nothing to spare; others may.
+            var op = Operation.lockWithin(map, @intCast(i), 0) catch continue;
             defer op.unlock();
             op.begin();
-            try op.guard(op.space.rebuild());
+            op.afterCommit(op.space.rebuild());
             any = true;
         }
         return any;
@@ -285,8 +287,12 @@ pub const Operation = struct {
 
     /// Takes the stripe's lock; a dead owner's leftovers are recovered first.
     pub fn lock(map: *Map, index: u32) Error!Operation {
+        return lockWithin(map, index, map.segment.timeout_ms);
+    }
+
+    pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!Operation {
         const stripe = map.segment.view.stripe(index);
-        const locked = try stripe_lock.lock(&stripe.mutex, map.segment.timeout_ms);
+        const locked = try stripe_lock.lock(&stripe.mutex, timeout_ms);
         var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(index) };
         if (locked == .owner_died or crash.load(&stripe.writer) != 0) {
             const recovered = op.recover();
@@ -429,7 +435,8 @@ pub const Operation = struct {
         }
         const log2 = tables.log2For(live + 1) orelse return error.NoSpace;
         const offset = try op.space.alloc(tables.bytesFor(log2));
-        const word = tables.wordFor(@intCast(offset / layout.granule_bytes), log2, sip);
+        const granule: u36 = @intCast(offset / layout.granule_bytes);
+        const word = tables.wordFor(granule, log2, sip, crash.load(&op.stripe.begin));
         const new = (try tables.Table.open(view, word)).?;
         crash.zero(new.slots, new.slotCount());
         if (old) |table| {
@@ -463,6 +470,11 @@ pub const Operation = struct {
         crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) +% 1);
         op.sweep(table, index);
         op.afterCommit(op.space.retire(found.offset, found.bytes()));
+        if (tables.needsShrinking(table.slotCount(), crash.load(&op.stripe.live))) {
+            op.rehash(table, table.sip) catch |err| {
+                if (err != error.NoSpace) op.distrust(); // without room the table stays as it is
+            };
+        }
     }
 
     /// Tombstones before an empty slot hold no probe together: each becomes empty by one store
@@ -481,6 +493,9 @@ pub const Operation = struct {
 /// What a sole attacher does before anybody else may enter: recovers every stripe somebody died
 /// in, or all of them when the last writer did not leave in an orderly way.
 pub fn recoverSegment(segment: *Segment, all: bool) Error!void {
+    // Whoever died may have grown the segment after this handle mapped it.
+    if (!segment.view.refresh(&segment.view))
+        return segment.fault.because(.truncated, error.Corrupt);
     const map: *Map = @fieldParentPtr("segment", segment);
     map.secrets = secretsOf(segment.header());
     const pool = &segment.header().pool;

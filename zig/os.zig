@@ -421,7 +421,7 @@ pub const Deadline = struct {
     pub const forever: Deadline = .{ .ns = std.math.maxInt(u64) };
 
     pub fn in(timeout_ms: f64) Deadline {
-        if (!(timeout_ms < 1e15)) return forever;
+        if (!(timeout_ms < 1e12)) return forever;
         return .{ .ns = monotonicNs() + @as(u64, @intFromFloat(timeout_ms * std.time.ns_per_ms)) };
     }
 

@@ -17,8 +17,10 @@ const Stripe = layout.Stripe;
 const Chunk = layout.Chunk;
 const unit_bytes = layout.unit_bytes;
 
-/// How many extents of one bin are tried before a larger bin is.
+/// How many extents of one bin are tried before a larger bin is, unless the search is thorough.
 const tries_max = 8;
+
+pub const Search = enum { quick, thorough };
 
 const Extent = packed struct(u64) { owner: u32, units: u32 };
 
@@ -50,7 +52,7 @@ pub fn unitsFor(bytes: u64) u64 {
 }
 
 pub fn checked(view: *View, offset: u64) error{Corrupt}!Checked {
-    if (offset % unit_bytes != 0 or offset < view.dataStart()) return error.Corrupt;
+    if (offset % unit_bytes != 0 or offset < view.data_start) return error.Corrupt;
     if (!view.covers(offset, unit_bytes)) return error.Corrupt;
     const chunk = view.chunk(offset);
     const extent: Extent = @bitCast(crash.load(&chunk.extent));
@@ -83,11 +85,12 @@ fn put(view: *View, pool: *Pool, offset: u64, units: u64) void {
 }
 
 /// Takes an extent of exactly `units` out of the bins or from the frontier. Null: there is none.
-fn take(view: *View, pool: *Pool, units: u64) error{Corrupt}!?u64 {
+fn take(view: *View, pool: *Pool, units: u64, search: Search) error{Corrupt}!?u64 {
+    const tries = if (search == .quick) tries_max else view.committed / unit_bytes;
     var bin: u7 = binOf(units);
     while (bin < layout.pool_bin_count) : (bin += 1) {
         var link = &pool.bins[bin];
-        for (0..tries_max) |_| {
+        for (0..tries) |_| {
             const offset = crash.load(link);
             if (offset == 0) break;
             const extent = try checked(view, offset);
@@ -103,7 +106,7 @@ fn take(view: *View, pool: *Pool, units: u64) error{Corrupt}!?u64 {
         }
     }
     const frontier = crash.load(&pool.frontier);
-    if (frontier % unit_bytes != 0 or frontier < view.dataStart() or frontier > view.committed)
+    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
         return error.Corrupt;
     if (frontier + units * unit_bytes > view.committed) return null;
     crash.store(&pool.frontier, frontier + units * unit_bytes);
@@ -112,13 +115,19 @@ fn take(view: *View, pool: *Pool, units: u64) error{Corrupt}!?u64 {
 
 /// Makes an extent of `units` the newest chunk of a stripe. Assumes both locks. Null: the pool has
 /// none, the segment must grow.
-pub fn claim(view: *View, pool: *Pool, index: u32, units: u64) error{Corrupt}!?Checked {
+pub fn claim(
+    view: *View,
+    pool: *Pool,
+    index: u32,
+    units: u64,
+    search: Search,
+) error{Corrupt}!?Checked {
     const stripe = view.stripe(index);
     const head = crash.load(&stripe.chunks);
     if (head != 0) {
         if ((try checked(view, head)).stripe != index) return error.Corrupt;
     }
-    const offset = try take(view, pool, units) orelse return null;
+    const offset = try take(view, pool, units, search) orelse return null;
     const chunk = view.chunk(offset);
     crash.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1, .units = @intCast(units) }));
     crash.store(&chunk.next, head);
@@ -162,6 +171,7 @@ pub const Walk = struct {
     left: u64,
 
     pub fn of(view: *View, index: u32) Walk {
+        _ = view.refresh(view); // others may have grown the segment since this handle looked
         return .{
             .view = view,
             .index = index,
@@ -193,6 +203,7 @@ pub fn markOwned(view: *View, marks: []u64) error{Corrupt}!void {
         var walk = Walk.of(view, @intCast(index));
         while (try walk.step()) |chunk| {
             const first = chunk.offset / unit_bytes;
+            if ((first + chunk.units - 1) / 64 >= marks.len) return error.Corrupt;
             for (first..first + chunk.units) |unit| {
                 const bit = @as(u64, 1) << @intCast(unit % 64);
                 if (marks[unit / 64] & bit != 0) return error.Corrupt;
@@ -209,7 +220,7 @@ pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
     for (&pool.bins) |*bin| crash.store(bin, 0);
     crash.store(&pool.free, 0);
     crash.store(&pool.released, 0);
-    var gap = view.dataStart() / unit_bytes;
+    var gap = view.data_start / unit_bytes;
     var unit = gap;
     const end = view.committed / unit_bytes;
     while (unit < end) : (unit += 1) {
@@ -224,7 +235,7 @@ pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
 /// the pool's count of free bytes is true. Assumes the pool's lock.
 pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
     markOwned(view, marks) catch return false;
-    const first = view.dataStart() / unit_bytes;
+    const first = view.data_start / unit_bytes;
     const frontier = crash.load(&pool.frontier) / unit_bytes;
     if (frontier > view.committed / unit_bytes) return false;
     var free: u64 = 0;
@@ -232,7 +243,8 @@ pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
         var offset = crash.load(bin);
         while (offset != 0) {
             const extent = checked(view, offset) catch return false;
-            if (extent.stripe != null) return false;
+            if (extent.stripe != null or (extent.end() - 1) / unit_bytes / 64 >= marks.len)
+                return false;
             for (offset / unit_bytes..offset / unit_bytes + extent.units) |unit| {
                 const bit = @as(u64, 1) << @intCast(unit % 64);
                 if (marks[unit / 64] & bit != 0) return false;
@@ -258,6 +270,7 @@ test "claimed chunks never overlap, released ones are found again and joined" {
     @memset(memory, 0);
     var view = table.testView(memory);
     view.stripe_bits = 1;
+    view.data_start = layout.dataOffset(1);
     const pool = &view.header().pool;
     var marks: [17]u64 = undefined;
     try rebuild(&view, pool, &marks);
@@ -265,7 +278,7 @@ test "claimed chunks never overlap, released ones are found again and joined" {
     for (0..20_000) |_| {
         const index = random.random().uintLessThan(u32, 2);
         if (random.random().boolean()) {
-            _ = try claim(&view, pool, index, random.random().intRangeAtMost(u64, 1, 40));
+            _ = try claim(&view, pool, index, random.random().intRangeAtMost(u64, 1, 40), .quick);
         } else {
             var walk = Walk.of(&view, index);
             var steps = random.random().uintLessThan(u32, 8);
@@ -285,9 +298,9 @@ test "claimed chunks never overlap, released ones are found again and joined" {
     }
     // In pieces, there may be no room for one large chunk; joined, there is.
     try rebuild(&view, pool, &marks);
-    const all = (view.committed - view.dataStart()) / unit_bytes;
-    try std.testing.expect(try claim(&view, pool, 0, all) != null);
-    try std.testing.expect(try claim(&view, pool, 0, 1) == null);
+    const all = (view.committed - view.data_start) / unit_bytes;
+    try std.testing.expect(try claim(&view, pool, 0, all, .thorough) != null);
+    try std.testing.expect(try claim(&view, pool, 0, 1, .thorough) == null);
 }
 
 test "a list of chunks that runs in a circle or into foreign bytes is damaged" {
@@ -299,8 +312,8 @@ test "a list of chunks that runs in a circle or into foreign bytes is damaged" {
     const pool = &view.header().pool;
     var marks: [5]u64 = undefined;
     try rebuild(&view, pool, &marks);
-    const first = (try claim(&view, pool, 0, 2)).?;
-    const second = (try claim(&view, pool, 0, 2)).?;
+    const first = (try claim(&view, pool, 0, 2, .quick)).?;
+    const second = (try claim(&view, pool, 0, 2, .quick)).?;
     view.chunk(first.offset).next = second.offset;
     try std.testing.expectError(error.Corrupt, rebuild(&view, pool, &marks));
     view.chunk(first.offset).next = second.offset + 1024;

@@ -312,8 +312,9 @@ fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
     }
     if (free != crash.load(&stripe.free)) return false;
     for (&stripe.retired, &stripe.retired_count) |*batch, *count| {
-        if (crash.load(count) > layout.retired_max) return false;
-        for (batch[0..crash.load(count)]) |*word| {
+        const len = crash.load(count);
+        if (len > layout.retired_max) return false;
+        for (batch[0..len]) |*word| {
             const block = heap.retiredBlock(crash.load(word));
             if (!marks.add(block.offset, block.bytes)) return false;
         }

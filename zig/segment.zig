@@ -76,13 +76,18 @@ pub const Segment = struct {
         return os.Path.of("{s}/{s}", .{ segment.directory.slice(), segment.nameSlice() });
     }
 
-    /// Whether this segment's name still leads to it.
-    pub fn hasItsName(segment: *Segment) bool {
+    /// Where this segment's name leads. `unknown`: this process may not look.
+    pub fn nameLeads(segment: *Segment) enum { here, elsewhere, unknown } {
         var fault: Fault = .{};
-        const full = segment.path() catch return false;
-        const named = os.statName(&fault, &full) catch return false;
-        const mine = os.stat(&fault, segment.file) catch return false;
-        return named.same(mine);
+        const full = segment.path() catch return .unknown;
+        const mine = os.stat(&fault, segment.file) catch return .unknown;
+        const named = os.statName(&fault, &full) catch |err|
+            return if (err == error.NotFound) .elsewhere else .unknown;
+        return if (named.same(mine)) .here else .elsewhere;
+    }
+
+    pub fn hasItsName(segment: *Segment) bool {
+        return segment.nameLeads() == .here;
     }
 
     pub inline fn state(segment: *const Segment) layout.State {
@@ -108,9 +113,9 @@ pub const Segment = struct {
             .replacing => {},
             _ => return segment.fault.because(.checksum, error.Corrupt),
         }
-        if (segment.readonly) {
-            return if (segment.hasItsName()) {} else error.Replaced;
-        }
+        const leads = segment.nameLeads();
+        if (leads == .unknown) return;
+        if (segment.readonly) return if (leads == .here) {} else error.Replaced;
         if (!try range_lock.tryLock(segment.fault, segment.locks, .life, .exclusive)) return;
         defer range_lock.unlock(segment.locks, .life);
         if (segment.state() == .replacing)
@@ -125,6 +130,7 @@ pub const Segment = struct {
             .base = try os.map(segment.fault, segment.file, header_copy.ceiling, access),
             .committed = header_copy.committed,
             .ceiling = header_copy.ceiling,
+            .data_start = layout.dataOffset(stripeBits(header_copy)),
             .stripe_bits = stripeBits(header_copy),
             .refresh = refresh,
         };
@@ -184,6 +190,7 @@ pub const Segment = struct {
             }
             // A dying writer keeps WRITER until its memory is torn down. LIFE is let go meanwhile.
             range_lock.unlock(segment.locks, .life);
+            if (deadline.left(1) == 0) return error.Timeout;
             os.sleepNs(2 * std.time.ns_per_ms);
             try range_lock.lockBefore(fault, segment.locks, .life, deadline);
         }
@@ -344,6 +351,7 @@ pub fn checkHeader(
         header.committed < layout.dataOffset(@intCast(shape.stripe_bits)))
         return fault.because(.truncated, error.Corrupt);
     if (header.committed > size) return fault.because(.truncated, error.Corrupt);
+    if (header.state < 1 or header.state > 4) return fault.because(.checksum, error.Corrupt);
     const codec = std.mem.asBytes(&header.codec)[0..header.codec_len];
     if (!std.mem.eql(u8, codec, options.codec)) {
         fault.text = @bitCast(header.codec);

@@ -45,32 +45,45 @@ pub const Space = struct {
     }
 
     fn allocSlowly(space: Space, bytes: u64) Error!u64 {
-        if (heap.isSmall(bytes) and heap.worthRebuilding(space.stripe())) {
-            try space.rebuild();
-            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+        if (heap.isSmall(bytes)) {
+            // First together, then apart: pieces cut before they are joined stay crumbs.
+            if (heap.worthRebuilding(space.stripe())) try space.rebuild();
+            if (try space.takeAny(bytes)) |offset| return offset;
         }
         if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
             if (err != error.NoSpace) return err;
         }
-        // Before giving up: what is retired comes back (a rebuild is two generations), free pieces
-        // are brought together, and a chunk of the least size may still fit. Nothing freed since
-        // the last time: nothing to find, and a full segment refuses quickly.
+        // Before giving up: what is retired comes back after two generations, free pieces are
+        // brought together if enough was freed since the last time, and a chunk of the least size
+        // may still fit. So a full segment refuses, and replaces, without long searches.
+        if (space.holdsReusable()) {
+            try space.promote();
+            try space.promote();
+            if (heap.isSmall(bytes)) {
+                if (try space.takeAny(bytes)) |offset| return offset;
+            }
+        }
         if (space.holdsReusable()) {
             try space.rebuild();
             if (heap.isSmall(bytes)) {
-                if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset|
-                    return offset;
+                if (try space.takeAny(bytes)) |offset| return offset;
             }
         }
         return space.claimFor(bytes, 0);
     }
 
-    /// A chunk as large as an eighth to a quarter of what the stripe has, so that the unused rest
+    fn takeAny(space: Space, bytes: u64) Error!?u64 {
+        const view = &space.segment.view;
+        if (try heap.take(view, space.stripe(), bytes)) |offset| return offset;
+        return try heap.takeLarger(view, space.stripe(), bytes);
+    }
+
+    /// A chunk as large as a sixteenth to an eighth of what the stripe has, so that the unused rest
     /// stays small beside the entries.
     fn chunkBytes(space: Space) u64 {
-        const quarter = crash.load(&space.stripe().owned) / 4;
-        if (quarter <= chunk_bytes_min) return chunk_bytes_min;
-        return @min(std.math.floorPowerOfTwo(u64, quarter), chunk_bytes_max);
+        const eighth = crash.load(&space.stripe().owned) / 8;
+        if (eighth <= chunk_bytes_min) return chunk_bytes_min;
+        return @min(std.math.floorPowerOfTwo(u64, eighth), chunk_bytes_max);
     }
 
     fn claimFor(space: Space, bytes: u64, chunk_bytes: u64) Error!u64 {
@@ -86,23 +99,21 @@ pub const Space = struct {
         const segment = space.segment;
         const view = &segment.view;
         segment.noteSpace(units * unit_bytes);
-        if (units * unit_bytes > view.ceiling - view.dataStart())
+        if (units * unit_bytes > view.ceiling - view.data_start)
             return segment.fault.because(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
         defer unlockPool(segment, pool);
-        if (try pools.claim(view, pool, space.index, units)) |chunk| return chunk;
-        // Joining neighbours costs a walk over all chunks; an eighth released since shares it.
-        if (crash.load(&pool.released) > view.committed / 8) {
-            try rebuildPool(segment, pool);
-            if (try pools.claim(view, pool, space.index, units)) |chunk| return chunk;
-        }
+        // Joining neighbours costs a walk over all chunks, which an eighth released since shares;
+        // and it comes before anything is cut, so that new chunks lie side by side.
+        if (crash.load(&pool.released) > view.committed / 8) try rebuildPool(segment, pool);
+        if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
         const room = view.committed -| crash.load(&pool.frontier);
         segment.grow(units * unit_bytes -| room) catch |err| {
             if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
             try rebuildPool(segment, pool);
-            return try pools.claim(view, pool, space.index, units) orelse err;
+            return try pools.claim(view, pool, space.index, units, .thorough) orelse err;
         };
-        return try pools.claim(view, pool, space.index, units) orelse error.Corrupt;
+        return try pools.claim(view, pool, space.index, units, .quick) orelse error.Corrupt;
     }
 
     /// Notes that nothing names this block any more. Assumes the commit has happened.
@@ -143,11 +154,12 @@ pub const Space = struct {
         if (result.vacant.len > 0) try space.giveBack(result.vacant);
     }
 
-    /// Whether `rebuild` could give anything back to other stripes.
+    /// Whether a pass over the stripe could find enough to be worth it: a sixteenth of what it has
+    /// was freed, or retired, since the last one.
     pub fn holdsReusable(space: Space) bool {
         const s = space.stripe();
         const retired = crash.load(&s.retired_bytes[0]) +| crash.load(&s.retired_bytes[1]);
-        return crash.load(&s.freed) +| retired >= unit_bytes;
+        return crash.load(&s.freed) +| retired >= @max(unit_bytes, crash.load(&s.owned) / 16);
     }
 };
 
@@ -177,9 +189,10 @@ pub fn unlockPool(segment: *Segment, pool: *Pool) void {
 /// Assumes the pool's lock.
 pub fn rebuildPool(segment: *Segment, pool: *Pool) Error!void {
     const view = &segment.view;
-    const scratch = try os.pages(segment.fault, pools.scratchWords(view) * 8);
+    const scratch_words = pools.scratchWords(view);
+    const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
     const marks: [*]u64 = @ptrCast(scratch.ptr);
-    pools.rebuild(view, pool, marks[0..pools.scratchWords(view)]) catch
+    pools.rebuild(view, pool, marks[0..scratch_words]) catch
         return segment.fault.because(.chunksDamaged, error.Corrupt);
 }

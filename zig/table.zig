@@ -34,8 +34,7 @@ pub const Table = struct {
     pub inline fn open(view: *View, word: u64) error{Corrupt}!?Table {
         if (word == 0) return null;
         const table: TableWord = @bitCast(word);
-        if (!table.present or table.log2 > layout.table_log2_max or table._unused != 0)
-            return error.Corrupt;
+        if (!table.present or table.log2 > layout.table_log2_max) return error.Corrupt;
         const offset = @as(u64, table.granule) * layout.granule_bytes;
         if (!view.covers(offset, bytesFor(table.log2))) return error.Corrupt;
         return .{
@@ -59,8 +58,15 @@ pub fn bytesFor(log2: u6) u64 {
     return @as(u64, 8) << log2;
 }
 
-pub fn wordFor(granule: u36, log2: u6, sip: bool) u64 {
-    return @bitCast(TableWord{ .granule = granule, .log2 = log2, .sip = sip, .present = true });
+/// `count`: the stripe's begin count, of which the word keeps what it has room for.
+pub fn wordFor(granule: u36, log2: u6, sip: bool, count: u64) u64 {
+    return @bitCast(TableWord{
+        .granule = granule,
+        .log2 = log2,
+        .sip = sip,
+        .present = true,
+        .serial = @truncate(count),
+    });
 }
 
 pub fn slotWord(tag: Tag, offset: u64) u64 {
@@ -185,6 +191,11 @@ pub fn needsRehash(slot_count: u64, live: u64, tombstones: u64) bool {
     return (live +| tombstones +| 1) *| 4 > slot_count * 3;
 }
 
+/// Whether a table is worth its space no longer: less than an eighth in use.
+pub fn needsShrinking(slot_count: u64, live: u64) bool {
+    return slot_count > 64 and live *| 8 < slot_count;
+}
+
 /// The size for a new table that is to hold `live` entries and more. Null: there is no such table.
 pub fn log2For(live: u64) ?u6 {
     var log2: u6 = 4;
@@ -215,6 +226,7 @@ pub fn testView(memory: []align(layout.page_bytes) u8) View {
         .base = memory.ptr,
         .committed = memory.len,
         .ceiling = memory.len,
+        .data_start = layout.dataOffset(0),
         .stripe_bits = 0,
         .refresh = never,
     };
@@ -223,7 +235,7 @@ pub fn testView(memory: []align(layout.page_bytes) u8) View {
 test find {
     var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
     var view = testView(&memory);
-    const table = (try Table.open(&view, wordFor(8192 / 16, 4, false))).?;
+    const table = (try Table.open(&view, wordFor(8192 / 16, 4, false, 1))).?;
     const entry = view.at(9216);
     entry[1] = @bitCast(Entry.Sizes{ .key_len = 3, .value_len = 2, .kind = 9 });
     crash.fill(entry + 3, "key");
@@ -249,5 +261,5 @@ test find {
     try std.testing.expectError(error.Corrupt, find(&view, table, 5, "key"));
     for (0..16) |i| table.slots[i] = slotWord(7, 9216);
     try std.testing.expectError(error.Full, find(&view, table, 5, "key"));
-    try std.testing.expectError(error.Corrupt, Table.open(&view, wordFor(1 << 20, 4, false)));
+    try std.testing.expectError(error.Corrupt, Table.open(&view, wordFor(1 << 20, 4, false, 1)));
 }
