@@ -1,0 +1,33 @@
+/**
+ * Maps that processes share: named, in shared memory, for Deno and Bun.
+ *
+ * Processes that open the same name see the same entries at once. Any of them may be killed at any
+ * instant: the others go on with the old or the new value of every key, never a mixture. Nobody
+ * ever states a size.
+ *
+ * @example Count words from several processes
+ * ```ts
+ * import { SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ *
+ * using words = SharedMap.open<number>("shmap-example", { mode: "exclusive" });
+ * for (const word of ["to", "be", "or", "not", "to", "be"]) {
+ *   words.update(word, (count = 0) => count + 1);
+ * }
+ * assert.deepEqual(words.toObject(), { to: 2, be: 2, or: 1, not: 1 });
+ * words.unlink();
+ * ```
+ *
+ * @module
+ */
+export { SharedMap } from "./src/shared_map.ts";
+export type {
+  AnonymousOptions,
+  AttachOptions,
+  Codec,
+  MapStats,
+  OpenOptions,
+  SegmentInfo,
+  VerifyReport,
+} from "./src/shared_map.ts";
+export { type ErrorCode, SharedMemoryError } from "./src/errors.ts";

@@ -1,0 +1,314 @@
+/**
+ * The error a caller may sensibly catch, and the one function that makes it from what a call of the
+ * library ended with.
+ *
+ * @module
+ */
+import { constants } from "node:os";
+import { reasons, statuses } from "./_abi.ts";
+
+/**
+ * How an operation can fail: a stable word to branch on.
+ *
+ * - `"NotFound"`, `"Exists"`: there is none, or one already.
+ * - `"PermissionDenied"`: the system, the segment's owner or the runtime's permissions say no.
+ * - `"NoSpace"`, `"TooLarge"`: no room for more, or one value beyond its limit.
+ * - `"Timeout"`, `"Locked"`: another process, or this isolate itself, holds what is waited for.
+ * - `"Corrupt"`: the bytes do not make sense. `"Incompatible"`: they do, for somebody else.
+ * - `"Replaced"`: an exclusive open displaced this segment. `"Closed"`: this object was closed.
+ * - `"ReadOnly"`, `"WriteOnly"`: opened for the other direction.
+ * - `"Unsupported"`: not on this system. `"LibraryLoad"`: the native library does not load.
+ * - `"System"`: a system call failed; `errno` names its error.
+ */
+export type ErrorCode =
+  | "NotFound"
+  | "Exists"
+  | "PermissionDenied"
+  | "NoSpace"
+  | "TooLarge"
+  | "Timeout"
+  | "Locked"
+  | "Corrupt"
+  | "Incompatible"
+  | "Replaced"
+  | "Closed"
+  | "ReadOnly"
+  | "WriteOnly"
+  | "Unsupported"
+  | "LibraryLoad"
+  | "System";
+
+/**
+ * What every operating error of this module is. Arguments of the wrong kind or beyond a limit are
+ * a `TypeError` or a `RangeError` instead.
+ *
+ * @example Branch on the code
+ * ```ts
+ * import { SharedMap, SharedMemoryError } from "shmap";
+ * import assert from "node:assert/strict";
+ *
+ * const map = SharedMap.anonymous();
+ * map.close();
+ * try {
+ *   map.get("key");
+ * } catch (error) {
+ *   assert.ok(error instanceof SharedMemoryError);
+ *   assert.equal(error.code, "Closed");
+ * }
+ * ```
+ */
+export class SharedMemoryError extends Error {
+  /** Always `"SharedMemoryError"`. */
+  override readonly name = "SharedMemoryError";
+  /** What happened, as a stable word. */
+  readonly code: ErrorCode;
+  /** The name of the system's error behind it, such as `"ENOSPC"`. */
+  declare readonly errno?: string;
+  /** How many entries `setMany` had stored when it failed. */
+  declare readonly stored?: number;
+
+  /**
+   * Makes an error.
+   *
+   * @param code What happened, as a stable word.
+   * @param message What happened, for a person.
+   * @param details The cause, the system's error and the number of entries stored, where known.
+   */
+  constructor(
+    code: ErrorCode,
+    message: string,
+    details: { cause?: unknown; errno?: string; stored?: number } = {},
+  ) {
+    super(message, "cause" in details ? { cause: details.cause } : undefined);
+    this.code = code;
+    if (details.errno !== undefined) this.errno = details.errno;
+    if (details.stored !== undefined) this.stored = details.stored;
+  }
+}
+
+/** What was being done when a call failed: the words of its message. */
+export interface Attempt {
+  /** The verb: "open", "write". */
+  readonly action: string;
+  /** Its object: `map "jobs"`. */
+  readonly thing: string;
+  /** The directory or file system it lies in. */
+  readonly where: string;
+  /** How long the call was willing to wait, in milliseconds. */
+  readonly timeout?: number;
+  /** How many entries of a bulk call were stored before this part of it. */
+  readonly stored?: number;
+  /** What an open asked for, to say beside what it found. */
+  readonly wanted?: {
+    readonly kind: string;
+    readonly codec: string;
+    readonly lock?: string;
+    readonly maxBytes?: number;
+  };
+}
+
+/** The numbers a failed call leaves behind, and the text after them. */
+export const FAULT_BYTES = 128;
+const FAULT_TEXT_OFFSET = 64;
+
+/** The fault record, read once. */
+interface Fault {
+  readonly errno: string | undefined;
+  readonly needed: number;
+  readonly used: number;
+  readonly ceiling: number;
+  readonly holder: number;
+  readonly stored: number;
+  readonly reason: number;
+  readonly found: number;
+  readonly text: string;
+}
+
+/** The error for `status`, a negative result of the library, and the fault it left in `record`. */
+export function failure(status: number, attempt: Attempt, record: Uint8Array): Error {
+  const fault = readFault(record);
+  if (status === statuses.invalidArgument) {
+    return new TypeError(`${cannot(attempt)}: the library refused an argument`);
+  }
+  const [code, describe] = ENDINGS.get(status) ?? SYSTEM;
+  const stored = attempt.stored === undefined ? undefined : attempt.stored + fault.stored;
+  const details = { errno: fault.errno, stored };
+  return new SharedMemoryError(code, describe(attempt, fault), details);
+}
+
+/** `bytes` as a person reads sizes: `64 MiB`, `1.5 GiB`, `300 bytes`. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1024) return `${bytes} bytes`;
+  const power = Math.min(Math.floor(Math.log2(bytes) / 10), 5);
+  const amount = Math.round(bytes / 1024 ** power * 10) / 10;
+  return `${amount} ${["", "KiB", "MiB", "GiB", "TiB", "PiB"][power]}`;
+}
+
+function readFault(record: Uint8Array): Fault {
+  const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
+  const [errno, needed, used, ceiling, holder, stored, reason, found] = Array.from(
+    { length: 8 },
+    (_, index) => view.getFloat64(index * 8, true),
+  );
+  const text = new TextDecoder().decode(record.subarray(FAULT_TEXT_OFFSET)).replace(/\0.*$/s, "");
+  return { errno: errnoName(errno), needed, used, ceiling, holder, stored, reason, found, text };
+}
+
+function errnoName(errno: number): string | undefined {
+  if (errno === 0) return undefined;
+  const entry = Object.entries(constants.errno).find(([, number]) => number === errno);
+  return entry?.[0] ?? `errno ${errno}`;
+}
+
+function cannot({ action, thing }: Attempt): string {
+  return `Cannot ${action} ${thing}`;
+}
+
+/** The system's error in brackets, where there is one. */
+function because({ errno }: Fault): string {
+  return errno === undefined ? "" : ` (${errno})`;
+}
+
+type Describe = (attempt: Attempt, fault: Fault) => string;
+
+function describeNotFound(attempt: Attempt): string {
+  if (attempt.action === "attach to") {
+    return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
+  }
+  return `${cannot(attempt)}: there is none in ${attempt.where}`;
+}
+
+function describePermission(attempt: Attempt, fault: Fault): string {
+  if (fault.reason === reasons.foreignOwner) {
+    return `${
+      cannot(attempt)
+    }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
+  }
+  return `${cannot(attempt)}: permission denied${because(fault)}`;
+}
+
+function describeNoSpace(attempt: Attempt, fault: Fault): string {
+  const { needed, used, ceiling, reason } = fault;
+  const isOpening = attempt.wanted !== undefined;
+  const grow = isOpening ? cannot(attempt) : `Cannot grow ${attempt.thing}`;
+  const more = needed > 0 ? `${formatBytes(needed)} more needed` : "no room for more";
+  if (reason === reasons.addressSpace) {
+    const amount = formatBytes(ceiling > 0 ? ceiling : needed);
+    return `${cannot(attempt)}: no room for ${amount} in the address space${because(fault)}; ` +
+      `a smaller maxBytes asks for less`;
+  }
+  if (reason === reasons.fileSystemFull || ceiling === 0) {
+    return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
+      because(fault);
+  }
+  return `${grow}: ${formatBytes(used)} of ${
+    formatBytes(ceiling)
+  } used in ${attempt.where}, ${more}`;
+}
+
+function describeTooLarge(attempt: Attempt, { needed, ceiling }: Fault): string {
+  const limit = ceiling > 0 ? `, the limit is ${formatBytes(ceiling)}` : "";
+  return needed > 0
+    ? `${cannot(attempt)}: the value has ${formatBytes(needed)}${limit}`
+    : `${cannot(attempt)}: the value is too large${limit}`;
+}
+
+function describeTimeout(attempt: Attempt, { holder }: Fault): string {
+  const waited = attempt.timeout === undefined ? "" : `, waited ${attempt.timeout} ms`;
+  return holder > 0
+    ? `${cannot(attempt)}: it is locked by process ${holder}${waited}`
+    : `${cannot(attempt)}: another process holds it${waited}`;
+}
+
+/** What is wrong with a segment, by the number the library gives for it. */
+export function damageText(reason: number): string {
+  return new Map<number, string>([
+    [reasons.truncated, "its file is cut short"],
+    [reasons.checksum, "its header does not match its checksum"],
+    [reasons.tableDamaged, "its table is damaged; repair() drops what is lost"],
+    [reasons.entryDamaged, "an entry is damaged; repair() drops what is lost"],
+    [reasons.chunksDamaged, "its free space is damaged; repair() rebuilds it"],
+  ]).get(reason) ?? "its bytes make no sense";
+}
+
+function describeCorrupt(attempt: Attempt, { reason }: Fault): string {
+  return `${cannot(attempt)}: ${damageText(reason)}`;
+}
+
+const KINDS = ["a map", "a value", "a region"];
+const LOCKS = ["robust", "kernel"];
+
+function describeIncompatible(attempt: Attempt, { reason, found, text }: Fault): string {
+  const { wanted } = attempt;
+  const what = new Map<number, string>([
+    [reasons.notASegment, `what is there, in ${attempt.where}, is not a segment`],
+    [reasons.notRegularFile, `what is there, in ${attempt.where}, is not a regular file`],
+    [reasons.layoutVersion, `it has layout ${found}, and this version reads another`],
+    [reasons.otherKind, `it is ${KINDS[found] ?? "of another kind"}, wanted ${wanted?.kind}`],
+    [
+      reasons.otherCodec,
+      `its codec is ${text ? `"${text}"` : "another one"}, wanted "${wanted?.codec}"`,
+    ],
+    [
+      reasons.otherLock,
+      `its lock is "${LOCKS[found] ?? found}", wanted "${wanted?.lock ?? "robust"}"`,
+    ],
+    [
+      reasons.otherMaxBytes,
+      `its maxBytes is ${found > 0 ? found : "unlimited"}, wanted ${wanted?.maxBytes}`,
+    ],
+    [
+      reasons.otherLibc,
+      'its writers use another C library; one created with lock: "kernel" takes both',
+    ],
+    [
+      reasons.otherPidNamespace,
+      'its writers live in another PID namespace; one created with lock: "kernel" takes both',
+    ],
+  ]).get(reason) ?? "it was made for something else";
+  return `${cannot(attempt)}: ${what}`;
+}
+
+function describeUnsupported(attempt: Attempt, fault: Fault): string {
+  const lock = attempt.wanted?.lock;
+  const what = new Map<number, string>([
+    [reasons.networkFileSystem, `${attempt.where} is on a network file system`],
+    [reasons.filesystem, `the file system of ${attempt.where} cannot hold shared memory`],
+  ]).get(fault.reason) ??
+    (lock === "kernel" ? 'lock: "kernel" is not available' : "this system cannot do it");
+  return `${cannot(attempt)}: ${what}${because(fault)}`;
+}
+
+const SYSTEM: [ErrorCode, Describe] = [
+  "System",
+  (attempt, fault) => `${cannot(attempt)}: the system refused${because(fault)}`,
+];
+
+function plain(text: string): Describe {
+  return (attempt) => `${cannot(attempt)}: ${text}`;
+}
+
+/** Every status that ends a call with an error. */
+const ENDINGS: ReadonlyMap<number, [ErrorCode, Describe]> = new Map([
+  [statuses.notFound, ["NotFound", describeNotFound]],
+  [statuses.exists, ["Exists", (a) => `${cannot(a)}: there is one already in ${a.where}`]],
+  [statuses.permissionDenied, ["PermissionDenied", describePermission]],
+  [statuses.noSpace, ["NoSpace", describeNoSpace]],
+  [statuses.tooLarge, ["TooLarge", describeTooLarge]],
+  [statuses.timeout, ["Timeout", describeTimeout]],
+  [
+    statuses.locked,
+    [
+      "Locked",
+      plain("this thread holds its lock through another handle, so waiting would not end"),
+    ],
+  ],
+  [statuses.corrupt, ["Corrupt", describeCorrupt]],
+  [statuses.incompatible, ["Incompatible", describeIncompatible]],
+  [statuses.replaced, ["Replaced", plain("an exclusive open has replaced it; open it again")]],
+  [statuses.closed, ["Closed", plain("it is closed")]],
+  [statuses.readOnly, ["ReadOnly", plain("it was opened read-only")]],
+  [statuses.writeOnly, ["WriteOnly", plain("it was opened write-only")]],
+  [statuses.unsupported, ["Unsupported", describeUnsupported]],
+  [statuses.system, SYSTEM],
+]);
