@@ -160,6 +160,29 @@ pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
     crash.store(&stripe.free, crash.load(&stripe.free) +% (end - offset));
 }
 
+/// Whether the block kept back is as large as one for `bytes` bytes.
+pub inline fn hasSpare(stripe: *const Stripe, bytes: u64) bool {
+    return crash.load(&stripe.spare) != 0 and crash.load(&stripe.spare_bytes) >= blockBytes(bytes);
+}
+
+/// Keeps a block back that `take` gave for `bytes` bytes; the smaller one before it becomes free.
+pub fn keepSpare(view: *View, stripe: *Stripe, offset: u64, bytes: u64) error{Corrupt}!void {
+    try giveSpare(view, stripe);
+    crash.store(&stripe.spare_bytes, blockBytes(bytes));
+    crash.store(&stripe.spare, offset);
+}
+
+/// Makes the block kept back a free one.
+pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
+    const offset = crash.load(&stripe.spare);
+    const bytes = crash.load(&stripe.spare_bytes);
+    if (offset == 0) return;
+    if (offset % granule_bytes != 0 or bytes > small_bytes_max or !view.covers(offset, bytes))
+        return error.Corrupt;
+    crash.store(&stripe.spare, 0);
+    give(view, stripe, offset, bytes);
+}
+
 /// Forgets every free and retired block. The first steps of a rebuild: from here to its end the
 /// stripe merely seems full.
 pub fn reset(stripe: *Stripe) void {
@@ -169,6 +192,7 @@ pub fn reset(stripe: *Stripe) void {
     crash.store(&stripe.retired_bytes[1], 0);
     crash.store(&stripe.bump, 0);
     crash.store(&stripe.bump_end, 0);
+    crash.store(&stripe.spare, 0);
     crash.store(&stripe.nonempty, 0);
     for (&stripe.lists) |*list| crash.store(list, 0);
     crash.store(&stripe.free, 0);

@@ -138,6 +138,11 @@ pub const Stripe = extern struct {
     retired_count: [2]u64,
     retired_bytes: [2]u64,
 
+    /// A block kept back so that a full segment can still replace values; 0 for none.
+    spare: u64,
+    spare_bytes: u64,
+    _spare: [6]u64,
+
     lists: [class_count]u64,
     retired: [2][retired_max]u64,
 };

@@ -221,6 +221,15 @@ pub const Map = struct {
             crash.publish(&op.stripe.table, 0);
             op.afterCommit(op.space.rebuild());
         }
+        map.joinPool();
+    }
+
+    /// Brings what the stripes gave back together, so that what comes next is not cut from the
+    /// middle. What cannot be done now waits for the next allocation.
+    fn joinPool(map: *Map) void {
+        const pool = spaces.lockPool(&map.segment) catch return;
+        defer spaces.unlockPool(&map.segment, pool);
+        spaces.rebuildPool(&map.segment, pool) catch {};
     }
 
     /// Exact whenever no write is in progress; a stripe somebody died in is counted slot by slot.
@@ -257,14 +266,18 @@ pub const Map = struct {
     fn reclaim(map: *Map) Error!bool {
         var any = false;
         for (0..map.segment.view.stripeCount()) |i| {
-            if (!map.spaceOf(@intCast(i)).holdsReusable()) continue;
+            const stripe = map.segment.view.stripe(@intCast(i));
+            const is_empty = crash.load(&stripe.live) == 0 and crash.load(&stripe.owned) > 0;
+            if (!is_empty and !map.spaceOf(@intCast(i)).holdsReusable()) continue;
             // A stripe that is busy, stopped or damaged has nothing to spare; others may.
             var op = Operation.lockWithin(map, @intCast(i), 0) catch continue;
             defer op.unlock();
             op.begin();
+            if (is_empty) op.dropEmptyTable();
             op.afterCommit(op.space.rebuild());
             any = true;
         }
+        if (any) map.joinPool();
         return any;
     }
 };
@@ -382,7 +395,12 @@ pub const Operation = struct {
         const view = &op.map.segment.view;
         const at = try op.guard(op.makeRoom(place, key, before));
         const bytes = layout.Entry.bytesFor(key.len, value.len);
-        const offset = try op.guard(op.space.alloc(bytes));
+        const offset = if (at.probe.found != null)
+            try op.guard(op.space.allocReplacing(bytes))
+        else blk: {
+            try op.guard(op.space.keepSpare(bytes));
+            break :blk try op.guard(op.space.alloc(bytes));
+        };
         const entry = view.at(offset);
         crash.store(&entry[0], crash.load(&op.stripe.begin));
         crash.store(&entry[1], @bitCast(layout.Entry.Sizes{
@@ -475,6 +493,17 @@ pub const Operation = struct {
                 if (err != error.NoSpace) op.distrust(); // without room the table stays as it is
             };
         }
+    }
+
+    /// A table that holds nothing goes, so that its chunk can. The slots decide, not the counter.
+    fn dropEmptyTable(op: *Operation) void {
+        const opened = tables.Table.open(&op.map.segment.view, crash.load(&op.stripe.table)) catch
+            return;
+        const table = opened orelse return;
+        for (0..table.slotCount()) |i| {
+            if (crash.load(&table.slots[i]) > Slot.tombstone) return;
+        }
+        crash.publish(&op.stripe.table, 0);
     }
 
     /// Tombstones before an empty slot hold no probe together: each becomes empty by one store

@@ -72,6 +72,24 @@ pub const Space = struct {
         return space.claimFor(bytes, 0);
     }
 
+    /// Sees to a block kept back for replacing an entry as large as this one. A new key is stored
+    /// only beside one, so that a full segment refuses new keys but goes on replacing values.
+    pub inline fn keepSpare(space: Space, bytes: u64) Error!void {
+        if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe(), bytes)) return;
+        const offset = try space.alloc(bytes);
+        try heap.keepSpare(&space.segment.view, space.stripe(), offset, bytes);
+    }
+
+    /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used.
+    pub inline fn allocReplacing(space: Space, bytes: u64) Error!u64 {
+        return space.alloc(bytes) catch |err| {
+            if (err != error.NoSpace or !heap.isSmall(bytes)) return err;
+            if (!heap.hasSpare(space.stripe(), bytes)) return err;
+            try heap.giveSpare(&space.segment.view, space.stripe());
+            return try space.takeAny(bytes) orelse error.Corrupt;
+        };
+    }
+
     fn takeAny(space: Space, bytes: u64) Error!?u64 {
         const view = &space.segment.view;
         if (try heap.take(view, space.stripe(), bytes)) |offset| return offset;
