@@ -488,7 +488,12 @@ pub const Operation = struct {
         crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) +% 1);
         op.sweep(table, index);
         op.afterCommit(op.space.retire(found.offset, found.bytes()));
-        if (tables.needsShrinking(table.slotCount(), crash.load(&op.stripe.live))) {
+        const live = crash.load(&op.stripe.live);
+        if (live == 0 and crash.load(&op.stripe.owned) >= spaces.trim_bytes_min) {
+            // The last one out: what the stripe had goes to whoever needs it.
+            op.dropEmptyTable();
+            op.afterCommit(op.space.rebuild());
+        } else if (tables.needsShrinking(table.slotCount(), live)) {
             op.rehash(table, table.sip) catch |err| {
                 if (err != error.NoSpace) op.distrust(); // without room the table stays as it is
             };

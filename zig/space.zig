@@ -24,7 +24,7 @@ const unit_bytes = layout.unit_bytes;
 const chunk_bytes_min = 2 * unit_bytes;
 const chunk_bytes_max = 64 * unit_bytes;
 /// A stripe smaller than this is not worth a pass to give chunks back.
-const trim_bytes_min = 16 * unit_bytes;
+pub const trim_bytes_min = 16 * unit_bytes;
 
 /// Space for one stripe of one segment.
 pub const Space = struct {
