@@ -3,37 +3,16 @@
  * fall into changes its hash, and everything stays fast.
  */
 import assert from "node:assert/strict";
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { SharedMap } from "../mod.ts";
+import { editHeader, WORD } from "./_header.ts";
 import { freshName, SHM } from "./_support.ts";
-
-/** Words of the header that `zig/layout.zig` draws: the second secret, and the check of all before it. */
-const SECRET_WORD = 8;
-const CHECKSUM_WORD = 22;
-const MASK = (1n << 64n) - 1n;
-
-/** As `checksum` in `zig/layout.zig`. */
-function checksum(words: BigUint64Array): bigint {
-  let sum = 0xcbf29ce484222325n;
-  for (const word of words.subarray(0, CHECKSUM_WORD)) {
-    sum = (sum ^ word) * 0x100000001b3n & MASK;
-    sum ^= sum >> 29n;
-  }
-  return sum;
-}
 
 /** Makes the second secret of an unattached segment the text "abcdefgh". */
 function plantSecret(name: string): void {
-  const file = openSync(join(SHM, name), "r+");
-  const words = new BigUint64Array(CHECKSUM_WORD + 1);
-  readSync(file, words, 0, words.byteLength, 0);
-  assert.equal(checksum(words), words[CHECKSUM_WORD], "the layout has moved");
-  words[SECRET_WORD] = new BigUint64Array(new TextEncoder().encode("abcdefgh").buffer)[0];
-  words[CHECKSUM_WORD] = checksum(words);
-  writeSync(file, words, 0, words.byteLength, 0);
-  closeSync(file);
+  const [secret] = new BigUint64Array(new TextEncoder().encode("abcdefgh").buffer);
+  editHeader(join(SHM, name), WORD.secret, () => secret);
 }
 
 /** A key of 16 bytes whose hash is a product with zero under that secret, whatever `n` is. */

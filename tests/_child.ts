@@ -1,0 +1,172 @@
+/**
+ * The other process: takes commands as JSON lines on stdin, or as one JSON list in its first
+ * argument, and answers each with a JSON line. Ends with its stdin.
+ */
+import { spawn } from "node:child_process";
+import { readdirSync, readlinkSync, writeSync } from "node:fs";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { SharedMap } from "../mod.ts";
+import { checkCorpus, CODECS, writeCorpus } from "./_corpus.ts";
+import { churn, TASKS } from "./_tasks.ts";
+
+// deno-lint-ignore no-explicit-any
+type Json = any;
+type Commands = Record<string, (args: Json) => unknown>;
+
+interface Deno {
+  stdout: { writeSync(bytes: Uint8Array): number };
+  Command: new (command: string, options: unknown) => {
+    output(): Promise<{ code: number; stdout: Uint8Array; stderr: Uint8Array }>;
+  };
+}
+interface Bun {
+  spawn(command: string[], options: unknown): {
+    stdout: ReadableStream;
+    stderr: ReadableStream;
+    exited: Promise<number>;
+  };
+}
+const { Deno, Bun } = globalThis as unknown as { Deno?: Deno; Bun?: Bun };
+
+const maps = new Map<string, SharedMap>();
+
+/** Writes to stdout before it returns: what was written survives this process's death. */
+function say(text: string): void {
+  let bytes: Uint8Array = new TextEncoder().encode(text);
+  while (bytes.length > 0) {
+    bytes = bytes.subarray(Deno ? Deno.stdout.writeSync(bytes) : writeWhenReady(bytes));
+  }
+}
+
+function writeWhenReady(bytes: Uint8Array): number {
+  try {
+    return writeSync(1, bytes);
+  } catch (error) {
+    if ((error as { code?: string }).code === "EAGAIN") return 0;
+    throw error;
+  }
+}
+
+function opened(id = "map"): SharedMap {
+  const map = maps.get(id);
+  if (!map) throw new Error(`no map was opened as "${id}"`);
+  return map;
+}
+
+function keep(id = "map", map: SharedMap): string {
+  maps.set(id, map);
+  return map.token;
+}
+
+/** Options as JSON has them, with the codec by its name and "Infinity" as a word. */
+function optionsFrom(options: Json = {}): Json {
+  const found = { ...options };
+  if (found.codec) found.codec = CODECS[found.codec];
+  if (found.timeout === "Infinity") found.timeout = Infinity;
+  return found;
+}
+
+const COMMANDS: Commands = {
+  ready: () => process.pid,
+  open: ({ id, name, options }) => keep(id, SharedMap.open(name, optionsFrom(options))),
+  anonymous: ({ id, options }) => keep(id, SharedMap.anonymous(optionsFrom(options))),
+  attach: ({ id, token, options }) => keep(id, SharedMap.attach(token, optionsFrom(options))),
+  close: ({ id }) => opened(id).close(),
+  unlinkName: ({ name, options }) => SharedMap.unlink(name, options),
+  list: ({ options }) => SharedMap.list(options),
+  call: ({ id, method, args }) => {
+    const result = (opened(id) as Json)[method](...args);
+    return result instanceof SharedMap ? true : result;
+  },
+  property: ({ id, property }) => (opened(id) as Json)[property],
+  content: ({ id }) => [...opened(id)],
+  token: ({ id }) => opened(id).token,
+  writeCorpus: ({ id }) => writeCorpus(opened(id)),
+  checkCorpus: ({ id }) => checkCorpus(opened(id)),
+  descriptors: () =>
+    readdirSync("/proc/self/fd").flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${fd}`)];
+      } catch {
+        return []; // the descriptor of the listing itself
+      }
+    }),
+  environment: ({ variable }) => process.env[variable],
+  attachEnvironment: ({ id, variable }) => keep(id, SharedMap.attach(process.env[variable]!)),
+  openUntilError: ({ options }) => {
+    for (let count = 0; count < 100_000; count += 1) {
+      maps.set(`many-${count}`, SharedMap.anonymous(optionsFrom(options)));
+    }
+    return "never";
+  },
+  churn: (args) => churn(args, say),
+  nest: (args) => nest(args),
+};
+
+/** Starts a grandchild with one of the three ways to spawn; gives what it printed. */
+async function nest({ api, line, env }: Json): Promise<Json> {
+  const wholeEnv = { ...process.env, ...env };
+  const { code, stdout, stderr } = await SPAWNERS[api](line, wholeEnv);
+  return { code, stderr, replies: stdout.split("\n").filter(Boolean).map((l) => JSON.parse(l)) };
+}
+
+interface Output {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+const SPAWNERS: Record<string, (command: string[], env: Json) => Promise<Output>> = {
+  async "Deno.Command"(command, env) {
+    const options = { args: command.slice(1), env, stdin: "null", stdout: "piped" };
+    const output = await new Deno!.Command(command[0], { ...options, stderr: "piped" }).output();
+    const [stdout, stderr] = [output.stdout, output.stderr].map((b) => new TextDecoder().decode(b));
+    return { code: output.code, stdout, stderr };
+  },
+  async "Bun.spawn"(command, env) {
+    const child = Bun!.spawn(command, { env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    const [stdout, stderr] = await Promise.all(
+      [child.stdout, child.stderr].map((stream) => new Response(stream).text()),
+    );
+    return { code: await child.exited, stdout, stderr };
+  },
+  "node:child_process"(command, env) {
+    const child = spawn(command[0], command.slice(1), { env, stdio: ["ignore", "pipe", "pipe"] });
+    const output: Output = { code: null, stdout: "", stderr: "" };
+    child.stdout.on("data", (bytes) => output.stdout += bytes);
+    child.stderr.on("data", (bytes) => output.stderr += bytes);
+    return new Promise((resolve) => {
+      child.on("close", (code) => resolve({ ...output, code }));
+    });
+  },
+};
+
+function describeError(error: unknown): Json {
+  if (!(error instanceof Error)) return { name: typeof error, message: String(error) };
+  const { name, message, stack, code, errno, stored } = error as Json;
+  const hasCode = code !== undefined;
+  return { name, message: hasCode ? message : `${message}\n${stack}`, code, errno, stored };
+}
+
+/** Carries out one command and writes the answer. */
+async function answer({ request, command, ...args }: Json): Promise<void> {
+  try {
+    const task = TASKS[command];
+    const value = task ? await task(opened(args.id), args, say) : await COMMANDS[command](args);
+    say(JSON.stringify({ request, value }) + "\n");
+  } catch (error) {
+    say(JSON.stringify({ request, error: describeError(error) }) + "\n");
+  }
+}
+
+const listed = process.argv[2];
+if (listed) {
+  for (const command of JSON.parse(listed)) await answer(command);
+} else {
+  for await (const line of createInterface({ input: process.stdin })) {
+    await answer(JSON.parse(line));
+  }
+}
+for (const map of maps.values()) map.close();
+process.exit(0);

@@ -1,0 +1,368 @@
+/**
+ * What every suite needs: unique segment names with their clean-up, children of either runtime,
+ * waiting for a condition, a seeded random, a small file system of our own.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { SharedMap, SharedMemoryError } from "../mod.ts";
+import { type Random, seededRandom } from "./_random.ts";
+
+export type { TestContext };
+export type Runtime = "deno" | "bun";
+export type Task = (t: TestContext) => void | Promise<void>;
+
+export const TESTS = dirname(fileURLToPath(import.meta.url));
+export const ROOT = dirname(TESTS);
+export const SHM = "/dev/shm";
+export const CHILD = join(TESTS, "_child.ts");
+export const HERE: Runtime = "Deno" in globalThis ? "deno" : "bun";
+export const THERE: Runtime = HERE === "deno" ? "bun" : "deno";
+export const RUNTIMES: readonly Runtime[] = [HERE, THERE];
+export const SCALE = Number(process.env.SHMAP_TEST_SCALE ?? 1);
+export const SEED = Number(process.env.SHMAP_SEED ?? Math.floor(Math.random() * 2 ** 32)) >>> 0;
+
+const PREFIX = "shmap-test-";
+let nameCount = 0;
+
+/** `count` at the default size, more or less of it by SHMAP_TEST_SCALE. */
+export function scaled(count: number): number {
+  return Math.max(1, Math.round(count * SCALE));
+}
+
+/** Registers a test that `reason` may forbid; then it counts as skipped and its name says why. */
+export function testUnless(
+  reason: string | undefined,
+  name: string,
+  options: { timeout?: number },
+  task: Task,
+): void {
+  if (reason) test(`${name} (skipped: ${reason})`, { ...options, skip: reason }, () => {});
+  else test(name, options, task);
+}
+
+/** A segment name nobody else uses; what is left under it goes when the test ends. */
+export function freshName(t: TestContext, label = "map"): string {
+  nameCount += 1;
+  const name = `${PREFIX}${process.pid}-${nameCount}-${label}`;
+  t.after(() => removeSegment(name));
+  return name;
+}
+
+function removeSegment(name: string): void {
+  rmSync(join(SHM, name), { force: true, recursive: true });
+  for (const file of temporaries(name)) rmSync(join(SHM, file), { force: true });
+}
+
+/** Files in /dev/shm that creation or replacement of `name` left half-way. */
+export function temporaries(name: string): string[] {
+  return readdirSync(SHM).filter((file) => file.startsWith(`.${name}.~`));
+}
+
+/** A directory of our own below `parent`, removed when the test ends. */
+export function freshDirectory(t: TestContext, parent = tmpdir()): string {
+  const directory = mkdtempSync(join(parent, `${PREFIX}${process.pid}-`));
+  t.after(() => rmSync(directory, { force: true, recursive: true }));
+  return directory;
+}
+
+/** Segments of test processes that no longer live, say of an interrupted run. */
+function sweep(): void {
+  for (const file of readdirSync(SHM)) {
+    const pid = new RegExp(`^\\.?${PREFIX}(\\d+)-`).exec(file)?.[1];
+    if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(SHM, file), { force: true });
+  }
+}
+sweep();
+
+/** A fresh map under a name of its own, closed and removed when the test ends. */
+export function freshMap<V = unknown>(
+  t: TestContext,
+  options: Parameters<typeof SharedMap.open>[1] = {},
+  label = "map",
+): SharedMap<V> & { readonly name: string } {
+  const map = SharedMap.open<V>(freshName(t, label), options);
+  t.after(() => map.close());
+  return map as SharedMap<V> & { readonly name: string };
+}
+
+/** A map without a name, closed when the test ends. */
+export function freshAnonymous<V = unknown>(
+  t: TestContext,
+  options: Parameters<typeof SharedMap.anonymous>[0] = {},
+): SharedMap<V> {
+  const map = SharedMap.anonymous<V>(options);
+  t.after(() => map.close());
+  return map;
+}
+
+/** Runs `task`, which must throw a SharedMemoryError of this code, and returns it. */
+export function thrown(code: string, task: () => unknown): SharedMemoryError {
+  try {
+    task();
+  } catch (error) {
+    assert.ok(error instanceof SharedMemoryError, `expected "${code}", got ${inspect(error)}`);
+    assert.equal(error.code, code, error.message);
+    return error;
+  }
+  assert.fail(`expected "${code}", nothing was thrown`);
+}
+
+function inspect(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}\n${error.stack}` : `${error}`;
+}
+
+/** An argument error: of the wrong kind or beyond a limit. */
+export function isArgumentError(error: unknown): boolean {
+  return (error instanceof TypeError || error instanceof RangeError) &&
+    !(error instanceof SharedMemoryError);
+}
+
+/** Asserts that the map's own search for damage finds none. */
+export function assertSound<V>(map: SharedMap<V>, what = "the map"): void {
+  const report = map.verify();
+  assert.ok(report.ok, `${what} is damaged: ${JSON.stringify(report)}`);
+}
+
+/** The content of a map, by ascending key; for comparisons before and after. */
+export function content<V>(map: Iterable<[string, V]>): [string, V][] {
+  return [...map].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
+}
+
+/** Waits until `condition` holds; fails after `limit` milliseconds. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  limit = 20_000,
+): Promise<void> {
+  const deadline = performance.now() + limit;
+  while (!(await condition())) {
+    if (performance.now() > deadline) assert.fail(`waited ${limit} ms for: ${what}`);
+    await pause(2);
+  }
+}
+
+/** One turn of at least `ms`; for polling, never for order. */
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Runs `task` with a random of this run's seed; a failure prints how to repeat it. */
+export async function withSeed<T>(task: (random: Random) => T | Promise<T>): Promise<T> {
+  try {
+    return await task(seededRandom(SEED));
+  } catch (error) {
+    console.error(`repeat with SHMAP_SEED=${SEED}`);
+    throw error;
+  }
+}
+
+/** The executable of a runtime: this process's own, or the project's copy of the other one. */
+export function executable(runtime: Runtime): string {
+  return runtime === HERE ? process.execPath : join(ROOT, "node_modules", ".bin", runtime);
+}
+
+/** For a Deno child without any permission of use: given none, node:child_process adds them all. */
+export const NO_PERMISSIONS: readonly string[] = ["--allow-env=SHMAP_NOTHING"];
+
+/** The command line that runs `file` in `runtime`; Deno gets these permissions and no more. */
+export function commandLine(
+  runtime: Runtime,
+  file = CHILD,
+  permissions: readonly string[] = ["--allow-ffi"],
+): [string, ...string[]] {
+  return runtime === "deno"
+    ? [executable(runtime), "run", "--no-prompt", ...permissions, file]
+    : [executable(runtime), file];
+}
+
+export interface ChildOptions {
+  permissions?: readonly string[];
+  env?: Record<string, string>;
+  /** A command that executes the command line appended to it, in the same process. */
+  wrap?: readonly string[];
+  file?: string;
+}
+
+/** What a call in a child ended with, when it was an error. */
+export class ChildError extends Error {
+  readonly code: string | undefined;
+  readonly errno: string | undefined;
+  readonly stored: number | undefined;
+  constructor(from: Record<string, unknown>, readonly pid: number) {
+    super(String(from.message));
+    this.name = String(from.name);
+    this.code = from.code as string | undefined;
+    this.errno = from.errno as string | undefined;
+    this.stored = from.stored as number | undefined;
+  }
+}
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** One other process. It takes JSON lines on stdin and answers with JSON lines on stdout. */
+export class Child {
+  readonly pid: number;
+  readonly closed: Promise<void>;
+  /** What came on stdout after the last whole line: the journal of a crash writer. */
+  tail = "";
+  stderr = "";
+  exitCode: number | null = null;
+  signal: string | null = null;
+  isClosed = false;
+  #process: ChildProcess;
+  #pending = new Map<number, Pending>();
+  #requestCount = 0;
+
+  constructor(readonly runtime: Runtime, options: ChildOptions = {}) {
+    const command = [
+      ...(options.wrap ?? []),
+      ...commandLine(runtime, options.file, options.permissions),
+    ];
+    this.#process = spawn(command[0], command.slice(1), {
+      stdio: ["pipe", "pipe", "pipe"],
+      env: { ...process.env, NO_COLOR: "1", ...options.env },
+    });
+    assert.ok(this.#process.pid, `could not start ${command.join(" ")}`);
+    this.pid = this.#process.pid;
+    this.#process.stdin!.on("error", () => {}); // EPIPE: `closed` reports the end
+    this.#process.stdout!.setEncoding("utf8").on("data", (text: string) => this.#receive(text));
+    this.#process.stderr!.setEncoding("utf8").on("data", (text: string) => this.stderr += text);
+    this.closed = new Promise((resolve) => {
+      this.#process.on("close", (code, signal) => {
+        this.#finish(code, signal);
+        resolve();
+      });
+    });
+  }
+
+  #receive(text: string): void {
+    this.tail += text;
+    if (!text.includes("\n")) return;
+    const lines = this.tail.split("\n");
+    this.tail = lines.pop()!;
+    for (const line of lines) this.#answer(line);
+  }
+
+  #answer(line: string): void {
+    if (!line.startsWith("{")) return;
+    const reply = JSON.parse(line);
+    const pending = this.#pending.get(reply.request);
+    this.#pending.delete(reply.request);
+    if (reply.error) pending?.reject(new ChildError(reply.error, this.pid));
+    else pending?.resolve(reply.value);
+  }
+
+  #finish(code: number | null, signal: string | null): void {
+    this.exitCode = code;
+    this.signal = signal;
+    this.isClosed = true;
+    const how = signal ?? `code ${code}`;
+    for (const { reject } of this.#pending.values()) {
+      reject(new Error(`${this.runtime} child ${this.pid} ended (${how}): ${this.stderr}`));
+    }
+    this.#pending.clear();
+  }
+
+  /** Sends a command without waiting for its answer. */
+  send(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
+    this.#requestCount += 1;
+    const request = this.#requestCount;
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#pending.set(request, { resolve, reject });
+    });
+    answer.catch(() => {}); // also rejected when nobody waits for it
+    this.#process.stdin!.write(JSON.stringify({ request, command, ...args }) + "\n");
+    return answer;
+  }
+
+  /** Sends a command and waits for its answer. */
+  // deno-lint-ignore no-explicit-any
+  ask(command: string, args: Record<string, unknown> = {}): Promise<any> {
+    return this.send(command, args);
+  }
+
+  /** Calls a method of the map the child opened as `id`. */
+  // deno-lint-ignore no-explicit-any
+  call(method: string, ...args: unknown[]): Promise<any> {
+    return this.send("call", { id: "map", method, args });
+  }
+
+  /** Sends a signal to this process. */
+  signalWith(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void {
+    if (!this.isClosed) process.kill(this.pid, signal);
+  }
+
+  /** Kills the process and waits until it is gone and its output has been read. */
+  async kill(): Promise<void> {
+    this.signalWith("SIGKILL");
+    await this.closed;
+  }
+
+  /** Lets the process come to its end, which must be a good one. */
+  async end(): Promise<void> {
+    this.#process.stdin!.end();
+    await this.closed;
+    assert.equal(this.signal ?? this.exitCode, 0, this.stderr);
+  }
+}
+
+/** A child that is ready for commands; killed when the test ends, if it still lives. */
+export async function startChild(
+  t: TestContext,
+  runtime: Runtime,
+  options: ChildOptions = {},
+): Promise<Child> {
+  const child = new Child(runtime, options);
+  t.after(() => child.kill());
+  await child.ask("ready");
+  return child;
+}
+
+/** A child that has opened the map of this name as "map". */
+export async function startWith(
+  t: TestContext,
+  runtime: Runtime,
+  name: string,
+  options: Record<string, unknown> = {},
+): Promise<Child> {
+  const child = await startChild(t, runtime);
+  await child.ask("open", { id: "map", name, options });
+  return child;
+}
+
+/** `count` children on the map of this name, the runtimes by turns. */
+export function startMany(
+  t: TestContext,
+  count: number,
+  name: string,
+  options: Record<string, unknown> = {},
+): Promise<Child[]> {
+  return Promise.all(
+    Array.from({ length: count }, (_, i) => startWith(t, RUNTIMES[i % 2], name, options)),
+  );
+}
+
+/** The words that put a command into a namespace with a tmpfs of its own at `directory`. */
+export function inSmallTmpfs(directory: string, size: string): string[] {
+  const script = `mount -t tmpfs -o size=${size} shmap-test "$0" && exec "$@"`;
+  return ["unshare", "-Urm", "sh", "-c", script, directory];
+}
+
+/** Why this machine refuses a tmpfs of one's own, or undefined when it does not. */
+export function refusesTmpfs(): string | undefined {
+  const directory = mkdtempSync(join(tmpdir(), PREFIX));
+  const [command, ...args] = [...inSmallTmpfs(directory, "1m"), "true"];
+  const result = spawnSync(command, args, { encoding: "utf8" });
+  rmSync(directory, { recursive: true });
+  if (result.status === 0) return undefined;
+  return `no user namespace with a tmpfs: ${(result.stderr || `${result.error}`).trim()}`;
+}

@@ -1,0 +1,369 @@
+/** Every way to fail that can be provoked: its code, its words, and that nothing changed. */
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { SharedMap, SharedMemoryError } from "../mod.ts";
+import { CODECS } from "./_corpus.ts";
+import {
+  assertSound,
+  content,
+  freshAnonymous,
+  freshDirectory,
+  freshMap,
+  freshName,
+  HERE,
+  inSmallTmpfs,
+  NO_PERMISSIONS,
+  refusesTmpfs,
+  ROOT,
+  RUNTIMES,
+  SHM,
+  startChild,
+  startWith,
+  testUnless,
+  THERE,
+  thrown,
+  until,
+} from "./_support.ts";
+
+const LONG = { timeout: 60_000 };
+// deno-fmt-ignore
+const CODES = [
+  "NotFound", "Exists", "PermissionDenied", "NoSpace", "TooLarge", "Timeout", "Locked", "Corrupt",
+  "Incompatible", "Replaced", "Closed", "ReadOnly", "WriteOnly", "Unsupported", "LibraryLoad",
+  "System",
+];
+
+// deno-lint-ignore no-explicit-any
+const untyped = (value: unknown): any => value;
+
+test("SharedMemoryError is an Error with a name, a code and a message", (t) => {
+  const error = thrown("NotFound", () => SharedMap.open(freshName(t), { mode: "attach" }));
+  assert.ok(error instanceof Error && error instanceof SharedMemoryError);
+  assert.equal(error.name, "SharedMemoryError");
+  assert.ok(CODES.includes(error.code));
+  assert.ok(`${error}`.startsWith("SharedMemoryError: "), `${error}`);
+  assert.ok(error.stack!.includes("errors_test"), `${error.stack}`);
+});
+
+test('SharedMemoryError "NotFound" names the action and the map', (t) => {
+  const name = freshName(t);
+  const error = thrown("NotFound", () => SharedMap.open(name, { mode: "attach" }));
+  assert.match(error.message, /^Cannot (open|attach)/);
+  assert.ok(error.message.includes(`"${name}"`), error.message);
+});
+
+test('SharedMemoryError "Exists" names the action and the map', (t) => {
+  const map = freshMap(t);
+  const error = thrown("Exists", () => SharedMap.open(map.name, { mode: "create" }));
+  assert.match(error.message, /^Cannot (open|create)/);
+  assert.ok(error.message.includes(`"${map.name}"`), error.message);
+});
+
+test('SharedMemoryError "Incompatible" says what differs', (t) => {
+  const map = freshMap(t, { maxBytes: 1 << 20 });
+  const attempts: [Parameters<typeof SharedMap.open>[1], RegExp][] = [
+    [{ codec: CODECS.json }, /codec/i],
+    [{ maxBytes: 1 << 21 }, /maxBytes|1 MiB|1048576/],
+  ];
+  for (const [options, words] of attempts) {
+    const error = thrown("Incompatible", () => SharedMap.open(map.name, options));
+    assert.ok(error.message.includes(`"${map.name}"`), error.message);
+    assert.match(error.message, words);
+  }
+  const directory = freshDirectory(t, SHM);
+  writeFileSync(join(directory, "text"), "no segment");
+  const error = thrown("Incompatible", () => SharedMap.open("text", { directory }));
+  assert.ok(error.message.includes(`"text"`), error.message);
+});
+
+test('SharedMemoryError "Replaced" and "Closed" name the map', (t) => {
+  const map = freshMap(t);
+  const { name } = map;
+  SharedMap.open(name, { mode: "exclusive" }).close();
+  assert.ok(thrown("Replaced", () => map.get("a")).message.includes(`"${name}"`));
+  map.close();
+  assert.ok(thrown("Closed", () => map.get("a")).message.includes(`"${name}"`));
+});
+
+test('SharedMemoryError "ReadOnly" names the action and the map', (t) => {
+  const map = freshMap(t);
+  using reader = SharedMap.open(map.name, { readonly: true });
+  const error = thrown("ReadOnly", () => reader.set("a", 1));
+  assert.ok(error.message.includes(`"${map.name}"`), error.message);
+  assert.match(error.message, /^Cannot /);
+});
+
+test('SharedMemoryError "NoSpace" at a ceiling gives the numbers, and nothing changed', (t) => {
+  const map = freshMap<string>(t, { maxBytes: 512 * 1024 });
+  for (let i = 0; i < 50; i += 1) map.set(`key ${i}`, `${i} `.repeat(500));
+  const before = content(map);
+  const calls: (() => unknown)[] = [
+    () => map.set("key 1", "x".repeat(500_000)),
+    () => map.set("new", "x".repeat(500_000)),
+    () => map.add("new", "x".repeat(500_000)),
+    () => map.getOrInsert("new", "x".repeat(500_000)),
+    () => map.update("key 1", () => "x".repeat(500_000)),
+    () => map.update("new", () => "x".repeat(500_000)),
+    () => map.setMany([["new", "x".repeat(500_000)]]),
+  ];
+  for (const call of calls) {
+    const error = thrown("NoSpace", call);
+    assert.match(error.message, /^Cannot .*\d+(\.\d+)? [KM]iB/);
+    assert.ok(error.message.includes(`"${map.name}"`), error.message);
+    assert.deepEqual(content(map), before);
+  }
+  assert.equal(map.set("key 1", "short").get("key 1"), "short");
+  assertSound(map);
+});
+
+// A value is an argument, but its limit is the segment's, so the error is of our own class.
+test(
+  'SharedMemoryError "TooLarge" comes with a value above 1 GiB, and nothing changed',
+  LONG,
+  (t) => {
+    const map = freshMap<unknown>(t).set("key", "old");
+    const large = new Uint8Array(2 ** 30 + 1); // untouched pages: it costs no memory
+    const calls: (() => unknown)[] = [
+      () => map.set("key", large),
+      () => map.set("new", large),
+      () => map.add("new", large),
+      () => map.update("key", () => large),
+      () => map.setMany([["a", 1], ["new", large]]),
+    ];
+    for (const call of calls) {
+      const error = thrown("TooLarge", call);
+      assert.match(error.message, /1 GiB|1,?073,?741,?824/);
+      assert.deepEqual(content(map), [["key", "old"]]);
+    }
+  },
+);
+
+test(
+  'SharedMemoryError "Timeout" comes when a stopped process is inside a call',
+  LONG,
+  async (t) => {
+    const map = freshMap<unknown>(t, { timeout: 150 }).set("steady", 1);
+    const child = await startWith(t, THERE, map.name);
+    child.send("setForever", { id: "map", key: "large", bytes: 64 << 20 });
+    await until("the first large value", () => map.has("large"));
+    let error: unknown;
+    await until("the child to be stopped inside its call", () => {
+      child.signalWith("SIGSTOP");
+      try {
+        map.delete("large");
+      } catch (caught) {
+        error = caught;
+      }
+      assert.equal(map.get("steady"), 1, "a reader waits for a stopped writer");
+      child.signalWith("SIGCONT");
+      return error !== undefined;
+    }, 40_000);
+    assert.ok(error instanceof SharedMemoryError, `${error}`);
+    assert.equal(error.code, "Timeout");
+    assert.match(error.message, /150/);
+    assert.ok(error.message.includes(`"${map.name}"`), error.message);
+    map.set("stop", 1);
+    await child.end();
+    assert.equal(map.delete("large"), true);
+  },
+);
+
+test('SharedMemoryError "Corrupt" names the key and carries the cause', (t) => {
+  const map = freshMap(t, { codec: CODECS.rubbish }).set("broken", {});
+  const error = thrown("Corrupt", () => map.get("broken"));
+  assert.ok(error.cause instanceof Error);
+  assert.ok(error.message.includes("broken") && error.message.includes(map.name), error.message);
+});
+
+// What comes later: a lock that also works across PID namespaces and C libraries.
+test('SharedMemoryError "Unsupported" comes with the kernel lock, and creates nothing', (t) => {
+  const name = freshName(t);
+  thrown("Unsupported", () => SharedMap.open(name, { lock: "kernel" }));
+  thrown("NotFound", () => SharedMap.open(name, { mode: "attach" }));
+});
+
+/** A copy of the project's sources without its library, or with rubbish in its place. */
+function copyOfSources(t: Parameters<typeof freshDirectory>[0], library?: string): string {
+  const directory = freshDirectory(t);
+  for (const entry of ["mod.ts", "src", "tests", "package.json", "deno.json"]) {
+    cpSync(join(ROOT, entry), join(directory, entry), { recursive: true });
+  }
+  symlinkSync(join(ROOT, "node_modules"), join(directory, "node_modules"));
+  if (library !== undefined) {
+    mkdirSync(join(directory, "zig-out", "lib"), { recursive: true });
+    writeFileSync(join(directory, "zig-out", "lib", "libshmap.so"), library);
+  }
+  return join(directory, "tests", "_child.ts");
+}
+
+for (const runtime of RUNTIMES) {
+  for (const [what, library] of [["missing", undefined], ["rubbish", "no library"]] as const) {
+    const title = `SharedMemoryError "LibraryLoad" comes with a ${what} library in ${runtime}`;
+    test(title, LONG, async (t) => {
+      const file = copyOfSources(t, library);
+      const child = await startChild(t, runtime, { file });
+      const name = freshName(t);
+      for (let i = 0; i < 2; i += 1) {
+        const open = child.ask("open", { id: "map", name });
+        await assert.rejects(open, { name: "SharedMemoryError", code: "LibraryLoad" });
+      }
+      await assert.rejects(child.ask("list"), { code: "LibraryLoad" });
+      await child.end();
+    });
+  }
+
+  test(
+    `SharedMemoryError "System" names the errno when descriptors run out in ${runtime}`,
+    LONG,
+    async (t) => {
+      const wrap = ["sh", "-c", 'ulimit -n 200 && exec "$@"', "sh"];
+      const child = await startChild(t, runtime, { wrap });
+      const opens = child.ask("openUntilError", {});
+      const wanted = { name: "SharedMemoryError", code: "System", errno: "EMFILE" };
+      await assert.rejects(opens, wanted);
+      await assert.rejects(opens, { message: /EMFILE/ });
+    },
+  );
+}
+
+test(
+  'SharedMemoryError "PermissionDenied" comes with a directory Deno may not use',
+  LONG,
+  async (t) => {
+    const directory = freshDirectory(t, SHM);
+    const options = { directory };
+    const refused = await startChild(t, "deno");
+    const open = refused.ask("open", { id: "map", name: "name", options });
+    await assert.rejects(open, { name: "SharedMemoryError", code: "PermissionDenied" });
+    const calls = [
+      refused.ask("unlinkName", { name: "name", options }),
+      refused.ask("list", { options }),
+      refused.ask("open", { id: "map", name: "name", options: { directory, readonly: true } }),
+    ];
+    for (const call of calls) await assert.rejects(call, { code: "PermissionDenied" });
+    const permissions = ["--allow-ffi", `--allow-read=${directory}`, `--allow-write=${directory}`];
+    const allowed = await startChild(t, "deno", { permissions });
+    await allowed.ask("open", { id: "map", name: "name", options });
+    await allowed.call("set", "a", 1);
+    const half = await startChild(t, "deno", { permissions: permissions.slice(0, 2) });
+    const halfOpen = half.ask("open", { id: "map", name: "name", options });
+    await assert.rejects(halfOpen, { code: "PermissionDenied" });
+    await half.ask("open", { id: "map", name: "name", options: { directory, readonly: true } });
+    assert.equal(await half.call("get", "a"), 1);
+  },
+);
+
+test("SharedMap works in Deno with --allow-ffi alone, and not without it", LONG, async (t) => {
+  const name = freshName(t);
+  const without = await startChild(t, "deno", { permissions: NO_PERMISSIONS });
+  await assert.rejects(without.ask("open", { id: "map", name }), { code: "LibraryLoad" });
+  const child = await startWith(t, "deno", name);
+  await child.call("set", "a", { b: [1] });
+  assert.deepEqual(await child.call("get", "a"), { b: [1] });
+});
+
+const BAD_KEYS: [unknown, typeof TypeError | typeof RangeError][] = [
+  ["", TypeError],
+  ["\ud800", TypeError],
+  ["a\udc00b", TypeError],
+  ["\ude00\ud83d", TypeError],
+  ["x".repeat(5000) + "\ud800", TypeError],
+  [undefined, TypeError],
+  [null, TypeError],
+  [1, TypeError],
+  [1n, TypeError],
+  [true, TypeError],
+  [Symbol("s"), TypeError],
+  [["a"], TypeError],
+  [{}, TypeError],
+  [new String("a"), TypeError],
+  ["x".repeat(65_536), RangeError],
+  ["é".repeat(32_768), RangeError],
+  ["☺".repeat(21_846), RangeError],
+  ["😀".repeat(16_384), RangeError],
+  ["x".repeat(10_000_000), RangeError],
+];
+
+const KEYED: Record<string, (map: SharedMap, key: string) => unknown> = {
+  get: (map, key) => map.get(key),
+  set: (map, key) => map.set(key, 1),
+  add: (map, key) => map.add(key, 1),
+  has: (map, key) => map.has(key),
+  delete: (map, key) => map.delete(key),
+  getOrInsert: (map, key) => map.getOrInsert(key, 1),
+  getOrInsertComputed: (map, key) => map.getOrInsertComputed(key, () => assert.fail("computed")),
+  update: (map, key) => map.update(key, () => assert.fail("called")),
+  getMany: (map, key) => map.getMany(["good", key]),
+  setMany: (map, key) => map.setMany([["good", 2], [key, 1]]),
+};
+
+for (const [method, call] of Object.entries(KEYED)) {
+  test(`SharedMap.${method}() refuses bad keys and changes nothing`, (t) => {
+    const map = freshMap(t).set("good", 1);
+    for (const [key, kind] of BAD_KEYS) {
+      assert.throws(() => call(map, untyped(key)), kind, String(key).slice(0, 20));
+    }
+    assert.deepEqual(content(map), [["good", 1]]);
+  });
+}
+
+test("SharedMap's functions refuse what is no function, and change nothing", (t) => {
+  const map = freshMap(t).set("a", 1);
+  for (const bad of [undefined, null, 1, "f", {}]) {
+    assert.throws(() => map.update("a", untyped(bad)), TypeError);
+    assert.throws(() => map.getOrInsertComputed("b", untyped(bad)), TypeError);
+    assert.throws(() => map.forEach(untyped(bad)), TypeError);
+    if (bad !== "f") assert.throws(() => map.getMany(untyped(bad)), TypeError);
+  }
+  assert.deepEqual(content(map), [["a", 1]]);
+});
+
+test("SharedMap.anonymous() and attach() refuse options that make no sense", (t) => {
+  const { token } = freshAnonymous(t);
+  for (const options of [{ timeout: -1 }, { timeout: NaN }, { codec: {} }, { codec: "json" }]) {
+    assert.throws(() => SharedMap.anonymous(untyped(options)), /Error/);
+    assert.throws(() => SharedMap.attach(token, untyped(options)), /Error/);
+  }
+  for (const maxBytes of [0, -1, 1000, NaN, "x"]) {
+    assert.throws(() => SharedMap.anonymous({ maxBytes: untyped(maxBytes) }), /Error/);
+  }
+});
+
+test("SharedMap works through errors of all kinds in a row", (t) => {
+  const map = freshMap<unknown>(t, { maxBytes: 512 * 1024 });
+  for (let round = 0; round < 200; round += 1) {
+    map.set(`key ${round % 10}`, round);
+    assert.throws(() => map.set("", 1), TypeError);
+    assert.throws(() => map.set("f", () => 1), TypeError);
+    assert.throws(() => map.set("f", { f: () => 1 }), TypeError);
+    assert.throws(() => map.set("large", "x".repeat(520_000)), SharedMemoryError);
+    assert.throws(() =>
+      map.update("key 1", () => {
+        throw new Error("mine");
+      }), /mine/);
+    assert.equal(map.get(`key ${round % 10}`), round);
+  }
+  assert.equal(map.size, 10);
+  assertSound(map);
+});
+
+testUnless(
+  refusesTmpfs(),
+  'SharedMemoryError "NoSpace" in a full file system names the directory',
+  LONG,
+  async (t) => {
+    const directory = freshDirectory(t);
+    const wrap = inSmallTmpfs(directory, "1m");
+    const child = await startChild(t, HERE, { wrap, permissions: ["-A"] });
+    await child.ask("open", { id: "map", name: "small", options: { directory } });
+    const fill = child.ask("fill", { id: "map", to: 1e6 });
+    await assert.rejects(fill, { code: "NoSpace" });
+    await assert.rejects(fill, (error: Error) => {
+      assert.ok(error.message.includes(directory), error.message);
+      assert.match(error.message, /"small".*\d+(\.\d+)? [KM]iB/);
+      return true;
+    });
+  },
+);

@@ -1,0 +1,139 @@
+/**
+ * Plants known bugs in a copy of the engine, one at a time, and expects the Zig tests to catch
+ * each. A test that no bug can fail proves nothing.
+ *
+ *     node tests/mutants.mjs [name]
+ */
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** What to replace in which file, and the tests (by a part of their names) that must notice. */
+const MUTANTS = [
+  {
+    name: "a slot is published before its entry is filled",
+    file: "map.zig",
+    from: "        crash.store(&entry[0], crash.load(&op.stripe.begin));\n",
+    to: "        crash.publish(&at.table.?.slots[at.probe.index], tables.slotWord(" +
+      "op.map.tagFor(at.table.?, place, key), offset));\n",
+    tests: "crash",
+  },
+  {
+    name: "a table is published before its slots are copied",
+    file: "map.zig",
+    from: "        crash.zero(new.slots, new.slotCount());\n",
+    to: "        crash.zero(new.slots, new.slotCount());\n" +
+      "        crash.publish(&op.stripe.table, word);\n",
+    tests: "crash",
+  },
+  {
+    name: "a set writer word is ignored by the next to lock",
+    file: "map.zig",
+    from: "if (locked == .owner_died or crash.load(&stripe.writer) != 0) {",
+    to: "if (locked == .owner_died) {",
+    tests: "crash",
+  },
+  {
+    name: "a set writer word is ignored by size",
+    file: "map.zig",
+    from: "            if (crash.acquire(&stripe.writer) == 0) {",
+    to: "            if (true) {",
+    tests: "crash",
+  },
+  {
+    name: "recovery does not reset the lists of free blocks",
+    file: "recovery.zig",
+    from: "    heap.reset(stripe);\n",
+    to: "",
+    tests: "crash",
+  },
+  {
+    name: "a set writer word of the pool is ignored",
+    file: "space.zig",
+    from: "    if (crash.load(&pool.writer) != 0) try rebuildPool(segment, pool);\n",
+    to: "",
+    tests: "crash",
+  },
+  {
+    name: "a chunk is in its stripe's list before its header is written",
+    file: "pool.zig",
+    from: "    const chunk = view.chunk(offset);\n    crash.store(&chunk.extent, @bitCast(" +
+      "Extent{ .owner = index + 1",
+    to: "    const chunk = view.chunk(offset);\n    crash.publish(&stripe.chunks, offset);\n" +
+      "    crash.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1",
+    tests: "crash",
+  },
+  {
+    name: "a promotion does not bump the generation",
+    file: "heap.zig",
+    from: "crash.load(&stripe.generation) +% 1);",
+    to: "crash.load(&stripe.generation));",
+    tests: "recycles",
+  },
+  {
+    name: "readers do not compare generations",
+    file: "map.zig",
+    from: "if (crash.load(&stripe.generation) -% generation <= 1) return result;\n        }\n" +
+      "        return map.getLocked",
+    to: "if (crash.load(&stripe.generation) -% generation <= 1 << 62) return result;\n        }\n" +
+      "        return map.getLocked",
+    tests: "recycles",
+  },
+  {
+    name: "an entry's place is not checked",
+    file: "table.zig",
+    from: "    if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;\n",
+    to: "",
+    tests: "damaged",
+  },
+  {
+    name: "a flood of colliding keys does not change the hash",
+    file: "map.zig",
+    from: "before.probe.suspicious() and !table.sip",
+    to: "before.probe.suspicious() and table.sip",
+    tests: "flood",
+  },
+];
+
+/** Whether the tests fail with this bug planted, as they must. */
+function isCaught(mutant) {
+  const copy = mkdtempSync(join(tmpdir(), "shmap-mutant-"));
+  try {
+    for (const path of ["zig", "build.zig", "build.zig.zon"]) {
+      cpSync(join(ROOT, path), join(copy, path), { recursive: true });
+    }
+    const file = join(copy, "zig", mutant.file);
+    const source = readFileSync(file, "utf8");
+    if (source.split(mutant.from).length !== 2) throw new Error(`no single place: ${mutant.name}`);
+    writeFileSync(file, source.replace(mutant.from, () => mutant.to));
+    mkdirSync(join(ROOT, ".zig-cache"), { recursive: true });
+    const result = spawnSync(
+      join(ROOT, "node_modules", ".bin", "zig"),
+      ["build", "test", `-Dfilter=${mutant.tests}`, "--summary", "all"],
+      { cwd: copy, encoding: "utf8", timeout: 600_000 },
+    );
+    const ran = /(\d+) pass/.test(result.stderr) || /(\d+) (fail|crash)/.test(result.stderr);
+    if (!ran) throw new Error(`does not compile: ${mutant.name}\n${result.stderr}`);
+    return result.status !== 0;
+  } finally {
+    rmSync(copy, { recursive: true, force: true });
+  }
+}
+
+const chosen = process.argv[2];
+let missed = 0;
+let count = 0;
+for (const mutant of MUTANTS) {
+  if (chosen !== undefined && !mutant.name.includes(chosen)) continue;
+  count += 1;
+  const caught = isCaught(mutant);
+  if (!caught) missed += 1;
+  console.log(`${caught ? "caught" : "MISSED"}  ${mutant.name} (tests: ${mutant.tests})`);
+}
+console.log(`${count - missed} passed, ${missed} failed, 0 skipped`);
+process.exit(missed === 0 ? 0 : 1);

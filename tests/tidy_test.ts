@@ -1,0 +1,348 @@
+/**
+ * The house style, as a test: who may import whom, sizes, names that stay in their place, openings,
+ * leftovers. Every check also runs on a planted bad sample, so that it is known to be able to fail.
+ */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const GENERATED = "src/_abi.ts";
+const COLUMNS_MAX = 100;
+const FILE_LINES_MAX = 600;
+const FUNCTION_LINES_MAX = 70;
+
+/** Which project files and packages each TypeScript module of the product may import. */
+const TYPESCRIPT_IMPORTS: Record<string, string> = {
+  "mod.ts": "shared_map errors",
+  "src/shared_map.ts": "_entries _segment _values errors",
+  "src/errors.ts": "_abi",
+  "src/_entries.ts": "_records _segment _values errors",
+  "src/_records.ts": "_segment _values",
+  "src/_segment.ts": "_options _native errors",
+  "src/_options.ts": "_native errors",
+  "src/_values.ts": "errors msgpackr/pack",
+  "src/_native.ts": "_abi _library _ffi_deno _ffi_bun errors",
+  "src/_library.ts": "",
+  "src/_ffi_deno.ts": "_abi",
+  "src/_ffi_bun.ts": "_abi",
+  "src/_abi.ts": "",
+};
+
+/** Which files of the library each Zig file may import; the standard library is open to all. */
+const ZIG_IMPORTS: Record<string, string> = {
+  "zig/abi.zig": "handles map gather inspect segment directory layout os status",
+  "zig/handles.zig": "map os status",
+  "zig/status.zig": "",
+  "zig/map.zig": "table hash space recovery segment stripe_lock layout crash os status",
+  "zig/gather.zig": "map table stripe_lock layout crash os status",
+  "zig/inspect.zig": "map gather recovery space pool segment range_lock layout crash os status",
+  "zig/recovery.zig": "table hash heap pool layout crash",
+  "zig/table.zig": "layout crash",
+  "zig/hash.zig": "",
+  "zig/heap.zig": "layout crash",
+  "zig/pool.zig": "layout crash",
+  "zig/space.zig": "heap hash pool recovery segment stripe_lock layout crash os status",
+  "zig/directory.zig": "segment range_lock layout os status",
+  "zig/segment.zig": "stripe_lock range_lock layout crash os status",
+  "zig/stripe_lock.zig": "layout os status",
+  "zig/range_lock.zig": "os status",
+  "zig/layout.zig": "",
+  "zig/os.zig": "status",
+  "zig/crash.zig": "",
+  "zig/emit_abi.zig": "abi status",
+};
+
+const ZIG_TESTS = "zig/tests.zig";
+const ROOTS = ["mod.ts", "zig/abi.zig", "zig/emit_abi.zig"];
+
+const TOP_LEVEL = new Set(
+  ("deno.json package.json package-lock.json mod.ts src zig build.zig build.zig.zon tests bench " +
+    "examples docs README.md CHANGELOG.md LICENSE .ci .git .gitignore .npmrc node_modules " +
+    "zig-out .zig-cache").split(" "),
+);
+
+interface Source {
+  path: string;
+  text: string;
+}
+
+interface Check {
+  name: string;
+  applies: (path: string) => boolean;
+  /** What is wrong with one file. */
+  problems: (file: Source) => string[];
+  /** A file in which it must find something. */
+  bad: Source;
+}
+
+const isTypeScript = (path: string) => /\.(ts|mjs)$/.test(path);
+const isZig = (path: string) => path.endsWith(".zig");
+const isCode = (path: string) => (isTypeScript(path) || isZig(path)) && path !== GENERATED;
+const isZigTest = (path: string) => path === ZIG_TESTS || path.endsWith("_test.zig");
+const isProduct = (path: string) => /^(mod\.ts$|src\/|zig\/)/.test(path) && !isZigTest(path);
+const isMarkdown = (path: string) => path.endsWith(".md");
+
+/** The problem, with its line, wherever `pattern` matches. */
+function found(text: string, pattern: RegExp, problem: string): string[] {
+  return [...text.matchAll(pattern)].map(({ index, 0: match }) =>
+    `${text.slice(0, index).split("\n").length}: ${problem}: ${match.trim()}`
+  );
+}
+
+/** The text with its comments blanked; strings, where `//` may stand, are kept. */
+function withoutComments(text: string): string {
+  const token =
+    /("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|\/\/[^\n]*|\/\*[^]*?\*\//g;
+  return text.replace(token, (match, kept) => kept ?? match.replace(/[^\n]/g, " "));
+}
+
+/** What a file imports: a bare name for a file beside it, the specifier for a package. */
+function imports({ path, text }: Source): string[] {
+  const code = withoutComments(text);
+  if (isZig(path)) {
+    const shipped = code.replace(/^test\b[^]*?^}$/gm, ""); // a test may use what it likes
+    return [...shipped.matchAll(/@import\("([^"]+)"\)/g)].map((match) => match[1])
+      .filter((name) => name !== "std" && name !== "builtin")
+      .map((name) => name.replace(/\.zig$/, ""));
+  }
+  const specifier = /(?:\bfrom|\bimport|\bimport\() *["']([^"']+)["']/g;
+  return [...code.matchAll(specifier)].map((match) => match[1])
+    .filter((name) => !name.startsWith("node:"))
+    .map((name) => name.replace(/^\.\/(?:src\/)?(.*)\.ts$/, "$1"));
+}
+
+function foreignImports(table: Record<string, string>, file: Source): string[] {
+  if (!(file.path in table)) return ["has no row in the import table"];
+  const allowed = table[file.path].split(" ");
+  return imports(file).filter((name) => !allowed.includes(name))
+    .map((name) => `may not import ${name}`);
+}
+
+/** Functions beyond the limit. Formatted code ends one at its own indentation. */
+function longFunctions({ path, text }: Source): string[] {
+  const opening = isZig(path)
+    ? /^(?:(?:pub |export |inline )*fn .*|\)[^;]*|test .*)\{$/
+    : /^(?:.*\bfunction\b.*|.*=> |\).*|(?!if|for|while|switch|else|try|catch)[\w #*]+\(.*\).*)\{$/;
+  const lines = text.split("\n");
+  return lines.flatMap((line, start) => {
+    const indent = line.length - line.trimStart().length;
+    if (!opening.test(line.trimStart())) return [];
+    const end = lines.findIndex((other, index) =>
+      index > start && other.startsWith(`${" ".repeat(indent)}}`)
+    );
+    const length = end - start + 1;
+    return length > FUNCTION_LINES_MAX ? [`${start + 1}: a function of ${length} lines`] : [];
+  });
+}
+
+/** Long lines, but for the title of a test, which is a sentence. */
+function longLines({ text }: Source): string[] {
+  return text.split("\n").flatMap((line, index) =>
+    [...line].length > COLUMNS_MAX && !/^ *(?:test\()?"/.test(line)
+      ? [`${index + 1}: more than ${COLUMNS_MAX} columns`]
+      : []
+  );
+}
+
+/** Top headings outside fenced code. */
+function titles(text: string): number {
+  return [...text.replace(/^```[^]*?^```/gm, "").matchAll(/^# /gm)].length;
+}
+
+const CHECKS: Check[] = [
+  {
+    name: "TypeScript modules import what their row allows",
+    applies: (path) => isTypeScript(path) && isProduct(path),
+    problems: (file) => foreignImports(TYPESCRIPT_IMPORTS, file),
+    bad: { path: "src/errors.ts", text: 'import { native } from "./_native.ts";\n' },
+  },
+  {
+    name: "Zig files import what their row allows",
+    applies: (path) => isZig(path) && isProduct(path),
+    problems: (file) => foreignImports(ZIG_IMPORTS, file),
+    bad: { path: "zig/layout.zig", text: 'const map = @import("map.zig");\n' },
+  },
+  {
+    name: "files stay under 600 lines",
+    applies: isCode,
+    problems: ({ text }) => {
+      const count = text.split("\n").length - 1;
+      return count > FILE_LINES_MAX ? [`${count} lines`] : [];
+    },
+    bad: { path: "src/errors.ts", text: "\n".repeat(FILE_LINES_MAX + 1) },
+  },
+  {
+    name: "functions stay under 70 lines",
+    applies: isCode,
+    problems: longFunctions,
+    bad: {
+      path: "src/errors.ts",
+      text: `  static #open(\n    a: number,\n  ): void {\n${"    a;\n".repeat(70)}  }\n`,
+    },
+  },
+  {
+    name: "functions in Zig stay under 70 lines",
+    applies: isZig,
+    problems: longFunctions,
+    bad: {
+      path: "zig/map.zig",
+      text: `    pub fn get(a: u32) !u32 {\n${"        _ = a;\n".repeat(70)}    }\n`,
+    },
+  },
+  {
+    name: "lines stay within 100 columns",
+    applies: isCode,
+    problems: longLines,
+    bad: { path: "zig/map.zig", text: `//! ${"x".repeat(COLUMNS_MAX)}\n` },
+  },
+  {
+    name: "only src/_ffi_*.ts names a runtime",
+    applies: (path) => isProduct(path) && isTypeScript(path) && !path.startsWith("src/_ffi_"),
+    problems: ({ text }) =>
+      found(withoutComments(text), /\b(?:Deno|Bun)\b|\bbun:/g, "names a runtime"),
+    bad: { path: "src/_library.ts", text: 'const os = Deno.build.os; // "\n' },
+  },
+  {
+    name: "only zig/abi.zig exports functions",
+    applies: (path) => isZig(path) && path !== "zig/abi.zig",
+    problems: ({ text }) => found(text, /\bexport fn\b.*|@export\b.*/g, "exports"),
+    bad: { path: "zig/map.zig", text: "pub export fn shm_map_get() i32 {\n" },
+  },
+  {
+    name: "a file opens with what it is for",
+    applies: isCode,
+    problems: ({ path, text }) => {
+      const start = isZig(path) ? "//! " : "/** ";
+      return /^(?:\/\/! |\/\*\*[ \n])/.test(text) ? [] : [`does not open with ${start}`];
+    },
+    bad: { path: "src/errors.ts", text: "// Errors.\n" },
+  },
+  {
+    name: "nothing is left to do without an issue",
+    applies: (path) => isCode(path) || isMarkdown(path),
+    problems: ({ text }) => found(text, /\b(?:TOD[O](?!\(#\d+\))|FIXM[E]|XX[X])\b/g, "unfinished"),
+    bad: { path: "zig/map.zig", text: `// ${"TO"}DO: repair\n` },
+  },
+  {
+    name: "every test runs, or its name says why not",
+    applies: (path) => path.startsWith("tests/"),
+    problems: ({ path, text }) => [
+      ...found(text, /\.(?:only|todo)\(|\b(?:only|todo): /g, "not the whole suite"),
+      ...(path === "tests/_support.ts"
+        ? []
+        : found(text, /\bskip: .*|\.skip\(/g, "use testUnless()")),
+    ],
+    bad: { path: "tests/map_test.ts", text: `test${".only"}("get", () => {});\n` },
+  },
+  {
+    name: "a page has one title",
+    applies: isMarkdown,
+    problems: ({ text }) => titles(text) === 1 ? [] : [`${titles(text)} titles`],
+    bad: { path: "docs/design.md", text: "# One\n```sh\n# a comment\n```\n# Two\n" },
+  },
+  {
+    name: "the product prints nothing",
+    applies: (path) => isProduct(path) && path !== "zig/emit_abi.zig",
+    problems: ({ text }) =>
+      found(
+        withoutComments(text),
+        /\bconsole\.|\bdebugger\b|\bstd\.(?:debug\.print|log)\b/g,
+        "prints",
+      ),
+    bad: { path: "src/lock.ts", text: 'console.log("here");\n' },
+  },
+  {
+    name: "no host of a registry and no path of one machine is written down",
+    applies: () => true,
+    problems: ({ text }) =>
+      found(
+        text,
+        /registry\.[\w-]+\.\w+|(?<![\w.~/-])\/(?:work|home|root)\/[\w.-]+/g,
+        "names a place",
+      ),
+    bad: { path: ".npmrc", text: `registry=https://${"registry"}.example.org/\n` },
+  },
+  {
+    name: "file names are words in lower case",
+    applies: (path) => isCode(path),
+    problems: ({ path }) => /\/_?[a-z][a-z0-9_]*\.\w+$|^\w+\.\w+$/.test(path) ? [] : ["its name"],
+    bad: { path: "src/SharedMap.ts", text: "" },
+  },
+];
+
+/** Every file of the project, without what is installed, built or kept by git. */
+function projectFiles(): Source[] {
+  const entries = readdirSync(ROOT, { withFileTypes: true });
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
+  for (const entry of entries) {
+    if (!entry.isDirectory() || /^(?:\.git|\.zig-cache|zig-out|node_modules)$/.test(entry.name)) {
+      continue;
+    }
+    for (
+      const below of readdirSync(join(ROOT, entry.name), { recursive: true, withFileTypes: true })
+    ) {
+      if (!below.isFile()) continue;
+      paths.push(join(below.parentPath, below.name).slice(ROOT.length + 1));
+    }
+  }
+  return paths.sort().map((path) => ({ path, text: readFileSync(join(ROOT, path), "utf8") }));
+}
+
+/** The files of the product that nothing leads to from the roots. */
+function unreferenced(files: Source[]): string[] {
+  const left = new Map(
+    files.filter(({ path }) => isProduct(path)).map((file) => [file.path, file]),
+  );
+  const queue = [...ROOTS];
+  for (let path = queue.pop(); path !== undefined; path = queue.pop()) {
+    const file = left.get(path);
+    if (!file) continue;
+    left.delete(path);
+    for (const name of imports(file)) {
+      queue.push(isZig(path) ? `zig/${name}.zig` : `src/${name}.ts`);
+    }
+  }
+  return [...left.keys()];
+}
+
+const FILES = projectFiles();
+
+for (const { name, applies, problems, bad } of CHECKS) {
+  test(`${name}`, () => {
+    const all = FILES.filter(({ path }) => applies(path))
+      .flatMap((file) => problems(file).map((problem) => `${file.path}: ${problem}`));
+    assert.deepEqual(all, []);
+  });
+
+  test(`${name}: the check finds a planted fault`, () => {
+    assert.ok(applies(bad.path), "it would not look at the sample");
+    assert.notDeepEqual(problems(bad), []);
+  });
+}
+
+test("the import tables have a row for existing files only", () => {
+  const paths = new Set(FILES.map(({ path }) => path));
+  const rows = [...Object.keys(TYPESCRIPT_IMPORTS), ...Object.keys(ZIG_IMPORTS)];
+  assert.deepEqual(rows.filter((row) => !paths.has(row)), []);
+});
+
+test("every file of the product is used", () => {
+  assert.deepEqual(unreferenced(FILES), []);
+  const stray = { path: "zig/stray.zig", text: "" };
+  assert.deepEqual(unreferenced([...FILES, stray]), [stray.path], "a planted stray file is found");
+});
+
+test("the Zig tests take in every file", () => {
+  const tests = FILES.find(({ path }) => path === ZIG_TESTS);
+  const files = FILES.filter(({ path }) => isZig(path) && path.startsWith("zig/"))
+    .map(({ path }) => path.replace(/^zig\/(.*)\.zig$/, "$1"));
+  const left = files.filter((name) => !imports(tests!).includes(name));
+  assert.deepEqual(left.sort(), ["emit_abi", "tests"]);
+});
+
+test("the top level has what the house has, and nothing else", () => {
+  assert.deepEqual(readdirSync(ROOT).filter((name) => !TOP_LEVEL.has(name)), []);
+});
