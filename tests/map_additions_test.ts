@@ -344,7 +344,7 @@ test("SharedMap may be used by what its own calls call", (t) => {
 
 test("SharedMap may be used by its codec", (t) => {
   const log = freshMap<unknown>(t);
-  let map: SharedMap<unknown> | undefined;
+  let map = undefined as SharedMap<unknown> | undefined;
   const codec = {
     id: "busy-test",
     encode(value: unknown) {
