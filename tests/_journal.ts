@@ -17,6 +17,8 @@ export interface JournalPlan {
   hotCount: number;
   /** How many keys come and go, with small values. */
   wideCount: number;
+  /** How many of them one call stores at most, or one operation deletes. */
+  manyCount: number;
   /** Whether `clear` is among the operations; it spares no other writer. */
   hasClear: boolean;
 }
@@ -53,11 +55,11 @@ export function* operations(plan: JournalPlan): Generator<Operation, never> {
     else if (dice < 155) yield { kind: "update", changes: [change(hotKey(), sizeFrom(random))] };
     else if (dice < 165) yield { kind: "add", changes: [change(wideKey(), 16 + random(80))] };
     else if (dice < 182) {
-      const keys = new Set(Array.from({ length: 1 + random(40) }, wideKey));
+      const keys = new Set(Array.from({ length: 1 + random(plan.manyCount) }, wideKey));
       yield { kind: "setMany", changes: [...keys].map((key) => change(key, 16 + random(80))) };
     } else if (dice < 199 || !plan.hasClear) {
       const first = random(plan.wideCount);
-      const keys = Array.from({ length: 60 }, (_, i) => (first + i) % plan.wideCount);
+      const keys = Array.from({ length: plan.manyCount }, (_, i) => (first + i) % plan.wideCount);
       const changes = keys.map((n): Change => [`${plan.prefix}wide-${n}`, undefined]);
       yield { kind: "deleteMany", changes };
     } else yield { kind: "clear", changes: [] };

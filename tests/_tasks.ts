@@ -139,6 +139,49 @@ function watch(map: SharedMap, { seed, keyCount }: StormArgs): number {
   return count;
 }
 
+/** Makes the map grow and shrink again and again, by keys of its own. */
+function breathe(map: SharedMap, { count }: { count: number }): number {
+  let breaths = 0;
+  for (; !isStopped(map); breaths += 1) {
+    for (let i = 0; i < count; i += 1) map.set(`breath ${i}`, i);
+    for (let i = 0; i < count; i += 1) map.delete(`breath ${i}`);
+  }
+  return breaths;
+}
+
+/** Takes keys out and puts them in again in another order, so that their places change. */
+function shuffle(map: SharedMap, { seed, count }: { seed: number; count: number }): number {
+  const random = seededRandom(seed);
+  let rounds = 0;
+  for (; !isStopped(map); rounds += 1) {
+    const first = random(count);
+    const keys = Array.from({ length: 200 }, (_, i) => `moved ${(first + i * 7) % count}`);
+    for (const key of keys) map.delete(key);
+    for (const key of keys.reverse()) map.set(key, rounds);
+  }
+  return rounds;
+}
+
+/** Looks for keys that stay, in every way to read; gives how often all of them were there. */
+function findAll(map: SharedMap, { count }: { count: number }): number {
+  const kept = Array.from({ length: count }, (_, i) => `kept ${i}`);
+  let rounds = 0;
+  for (; !isStopped(map); rounds += 1) {
+    for (let i = 0; i < count; i += 1) {
+      if (map.get(kept[i]) !== i) assert.fail(`"${kept[i]}" is ${map.get(kept[i])}`);
+      if (!map.has(kept[i])) assert.fail(`has("${kept[i]}") is false`);
+    }
+    const many = map.getMany(kept);
+    if (many.some((value, i) => value !== i)) assert.fail("getMany misses a key");
+    const keys = [...map.keys()];
+    const seen = new Set(keys);
+    if (seen.size !== keys.length) assert.fail(`${keys.length - seen.size} keys came twice`);
+    for (const key of kept) if (!seen.has(key)) assert.fail(`iteration misses "${key}"`);
+    if (map.size < count) assert.fail(`size is ${map.size}, below ${count}`);
+  }
+  return rounds;
+}
+
 const CHAIN_LENGTH = 12;
 
 /** Sets the links of this writer's chain to 1, then to 2 … always from the first to the last. */
@@ -267,6 +310,9 @@ export const TASKS: Record<string, Task> = {
   answerEach,
   snapshots,
   fillDisk,
+  breathe,
+  shuffle,
+  findAll,
   setForever,
   journal: (map, plan: JournalPlan, say) => writeJournal(map, plan, say),
 };

@@ -120,23 +120,35 @@ function checkWhole(map: SharedMap, what: string): void {
 }
 
 const KILLS = scaled(1000);
-const CROWDED_KILLS = Math.ceil(KILLS * 0.25);
+const CROWDED_KILLS = Math.ceil(KILLS * 0.2);
+const GROWTH_KILLS = Math.ceil(KILLS * 0.15);
 const LIFECYCLE_KILLS = Math.ceil(KILLS * 0.1);
-const QUIET_KILLS = KILLS - CROWDED_KILLS - LIFECYCLE_KILLS;
+const QUIET_KILLS = KILLS - CROWDED_KILLS - GROWTH_KILLS - LIFECYCLE_KILLS;
 
-test(`SharedMap is whole after each of ${QUIET_KILLS} kills of its writer`, LONG, async (t) => {
+/** Runs so many kills on two maps at once: the machine is never idle while a child starts. */
+async function runLanes(t: TestContext, kills: number, plan: Lane["plan"]): Promise<void> {
   await withSeed(async () => {
     const lanes = Array.from({ length: LANES }, (_, i) =>
       runLane({
         t,
         map: freshMap(t),
-        kills: Math.ceil((QUIET_KILLS - i) / LANES),
+        kills: Math.ceil((kills - i) / LANES),
         random: seededRandom(SEED + i),
-        plan: { prefix: "", hotCount: 40, wideCount: 1200, hasClear: true },
+        plan,
       }));
     const dots = await Promise.all(lanes);
-    assert.ok(dots.every((count) => count > QUIET_KILLS), `${dots} operations`);
+    assert.ok(dots.every((count) => count >= kills), `${dots} operations`);
   });
+}
+
+test(`SharedMap is whole after each of ${QUIET_KILLS} kills of its writer`, LONG, async (t) => {
+  const plan = { prefix: "", hotCount: 40, wideCount: 1200, manyCount: 50, hasClear: true };
+  await runLanes(t, QUIET_KILLS, plan);
+});
+
+test(`SharedMap is whole after each of ${GROWTH_KILLS} kills while it grows`, LONG, async (t) => {
+  const plan = { prefix: "", hotCount: 10, wideCount: 40_000, manyCount: 4000, hasClear: true };
+  await runLanes(t, GROWTH_KILLS, plan);
 });
 
 test(`SharedMap is whole after ${CROWDED_KILLS} kills among busy others`, LONG, async (t) => {
@@ -157,7 +169,13 @@ test(`SharedMap is whole after ${CROWDED_KILLS} kills among busy others`, LONG, 
         map,
         kills: Math.ceil((CROWDED_KILLS - i) / LANES),
         random: seededRandom(SEED + i),
-        plan: { prefix: `lane ${i} `, hotCount: 20, wideCount: 300, hasClear: false },
+        plan: {
+          prefix: `lane ${i} `,
+          hotCount: 20,
+          wideCount: 300,
+          manyCount: 50,
+          hasClear: false,
+        },
       }));
     await Promise.all(lanes);
     map.set(STOP, 1);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -114,6 +115,34 @@ test("SharedMap.open() in mode exclusive leaves other maps alone", (t) => {
   using _fresh = SharedMap.open(two.name, { mode: "exclusive" });
   assert.equal(one.get("a"), 1);
 });
+
+/** Ways to come across what a killed process left under a temporary name. */
+const REAPERS: Record<string, (directory: string) => void> = {
+  "open()": (directory) => SharedMap.open("name", { directory }).close(),
+  "open() in mode exclusive": (directory) =>
+    SharedMap.open("name", { directory, mode: "exclusive" }).close(),
+  "list()": (directory) => void SharedMap.list({ directory }),
+};
+
+for (const [call, reap] of Object.entries(REAPERS)) {
+  test(`SharedMap.${call} removes what killed processes left, and nothing else`, (t) => {
+    const directory = freshDirectory(t, SHM);
+    const at = (file: string) => join(directory, file);
+    SharedMap.open("name", { directory }).set("a", 1).close();
+    copyFileSync(at("name"), at(".name.~0123456789abcdef"));
+    writeFileSync(at(".name.~00000000000000ff"), "");
+    SharedMap.open("used", { directory, mode: "create" }).close();
+    using used = SharedMap.open("used", { directory });
+    renameSync(at("used"), at(".name.~1111111111111111"));
+    const others = [".name.~0123456789abcdeF", ".name.~01", ".other.swp", ".~0123456789abcdef"];
+    for (const file of others) writeFileSync(at(file), "");
+    writeFileSync(at(".name.~2222222222222222"), "somebody's work");
+    reap(directory);
+    const left = [...others, ".name.~2222222222222222", "name"];
+    assert.deepEqual(readdirSync(directory).sort(), left.sort());
+    thrown("Replaced", () => used.get("a"));
+  });
+}
 
 test("SharedMap.open() may be repeated in mode exclusive as often as one likes", (t) => {
   const name = freshName(t);

@@ -184,6 +184,26 @@ test("SharedMap shows a read-only process the same storm whole", LONG, async (t)
   assert.ok(counts.every((count) => (count as number) > 100), `${counts}`);
 });
 
+for (
+  const [what, task, args] of [
+    ["makes the map grow and shrink", "breathe", { count: 60_000 }],
+    ["moves keys about", "shuffle", { seed: SEED, count: 20_000 }],
+  ] as const
+) {
+  test(`SharedMap shows every key that stays once while a process ${what}`, LONG, async (t) => {
+    const map = freshMap<number>(t);
+    const count = 2000;
+    for (let i = 0; i < count; i += 1) map.set(`kept ${i}`, i);
+    if (task === "shuffle") { for (let i = 0; i < args.count; i += 1) map.set(`moved ${i}`, 0); }
+    const [writer, reader, watcher] = await startMany(t, 3, map.name);
+    const work = [writer.ask(task, args), reader.ask("findAll", { count })];
+    work.push(watcher.ask("findAll", { count }));
+    const rounds = await runFor(map, scaled(4000), work);
+    assert.ok(rounds.every((round) => (round as number) > 0), `${rounds}`);
+    assertSound(map);
+  });
+}
+
 test("SharedMap.toObject() shows one instant while others write", LONG, async (t) => {
   const map = freshMap<number>(t);
   map.set("ping", 0).set("pong", 0);

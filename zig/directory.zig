@@ -190,6 +190,8 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
     errdefer if (temporary.*) |path| os.unlink(fault, &path) catch {}; // a leftover is reaped later
     {
         errdefer os.close(segment.file);
+        // Whatever the umask took away: without it the file could not be opened a second time.
+        try os.setPermissions(fault, segment.file, 0o600);
         try openLocks(segment);
     }
     errdefer segment.abandon();
