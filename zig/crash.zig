@@ -3,8 +3,8 @@
 //! A killed process leaves the stores it had retired, in program order, on every architecture we
 //! run on; so what a crash can leave behind is a prefix of the stores in the order the *compiler*
 //! gave them. Each function here is therefore also a compiler barrier. Other processors need more:
-//! `publish` is a release store, and `storeFence` / `loadFence` stand where reliability.md 3.3
-//! has |SS| and |LL|.
+//! `publish` is a release store, and `storeFence` and `loadFence` order what release and acquire do
+//! not (docs/design.md, Read).
 //!
 //! In a test build a `Recorder` may be set: it notes every store, and a test rebuilds the memory
 //! image a crash after any of them would have left. A release build contains none of that.

@@ -22,7 +22,7 @@ pub const Mode = enum { shared, create, attach, exclusive };
 
 pub const default_directory = "/dev/shm";
 
-/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside (F6).
+/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
 const temporary_mark = ".~";
 
 /// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
@@ -195,7 +195,7 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         try openLocks(segment);
     }
     errdefer segment.abandon();
-    // A file with a name is anybody's to reap until its maker holds LIFE (F4).
+    // A file with a name is anybody's to reap until its maker holds LIFE.
     if (temporary.*) |path| {
         try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
         const named = os.statName(fault, &path) catch return error.Exists;
@@ -351,7 +351,7 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
         } orelse continue;
         defer standing.unlock();
         // First the name, then the state: the other order, killed in between, leaves a name that
-        // leads to an unlinked segment for ever (F7).
+        // leads to an unlinked segment for ever.
         try os.unlink(segment.fault, &path);
         standing.setState(.unlinked);
         return true;

@@ -217,9 +217,9 @@ pub fn snapshot(map: *Map) Error!u64 {
 
 const Counts = struct { begin: u64, end: u64, table: u64, slots_at: u64 };
 
-/// Double collect with begin and end counts (protocol.md 5): the copy is one instant if no stripe
-/// began an operation meanwhile, and those in the middle of one look after the copy as they looked
-/// in it. False: it was not.
+/// Double collect with begin and end counts (docs/design.md, Snapshot): the copy is one instant if
+/// no stripe began an operation meanwhile, and those in the middle of one look after the copy as
+/// they looked in it. False: it was not.
 fn snapshotOnce(map: *Map) Error!bool {
     const view = &map.segment.view;
     const stripe_count = view.stripeCount();

@@ -8,7 +8,7 @@
 //!
 //! A retired block is reused only after two promotions: `promote` bumps the generation, and a
 //! lock-free reader that saw generation g may use what it read while the generation is at most
-//! g + 1 (reliability.md 3.3).
+//! g + 1 (docs/design.md, Read).
 
 const std = @import("std");
 const layout = @import("layout.zig");

@@ -3,7 +3,7 @@
 //! Every operation has one commit: a release store to a slot word or a table word. Before it
 //! nothing reachable has changed; after it the operation is complete, and what remains (counters,
 //! retiring the old block) is derived. A writer's death at any store leaves its writer word set,
-//! and whoever takes the stripe's lock next recovers first (reliability.md 3.3).
+//! and whoever takes the stripe's lock next recovers first (docs/design.md, Crashes).
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -324,7 +324,7 @@ pub const Operation = struct {
     pub fn recover(op: *Operation) Error!void {
         crash.publish(&op.stripe.writer, op.map.segment.me);
         // Both counts move, so that a snapshot that began before does not mistake what it copied
-        // for the present (lock-protocol.md F11).
+        // for the present.
         const count = @max(crash.load(&op.stripe.begin), crash.load(&op.stripe.end)) +% 1;
         crash.publish(&op.stripe.begin, count);
         crash.storeFence();

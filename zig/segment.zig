@@ -3,7 +3,7 @@
 //!
 //! A handle that may write holds the range WRITER shared for life; a read-only one READER. Whoever
 //! gets WRITER exclusively under LIFE is the only writer and may do what must not happen beside
-//! another: make the mutexes anew, recover what the dead left, write its facts (protocol.md 2).
+//! another: make the mutexes anew, recover what the dead left, write its facts.
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -166,7 +166,7 @@ pub const Segment = struct {
         segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
     }
 
-    /// Order A of research/lock-protocol.md section 5: everything under LIFE. Leaves LIFE held, for
+    /// Everything under LIFE (docs/design.md, Open, attach, close). Leaves LIFE held, for
     /// the caller to check the name and to give it back.
     pub fn attachWriter(
         segment: *Segment,
@@ -238,7 +238,7 @@ pub const Segment = struct {
         os.close(segment.file);
     }
 
-    /// Writes the token of protocol.md 7; the returned length may exceed the target.
+    /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
     pub fn token(segment: *const Segment, target: []u8) Error!usize {
         const id = segment.header().id;
         const text = if (segment.name_len > 0)

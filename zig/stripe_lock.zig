@@ -1,8 +1,8 @@
 //! The short lock of a stripe and of the pool: the libc's robust, process-shared mutex.
 //!
 //! Waited on with timeouts only, in slices, because a wake-up can be lost when the woken process
-//! is killed (reliability.md R3). Never held across two calls of the library: the owner is a
-//! thread, and the kernel passes the lock on when that thread ends.
+//! is killed (docs/design.md, Assumptions). Never held across two calls of the library: the owner
+//! is a thread, and the kernel passes the lock on when that thread ends.
 //!
 //! The mutex is 64 opaque bytes here; its inside is the libc's business, and two libcs disagree,
 //! which is why the header names the libc of its living writers.

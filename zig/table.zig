@@ -4,7 +4,7 @@
 //! lock-free readers, who check the stripe's generation afterwards; so every word is loaded once
 //! and checked before it is used, and every loop is bounded by the table's length. A reader that
 //! probes while slots change sees each slot's old or new word; the key it looks for cannot be
-//! missed unless it was absent at some moment of the probe (reliability.md 3.3).
+//! missed unless it was absent at some moment of the probe (docs/design.md, Read).
 
 const std = @import("std");
 const layout = @import("layout.zig");
