@@ -422,3 +422,24 @@ pub fn takeGathered(map: *Map, offset: u64, target: []u8) usize {
     }
     return len;
 }
+
+test "a key met twice is kept once, also with its value left out" {
+    const map_test = @import("map_test.zig");
+    const map = try map_test.openMap(0, 8 << 20);
+    defer map_test.closeMap(map);
+    const large: [100_000]u8 = @splat('l');
+    _ = try map.put("large", &large, 1, .none);
+    _ = try map.put("small", "s", 1, .none);
+    const table = (try openTable(map, map.segment.view.stripe(0))).?;
+    map.gathered_len = 0;
+    // As if both had been deleted and stored again in later slots while the pass went on.
+    for (0..2) |_| {
+        for (0..table.slotCount()) |i| {
+            const slot = crash.load(&table.slots[i]);
+            if (slot > Slot.tombstone) try append(map, slot, .small_values);
+        }
+    }
+    try std.testing.expectEqual(@as(u64, 4), countRecords(map, map.gathered_len));
+    try dropTwins(map);
+    try std.testing.expectEqual(@as(u64, 2), countRecords(map, map.gathered_len));
+}

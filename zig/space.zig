@@ -80,14 +80,23 @@ pub const Space = struct {
         try heap.keepSpare(&space.segment.view, space.stripe(), offset, bytes);
     }
 
-    /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used.
+    /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used, and
+    /// after that the block which the replacement before this one retired.
     pub inline fn allocReplacing(space: Space, bytes: u64) Error!u64 {
         return space.alloc(bytes) catch |err| {
             if (err != error.NoSpace or !heap.isSmall(bytes)) return err;
-            if (!heap.hasSpare(space.stripe(), bytes)) return err;
-            try heap.giveSpare(&space.segment.view, space.stripe());
-            return try space.takeAny(bytes) orelse error.Corrupt;
+            return space.allocSpare(bytes);
         };
+    }
+
+    fn allocSpare(space: Space, bytes: u64) Error!u64 {
+        if (heap.hasSpare(space.stripe(), bytes)) {
+            try heap.giveSpare(&space.segment.view, space.stripe());
+        } else {
+            try space.promote();
+            try space.promote();
+        }
+        return try space.takeAny(bytes) orelse error.NoSpace;
     }
 
     fn takeAny(space: Space, bytes: u64) Error!?u64 {

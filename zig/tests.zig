@@ -7,6 +7,7 @@ comptime {
     _ = @import("directory.zig");
     _ = @import("gather.zig");
     _ = @import("handles.zig");
+    _ = @import("handles_test.zig");
     _ = @import("hash.zig");
     _ = @import("heap.zig");
     _ = @import("inspect.zig");

@@ -1,0 +1,176 @@
+//! What only several handles on one segment can show: growth, death and waiting seen from a handle
+//! that had nothing to do with them.
+
+const std = @import("std");
+const crash = @import("crash.zig");
+const directory = @import("directory.zig");
+const gather = @import("gather.zig");
+const handles = @import("handles.zig");
+const inspect = @import("inspect.zig");
+const maps = @import("map.zig");
+const map_test = @import("map_test.zig");
+const os = @import("os.zig");
+const range_lock = @import("range_lock.zig");
+const segments = @import("segment.zig");
+const status = @import("status.zig");
+const stripe_lock = @import("stripe_lock.zig");
+
+const Map = maps.Map;
+const gpa = std.testing.allocator;
+
+/// One more handle on an anonymous map.
+fn openAgain(map: *Map, timeout_ms: f64) !*Map {
+    var buffer: [200]u8 = undefined;
+    const len = try map.segment.token(&buffer);
+    var fault: status.Fault = .{};
+    const other = try handles.create(&fault);
+    errdefer handles.discard(other);
+    other.segment.readonly = false;
+    other.segment.timeout_ms = timeout_ms;
+    other.segment.me = 2;
+    var options: segments.Options = .{ .recover = maps.recoverSegment, .timeout_ms = timeout_ms };
+    try directory.attachToken(&other.segment, buffer[0..len], &options);
+    other.begin();
+    return other;
+}
+
+fn fill(map: *Map, count: u64) !void {
+    const value: [1000]u8 = @splat('x');
+    for (0..count) |n| _ = try map.put(std.mem.asBytes(&n), &value, 1, .none);
+}
+
+/// Stores values until there is no room; returns how many.
+fn fillUp(map: *Map, value: []const u8) !u64 {
+    var n: u64 = 0;
+    while (true) : (n += 1) {
+        _ = map.put(std.mem.asBytes(&n), value, 1, .none) catch |err| {
+            try std.testing.expectEqual(error.NoSpace, err);
+            return n;
+        };
+    }
+}
+
+test "an idle handle checks, recovers and writes after others have grown the segment" {
+    const busy = try map_test.openMap(2, 64 << 20);
+    defer map_test.closeMap(busy);
+    const idle = try openAgain(busy, 1000);
+    defer map_test.closeMap(idle);
+    try fill(busy, 20_000);
+    try std.testing.expectEqual(@as(f64, 0), (try inspect.verify(idle)).problems);
+    const late = try openAgain(busy, 1000);
+    defer map_test.closeMap(late);
+    try fill(busy, 30_000);
+    // Somebody died in every stripe, and the next to come is the handle that saw no growth.
+    for (0..4) |i| crash.publish(&busy.segment.view.stripe(@intCast(i)).writer, 77);
+    const key: u64 = 1;
+    try std.testing.expect(try late.put(std.mem.asBytes(&key), "new", 1, .none));
+    try map_test.expectSound(late);
+    try std.testing.expectEqual(@as(u64, 30_000), try late.size());
+}
+
+test "a sole attacher recovers a segment that grew after it had looked at the file" {
+    const busy = try map_test.openMap(2, 64 << 20);
+    defer map_test.closeMap(busy);
+    const waiting = try openAgain(busy, 1000);
+    defer map_test.closeMap(waiting);
+    try fill(busy, 20_000);
+    try maps.recoverSegment(&waiting.segment, true);
+    try map_test.expectSound(waiting);
+}
+
+test "attaching beside a writer that holds everything ends at the timeout" {
+    const map = try map_test.openMap(0, 1 << 20);
+    defer map_test.closeMap(map);
+    // As a sole writer that was stopped while it closed: WRITER exclusive, LIFE free.
+    var fault: status.Fault = .{};
+    try std.testing.expect(
+        try range_lock.tryLock(&fault, map.segment.locks, .writer, .exclusive),
+    );
+    try std.testing.expectError(error.Timeout, openAgain(map, 50));
+    _ = try range_lock.tryLock(&fault, map.segment.locks, .writer, .shared);
+    map_test.closeMap(try openAgain(map, 1000));
+}
+
+test "a writer stopped in one stripe does not keep another from saying that it is full" {
+    const map = try map_test.openMap(1, 256 << 10);
+    defer map_test.closeMap(map);
+    map.segment.timeout_ms = 100;
+    const value: [1000]u8 = @splat('x');
+    const n = try fillUp(map, &value);
+    // Replacing goes on, and leaves something to reclaim in both stripes.
+    for (0..n) |k| _ = try map.put(std.mem.asBytes(&k), value[0..900], 1, .none);
+    const busy = map.segment.view.stripe(1);
+    _ = try stripe_lock.lock(&busy.mutex, 100);
+    defer stripe_lock.unlock(&busy.mutex);
+    var tried: u32 = 0;
+    for (0..60) |i| {
+        const key = n + 1000 + i;
+        if (map.placeOf(std.mem.asBytes(&key)).index != 0) continue;
+        tried += 1;
+        _ = map.put(std.mem.asBytes(&key), &value, 1, .none) catch |err|
+            try std.testing.expectEqual(error.NoSpace, err);
+    }
+    try std.testing.expect(tried > 0);
+}
+
+test "a map emptied by deletes, or cleared, has room for one large value" {
+    const map = try map_test.openMap(1, 4 << 20);
+    defer map_test.closeMap(map);
+    const large = try gpa.alloc(u8, 3 << 20);
+    defer gpa.free(large);
+    @memset(large, 'l');
+    for ([_]bool{ false, true }) |clears| {
+        const n = try fillUp(map, "");
+        if (clears) try map.clear() else {
+            for (0..n) |k| try std.testing.expect(try map.delete(std.mem.asBytes(&k)));
+        }
+        try std.testing.expect(try map.put("large", large, 1, .none));
+        try std.testing.expect(try map.delete("large"));
+        try map_test.expectSound(map);
+    }
+}
+
+const Churn = struct {
+    map: *Map,
+    stop: std.atomic.Value(bool) = .init(false),
+
+    /// Keeps few keys, so that tables and blocks are recycled all the time.
+    fn run(churn: *Churn) void {
+        const value: [150]u8 = @splat('v');
+        var n: u64 = 0;
+        while (!churn.stop.load(.monotonic)) : (n += 1) {
+            _ = churn.map.put(std.mem.asBytes(&n), value[0 .. n % 150], 1, .none) catch {};
+            if (n >= 4) _ = churn.map.delete(std.mem.asBytes(&(n - 4))) catch {};
+            if (n % 1000 == 0) std.Thread.yield() catch {};
+        }
+    }
+};
+
+test "iteration beside constant change sees what stays exactly once, and nothing damaged" {
+    const map = try map_test.openMap(0, 8 << 20);
+    defer map_test.closeMap(map);
+    const other = try openAgain(map, 1000);
+    defer map_test.closeMap(other);
+    for ([_][]const u8{ "stays-a", "stays-b", "stays-c" }) |key|
+        _ = try map.put(key, "for ever", 1, .none);
+    var churn: Churn = .{ .map = other };
+    const thread = try std.Thread.spawn(.{}, Churn.run, .{&churn});
+    defer {
+        churn.stop.store(true, .monotonic);
+        thread.join();
+    }
+    for (0..200_000) |_| {
+        const bytes = try gather.gatherStripe(map, 0, false);
+        var at: u64 = 0;
+        var stayed: u32 = 0;
+        while (at < bytes) {
+            const record = std.mem.bytesToValue(gather.Record, map.gathered[at..][0..16]);
+            const key = map.gathered[at + 16 ..][0..record.key_len];
+            if (std.mem.startsWith(u8, key, "stays-")) stayed += 1 else {
+                try std.testing.expectEqual(@as(usize, 8), key.len);
+            }
+            at += 16 + std.mem.alignForward(u64, record.key_len + record.value_len, 8);
+        }
+        try std.testing.expectEqual(@as(u32, 3), stayed);
+    }
+}
