@@ -30,6 +30,11 @@ pub const Recorder = struct {
 
 pub threadlocal var recorder: if (recording) ?*Recorder else void = if (recording) null else {};
 
+/// Called before a value is copied out: a test lets the writers overtake a reader there. Test
+/// builds only.
+pub threadlocal var pause: Pause = if (recording) null else {};
+const Pause = if (recording) ?*const fn () void else void;
+
 inline fn note(word: *const u64, value: u64) void {
     if (recording) {
         if (recorder) |r| r.add(word, value);
@@ -121,6 +126,9 @@ pub fn zero(target: [*]u64, count: usize) void {
 /// Copies `len` bytes out of the segment while others may be overwriting them; the caller checks
 /// the generation afterwards. Word by word, because a plain copy would be a data race.
 pub fn copyOut(target: [*]u8, source: [*]const u64, len: usize) void {
+    if (recording) {
+        if (pause) |wait| wait();
+    }
     const whole = len / 8;
     var i: usize = 0;
     while (i + 4 <= whole) : (i += 4) {

@@ -10,6 +10,7 @@ const hash = @import("hash.zig");
 const inspect = @import("inspect.zig");
 const layout = @import("layout.zig");
 const maps = @import("map.zig");
+const os = @import("os.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
 
@@ -234,41 +235,53 @@ test "a flood of colliding keys changes the hash, and probes stay short" {
     try expectSound(map);
 }
 
-test "readers beside a writer that recycles see whole values only" {
+/// A reader that is overtaken in the middle of every read.
+const SlowReader = struct {
+    map: *Map,
+    stop: std.atomic.Value(bool) = .init(false),
+    wrong: std.atomic.Value(u64) = .init(0),
+    reads: std.atomic.Value(u64) = .init(0),
+
+    fn fallAsleep() void {
+        os.sleepNs(20_000);
+    }
+
+    /// Every value has one byte throughout, and that byte tells the key it belongs to.
+    fn run(reader: *SlowReader) void {
+        crash.pause = fallAsleep;
+        defer crash.pause = null;
+        var buffer: [512]u8 = undefined;
+        var n: u32 = 0;
+        while (!reader.stop.load(.monotonic)) : (n +%= 1) {
+            const key = n % 16;
+            const value = reader.map.get(std.mem.asBytes(&key), &buffer, 0) catch continue orelse
+                continue;
+            const bytes = buffer[0..value.len];
+            if (bytes[0] % 16 != key or !std.mem.allEqual(u8, bytes, bytes[0]))
+                _ = reader.wrong.fetchAdd(1, .monotonic);
+            _ = reader.reads.fetchAdd(1, .monotonic);
+        }
+    }
+};
+
+test "readers beside a writer that recycles see whole values of their keys only" {
     const map = try openMap(0, 1 << 20);
     defer closeMap(map);
-    const Shared = struct {
-        map: *Map,
-        stop: std.atomic.Value(bool) = .init(false),
-        torn: std.atomic.Value(u64) = .init(0),
-        reads: std.atomic.Value(u64) = .init(0),
-
-        fn readLoop(shared: *@This()) void {
-            var buffer: [512]u8 = undefined;
-            var n: u32 = 0;
-            while (!shared.stop.load(.monotonic)) : (n +%= 1) {
-                const key = std.mem.asBytes(&(n % 16));
-                const value = (shared.map.get(key, &buffer, 0) catch continue) orelse continue;
-                for (buffer[0..value.len]) |byte| {
-                    if (byte != buffer[0]) _ = shared.torn.fetchAdd(1, .monotonic);
-                }
-                _ = shared.reads.fetchAdd(1, .monotonic);
-            }
-        }
-    };
-    var shared: Shared = .{ .map = map };
-    const reader = try std.Thread.spawn(.{}, Shared.readLoop, .{&shared});
+    var reader: SlowReader = .{ .map = map };
+    const thread = try std.Thread.spawn(.{}, SlowReader.run, .{&reader});
     var value: [480]u8 = undefined;
-    for (0..400_000) |i| {
+    var i: u64 = 0;
+    while (i < 400_000 or reader.reads.load(.monotonic) < 1000) : (i += 1) {
         const n: u32 = @intCast(i % 16);
         const len = 16 + i * 37 % 464;
         @memset(value[0..len], @truncate(i));
         _ = try map.put(std.mem.asBytes(&n), value[0..len], 1, .none);
+        // Now and then a pause in which a reader can get through.
+        if (i % 1024 == 0) os.sleepNs(100_000);
     }
-    shared.stop.store(true, .monotonic);
-    reader.join();
-    try std.testing.expect(shared.reads.load(.monotonic) > 1000);
-    try std.testing.expectEqual(@as(u64, 0), shared.torn.load(.monotonic));
+    reader.stop.store(true, .monotonic);
+    thread.join();
+    try std.testing.expectEqual(@as(u64, 0), reader.wrong.load(.monotonic));
     try expectSound(map);
 }
 
