@@ -148,7 +148,7 @@ fn checkPool(map: *Map, verdict: *Verdict) Error!void {
         if (err != error.Corrupt) return err;
         return verdict.note(.chunksDamaged, 0, 1);
     };
-    defer spaces.unlockPool(segment, pool);
+    defer spaces.unlockPool(pool);
     const scratch_words = pools.scratchWords(&segment.view);
     const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
@@ -174,7 +174,7 @@ pub fn repair(map: *Map) Error!Verdict {
         dropped += crash.load(&op.stripe.dropped) -| before;
     }
     if (spaces.lockPool(&map.segment)) |pool| {
-        defer spaces.unlockPool(&map.segment, pool);
+        defer spaces.unlockPool(pool);
         spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
     } else |err| if (err != error.Corrupt) return err;
     var verdict = try verify(map);

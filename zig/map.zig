@@ -228,7 +228,7 @@ pub const Map = struct {
     /// middle. What cannot be done now waits for the next allocation.
     fn joinPool(map: *Map) void {
         const pool = spaces.lockPool(&map.segment) catch return;
-        defer spaces.unlockPool(&map.segment, pool);
+        defer spaces.unlockPool(pool);
         spaces.rebuildPool(&map.segment, pool) catch {};
     }
 

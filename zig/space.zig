@@ -129,7 +129,7 @@ pub const Space = struct {
         if (units * unit_bytes > view.ceiling - view.data_start)
             return segment.fault.because(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
-        defer unlockPool(segment, pool);
+        defer unlockPool(pool);
         // Joining neighbours costs a walk over all chunks, which an eighth released since shares;
         // and it comes before anything is cut, so that new chunks lie side by side.
         if (crash.load(&pool.released) > view.committed / 8) try rebuildPool(segment, pool);
@@ -163,7 +163,7 @@ pub const Space = struct {
 
     fn giveBack(space: Space, chunks: []const u64) Error!void {
         const pool = try lockPool(space.segment);
-        defer unlockPool(space.segment, pool);
+        defer unlockPool(pool);
         for (chunks) |offset|
             try pools.release(&space.segment.view, pool, space.index, offset);
     }
@@ -207,8 +207,7 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
     return pool;
 }
 
-pub fn unlockPool(segment: *Segment, pool: *Pool) void {
-    _ = segment;
+pub fn unlockPool(pool: *Pool) void {
     crash.publish(&pool.writer, 0);
     stripe_lock.unlock(&pool.mutex);
 }
