@@ -98,6 +98,60 @@ const MUTANTS = [
     to: "before.probe.suspicious() and table.sip",
     tests: "flood",
   },
+  {
+    name: "the lock word is read before the stripe's lock is taken",
+    file: "map.zig",
+    from: "        const op = try lock(map, index);\n        if (map.lock.admits(crash.acquire(" +
+      "&map.segment.header().lock_word))) return op;\n",
+    to: "        const word = crash.acquire(&map.segment.header().lock_word);\n" +
+      "        const op = try lock(map, index);\n        if (map.lock.admits(word)) return op;\n",
+    tests: "lock storm",
+  },
+  {
+    name: "a locker does not pass through the stripes",
+    file: "map.zig",
+    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        // Where the damage is",
+    to: "    for (0..0) |i| {\n        // Where the damage is",
+    tests: "lock storm",
+  },
+  {
+    name: "held is stored before the pass",
+    file: "user_lock.zig",
+    from: "lock.publish(.{ .state = .pending, .owed = owed, .serial = serial });",
+    to: "lock.publish(.{ .state = .held, .owed = owed, .serial = serial });",
+    tests: "lock storm",
+  },
+  {
+    name: "who gives up in the pass stores free",
+    file: "user_lock.zig",
+    from: "if (owed) .abandoned else .free;\n                lock.publish",
+    to: ".free;\n                lock.publish",
+    tests: "lock storm",
+  },
+  {
+    name: "the range is dropped before the word is stored",
+    file: "user_lock.zig",
+    from: "        if (lock.hold == .none) return;\n        if (lock.hold == .exclusive) {",
+    to: "        if (lock.hold == .none) return;\n        if (lock.hold == .exclusive) {\n" +
+      "            range_lock.unlock(lock.target.locks, .user);\n            os.sleepNs(5000);",
+    tests: "lock storm",
+  },
+  {
+    name: "a writer that notes a death does not look again",
+    file: "map.zig",
+    from: "            try map.lock.giveWay(word, &wait);\n",
+    to: "            try map.lock.giveWay(word, &wait);\n" +
+      "            if (crash.load(&map.segment.header().lock_word) != word) " +
+      "return lock(map, index);\n",
+    tests: "lock storm",
+  },
+  {
+    name: "a dead owner's mutex is not made consistent",
+    file: "map.zig",
+    from: "            if (locked == .owner_died) entrance.makeConsistent();\n",
+    to: "",
+    tests: "lock storm",
+  },
 ];
 
 /** Whether the tests fail with this bug planted, as they must; throws when that cannot be told. */

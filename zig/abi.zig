@@ -7,13 +7,14 @@
 //! 128 bytes, see `status.Fault`.
 
 const std = @import("std");
+const boundary = @import("boundary.zig");
 const directory = @import("directory.zig");
 const gather = @import("gather.zig");
 const handles = @import("handles.zig");
 const inspect = @import("inspect.zig");
-const layout = @import("layout.zig");
 const maps = @import("map.zig");
 const os = @import("os.zig");
+const regions = @import("region.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
 
@@ -21,23 +22,18 @@ const Error = status.Error;
 const Fault = status.Fault;
 const Map = maps.Map;
 const Options = segments.Options;
+const Region = regions.Region;
+const answer = boundary.answer;
+const failed = boundary.failed;
+const keyOf = boundary.keyOf;
+const long = boundary.long;
+const mutable = boundary.mutable;
+const slice = boundary.slice;
 
-/// What an open may ask for, a bit each.
-pub const Flags = enum(u32) {
-    value = 1,
-    modeCreate = 2,
-    modeAttach = 4,
-    modeExclusive = 8,
-    readonly = 16,
-    allowForeignOwner = 32,
-    lockStated = 64,
-    lockKernel = 128,
-    keysOnly = 256,
+pub const Flags = boundary.Flags;
 
-    fn in(flag: Flags, flags: u32) bool {
-        return flags & @intFromEnum(flag) != 0;
-    }
-};
+/// Where the value of a `SharedValue` lies in its segment.
+const value_key = "value";
 
 /// What this library speaks; `src/_native.ts` refuses any other.
 pub export fn shm_fingerprint() u32 {
@@ -58,7 +54,7 @@ pub export fn shm_segment_open(
     timeout_ms: f64,
     fault: ?[*]u8,
 ) i32 {
-    var options = optionsOf(flags, codec, codec_len, max_bytes, timeout_ms) catch |err|
+    var options = boundary.optionsOf(flags, codec, codec_len, max_bytes, timeout_ms) catch |err|
         return status.status(err);
     options.permissions = permissions & 0o777;
     const mode: directory.Mode = if (Flags.modeCreate.in(flags))
@@ -71,13 +67,13 @@ pub export fn shm_segment_open(
         directory: []const u8,
         name: []const u8,
 
-        fn run(opening: @This(), map: *Map, asked: *Options) Error!void {
+        pub fn run(opening: @This(), map: *Map, asked: *Options) Error!void {
             map.segment.directory = try directory.resolve(&map.fault, opening.directory);
             try directory.setName(&map.segment, opening.name);
             try directory.open(&map.segment, opening.mode, asked);
         }
     };
-    return opened(Opening{
+    return boundary.opened(Opening{
         .mode = mode,
         .directory = slice(directory_bytes, directory_len),
         .name = slice(name, name_len),
@@ -93,14 +89,14 @@ pub export fn shm_segment_anonymous(
     timeout_ms: f64,
     fault: ?[*]u8,
 ) i32 {
-    var options = optionsOf(flags, codec, codec_len, max_bytes, timeout_ms) catch |err|
+    var options = boundary.optionsOf(flags, codec, codec_len, max_bytes, timeout_ms) catch |err|
         return status.status(err);
     const Opening = struct {
-        fn run(_: @This(), map: *Map, asked: *Options) Error!void {
+        pub fn run(_: @This(), map: *Map, asked: *Options) Error!void {
             try directory.anonymous(&map.segment, asked);
         }
     };
-    return opened(Opening{}, &options, fault);
+    return boundary.opened(Opening{}, &options, fault);
 }
 
 /// Attaches to the segment a token names. A handle.
@@ -113,16 +109,16 @@ pub export fn shm_segment_attach(
     timeout_ms: f64,
     fault: ?[*]u8,
 ) i32 {
-    var options = optionsOf(flags, codec, codec_len, 0, timeout_ms) catch |err|
+    var options = boundary.optionsOf(flags, codec, codec_len, 0, timeout_ms) catch |err|
         return status.status(err);
     const Opening = struct {
         token: []const u8,
 
-        fn run(opening: @This(), map: *Map, asked: *Options) Error!void {
+        pub fn run(opening: @This(), map: *Map, asked: *Options) Error!void {
             try directory.attachToken(&map.segment, opening.token, asked);
         }
     };
-    return opened(Opening{ .token = slice(token, token_len) }, &options, fault);
+    return boundary.opened(Opening{ .token = slice(token, token_len) }, &options, fault);
 }
 
 /// Takes the name away from whatever segment of ours has it. 1, or 0: there was none.
@@ -135,13 +131,13 @@ pub export fn shm_segment_unlink_name(
     timeout_ms: f64,
     fault: ?[*]u8,
 ) i32 {
-    var options = optionsOf(flags, null, 0, 0, timeout_ms) catch |err| return status.status(err);
+    var options = boundary.optionsOf(flags, null, 0, 0, timeout_ms) catch |err| return status.status(err);
     var record: Fault = .{};
-    const map = handles.create(&record) catch |err| return failed(fault, &record, err);
-    defer handles.discard(map);
-    prepare(map, &options);
+    const map = boundary.prepared(&record, &options) catch |err|
+        return failed(fault, &record, err);
+    defer handles.maps.discard(map);
     const path = slice(directory_bytes, directory_len);
-    const was = unlinkName(map, path, slice(name, name_len), &options) catch |err|
+    const was = boundary.unlinkName(map, path, slice(name, name_len), &options) catch |err|
         return failed(fault, &map.fault, err);
     return @intFromBool(was);
 }
@@ -164,39 +160,30 @@ pub export fn shm_segment_list(
 
 /// Takes this segment's own name away. 1, or 0: it had none any more.
 pub export fn shm_segment_unlink(handle: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     if (map.segment.readonly) return status.status(error.ReadOnly);
     const was = directory.unlinkOwn(&map.segment) catch |err| return status.status(err);
     return @intFromBool(was);
 }
 
 pub export fn shm_segment_close(handle: u32) i32 {
-    const map = handles.remove(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.remove(handle) orelse return status.status(error.Closed);
     map.close();
-    handles.discard(map);
+    handles.maps.discard(map);
     return 0;
 }
 
 /// The token of this handle, ASCII but for the directory's own bytes.
 pub export fn shm_segment_token(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const len = map.segment.token(mutable(target, target_len)) catch |err|
         return status.status(err);
     return @intCast(len);
 }
 
-/// The numbers of this handle's last failure; reading clears them.
-pub export fn shm_segment_fault(handle: u32, target: ?[*]u8) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
-    const bytes = target orelse return status.status(error.InvalidArgument);
-    @memcpy(bytes[0..@sizeOf(Fault)], std.mem.asBytes(&map.fault));
-    map.fault = .{};
-    return 0;
-}
-
 /// `inspect.Stats`.
 pub export fn shm_segment_stats(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const stats = inspect.stats(map) catch |err| return status.status(err);
     return answer(std.mem.asBytes(&stats), target, target_len);
 }
@@ -210,7 +197,7 @@ pub export fn shm_map_get(
     target: ?[*]u8,
     target_len: u32,
 ) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const room = mutable(target, target_len);
     const value = map.get(key_bytes, room, 1) catch |err| return status.status(err);
@@ -227,10 +214,13 @@ pub export fn shm_map_get_version(
     target: ?[*]u8,
     target_len: u32,
 ) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
-    const room = mutable(target, target_len);
-    const value = map.get(key_bytes, room, 9) catch |err| return status.status(err);
+    return getVersion(map, key_bytes, mutable(target, target_len));
+}
+
+fn getVersion(map: *Map, key: []const u8, room: []u8) i32 {
+    const value = map.get(key, room, 9) catch |err| return status.status(err);
     const found = value orelse return @intFromEnum(status.Status.absent);
     if (@as(u64, found.len) + 9 <= room.len) {
         room[found.len] = found.kind;
@@ -249,7 +239,7 @@ pub export fn shm_map_put(
     value_len: u32,
     how: u32,
 ) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const condition: maps.Condition = if (how & 256 != 0) .absent else .none;
     const bytes = slice(value, value_len);
@@ -268,13 +258,10 @@ pub export fn shm_map_put_version(
     how: u32,
     version: f64,
 ) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
-    if (!(version >= 0 and version < 1 << 53)) return status.status(error.InvalidArgument);
-    const condition: maps.Condition = if (version == 0)
-        .absent
-    else
-        .{ .version = @intFromFloat(version) };
+    const wanted = boundary.wholeOf(version) catch |err| return status.status(err);
+    const condition: maps.Condition = if (wanted == 0) .absent else .{ .version = wanted };
     const bytes = slice(value, value_len);
     const stored = map.put(key_bytes, bytes, @truncate(how), condition) catch |err|
         return status.status(err);
@@ -282,7 +269,7 @@ pub export fn shm_map_put_version(
 }
 
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const value = map.get(key_bytes, &.{}, 1) catch |err| return status.status(err);
     return @intFromBool(value != null);
@@ -290,26 +277,25 @@ pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
 
 /// 1, or 0: there was none.
 pub export fn shm_map_delete(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const was = map.delete(key_bytes) catch |err| return status.status(err);
     return @intFromBool(was);
 }
 
 pub export fn shm_map_clear(handle: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
-    map.clear() catch |err| return status.status(err);
-    return 0;
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    return boundary.done(map.clear());
 }
 
 pub export fn shm_map_size(handle: u32) f64 {
-    const map = handles.get(handle) orelse return @floatFromInt(status.status(error.Closed));
+    const map = handles.maps.get(handle) orelse return @floatFromInt(status.status(error.Closed));
     return long(map.size());
 }
 
 /// Gathers the values of `count` keys (`gather.getMany`). The bytes gathered.
 pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
-    const map = handles.get(handle) orelse return @floatFromInt(status.status(error.Closed));
+    const map = handles.maps.get(handle) orelse return @floatFromInt(status.status(error.Closed));
     return long(gather.getMany(map, slice(keys, keys_len), count));
 }
 
@@ -320,7 +306,7 @@ pub export fn shm_map_put_many(
     entries_len: u32,
     count: u32,
 ) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     var stored: u32 = 0;
     gather.putMany(map, slice(entries, entries_len), count, &stored) catch |err| {
         map.fault.stored_count = @floatFromInt(stored);
@@ -331,115 +317,228 @@ pub export fn shm_map_put_many(
 
 /// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
 pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
-    const map = handles.get(handle) orelse return @floatFromInt(status.status(error.Closed));
+    const map = handles.maps.get(handle) orelse return @floatFromInt(status.status(error.Closed));
     return long(gather.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
 }
 
 /// Gathers the records of the whole map as they were at one instant. The bytes gathered.
 pub export fn shm_map_snapshot(handle: u32) f64 {
-    const map = handles.get(handle) orelse return @floatFromInt(status.status(error.Closed));
+    const map = handles.maps.get(handle) orelse return @floatFromInt(status.status(error.Closed));
     return long(gather.snapshot(map));
 }
 
 /// Copies gathered bytes from `offset` on. How many.
 pub export fn shm_map_gathered(handle: u32, offset: f64, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
-    if (!(offset >= 0 and offset < 1 << 53)) return status.status(error.InvalidArgument);
-    return @intCast(gather.takeGathered(map, @intFromFloat(offset), mutable(target, target_len)));
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const from = boundary.wholeOf(offset) catch |err| return status.status(err);
+    return @intCast(gather.takeGathered(map, from, mutable(target, target_len)));
 }
 
 /// `inspect.Verdict`, after repairing what can be if `repair` is 1.
 pub export fn shm_map_verify(handle: u32, repair: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const verdict = (if (repair == 0) inspect.verify(map) else inspect.repair(map)) catch |err|
         return status.status(err);
     return answer(std.mem.asBytes(&verdict), target, target_len);
 }
 
-inline fn slice(bytes: ?[*]const u8, len: u32) []const u8 {
-    return (bytes orelse return &.{})[0..len];
+/// As `shm_map_get_version` for the value of a value's segment; `unchanged` if its version is still
+/// `version` (0: none is known).
+pub export fn shm_value_get(handle: u32, version: f64, target: ?[*]u8, target_len: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    if (version > 0 and shm_value_version(handle) == version)
+        return @intFromEnum(status.Status.unchanged);
+    return getVersion(map, value_key, mutable(target, target_len));
 }
 
-inline fn mutable(bytes: ?[*]u8, len: u32) []u8 {
-    return (bytes orelse return &.{})[0..len];
+/// Stores the value. `TooLarge`: `maxBytes` of the segment is less. 1.
+pub export fn shm_value_put(handle: u32, value: ?[*]const u8, value_len: u32, kind: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const max_bytes = map.segment.header().max_bytes;
+    if (max_bytes != 0 and value_len > max_bytes) {
+        map.fault.needed_bytes = @floatFromInt(value_len);
+        map.fault.ceiling_bytes = @floatFromInt(max_bytes);
+        return status.status(error.TooLarge);
+    }
+    return shm_map_put(handle, value_key, value_key.len, value, value_len, kind & 255);
 }
 
-inline fn keyOf(key: ?[*]const u8, key_len: u32) ?[]const u8 {
-    if (key_len == 0 or key_len > layout.key_bytes_max) return null;
-    return (key orelse return null)[0..key_len];
+/// The version of the value, 0 before it is first stored.
+pub export fn shm_value_version(handle: u32) f64 {
+    const map = handles.maps.get(handle) orelse return long(error.Closed);
+    const value = map.get(value_key, &.{}, 1) catch |err| return long(err);
+    return long(if (value) |found| found.version else 0);
 }
 
-fn long(result: Error!u64) f64 {
-    return if (result) |n| @floatFromInt(n) else |err| @floatFromInt(status.status(err));
+/// Takes the user's lock of a segment or a region, waiting for it. 0, or 1: its last holder died
+/// holding it. `shared` is for regions.
+pub export fn shm_lock_acquire(handle: u32, shared: u32, timeout_ms: f64) i32 {
+    const lock = boundary.lockToTake(handle) catch |err| return status.status(err);
+    if (!(timeout_ms >= 0)) return status.status(error.InvalidArgument);
+    const recovered = lock.acquire(shared == 1, timeout_ms) catch |err| return status.status(err);
+    return @intFromBool(recovered);
 }
 
-fn answer(bytes: []const u8, target: ?[*]u8, target_len: u32) i32 {
-    if (bytes.len <= target_len) @memcpy(mutable(target, target_len)[0..bytes.len], bytes);
-    return @intCast(bytes.len);
+/// As `shm_lock_acquire`, in one attempt; `absent`: somebody has it, or goes first. A caller that
+/// has waited for 10 ms in all may become first in line, until it has the lock or
+/// `shm_lock_cancel`.
+pub export fn shm_lock_try(handle: u32, shared: u32, waited_ms: f64) i32 {
+    const lock = boundary.lockToTake(handle) catch |err| return status.status(err);
+    if (!(waited_ms >= 0)) return status.status(error.InvalidArgument);
+    const waited_ns: u64 = @intFromFloat(@min(waited_ms, 1000) * std.time.ns_per_ms);
+    const got = lock.attempt(shared == 1, waited_ns, 0) catch |err| switch (err) {
+        error.Timeout => null, // a write that had begun did not end
+        else => return status.status(err),
+    };
+    const recovered = got orelse {
+        lock.noteHolder();
+        return @intFromEnum(status.Status.absent);
+    };
+    return @intFromBool(recovered);
 }
 
-/// Hands out the numbers of a failure with its status.
-fn failed(target: ?[*]u8, fault: *const Fault, err: Error) i32 {
-    if (target) |bytes| @memcpy(bytes[0..@sizeOf(Fault)], std.mem.asBytes(fault));
-    return status.status(err);
+/// The caller of `shm_lock_try` gives up.
+pub export fn shm_lock_cancel(handle: u32) i32 {
+    const lock = boundary.lockOf(handle) catch |err| return status.status(err);
+    lock.cancel();
+    return 0;
 }
 
-fn optionsOf(
+/// Gives the lock back; nothing if it is not held. `keep` 1: the next holder is told once more what
+/// this one was told of the one before.
+pub export fn shm_lock_release(handle: u32, keep: u32) i32 {
+    const lock = boundary.lockOf(handle) catch |err| return status.status(err);
+    lock.release(keep == 1);
+    return 0;
+}
+
+/// 1: somebody holds the lock, this handle or another.
+pub export fn shm_lock_held(handle: u32) i32 {
+    const lock = boundary.lockOf(handle) catch |err| return status.status(err);
+    const held = lock.isHeld() catch |err| return status.status(err);
+    return @intFromBool(held);
+}
+
+/// 16 bytes that are the same for all handles whose locks exclude each other.
+pub export fn shm_lock_identity(handle: u32, target: ?[*]u8, target_len: u32) i32 {
+    const lock = boundary.lockOf(handle) catch |err| return status.status(err);
+    const stat = os.stat(lock.target.fault, lock.target.locks) catch |err|
+        return status.status(err);
+    return answer(std.mem.asBytes(&[2]u64{ stat.device, stat.inode }), target, target_len);
+}
+
+/// The numbers of a handle's last failure; reading clears them.
+pub export fn shm_fault(handle: u32, target: ?[*]u8) i32 {
+    const fault = boundary.faultOf(handle) orelse return status.status(error.Closed);
+    const bytes = target orelse return status.status(error.InvalidArgument);
+    @memcpy(bytes[0..@sizeOf(Fault)], std.mem.asBytes(fault));
+    fault.* = .{};
+    return 0;
+}
+
+/// Maps a file: the one of `path`, or with the flag `regionDescriptor` the one that is open as
+/// `descriptor`. `length` 0: as long as it is. A handle.
+pub export fn shm_region_open(
+    path: ?[*]const u8,
+    path_len: u32,
+    descriptor: u32,
+    length: f64,
     flags: u32,
-    codec: ?[*]const u8,
-    codec_len: u32,
-    max_bytes: f64,
-    timeout_ms: f64,
-) Error!Options {
-    if (codec_len > layout.codec_bytes_max or !(timeout_ms >= 0)) return error.InvalidArgument;
-    if (!(max_bytes >= 0 and max_bytes < 1 << 53)) return error.InvalidArgument;
-    if (Flags.lockKernel.in(flags)) return error.Unsupported;
-    return .{
-        .kind = if (Flags.value.in(flags)) .value else .map,
-        .readonly = Flags.readonly.in(flags),
-        .allow_foreign_owner = Flags.allowForeignOwner.in(flags),
-        .lock = if (Flags.lockStated.in(flags)) .robust else null,
-        .max_bytes = @intFromFloat(max_bytes),
-        .timeout_ms = timeout_ms,
-        .codec = slice(codec, codec_len),
-        .recover = maps.recoverSegment,
+    fault: ?[*]u8,
+) i32 {
+    const Opening = struct {
+        path: []const u8,
+        descriptor: ?u32,
+        length: u64,
+        access: regions.Access,
+
+        pub fn run(opening: @This(), region: *Region) Error!void {
+            const number = opening.descriptor orelse
+                return region.openPath(opening.path, opening.length, opening.access);
+            const fd = std.math.cast(os.Fd, number) orelse return error.InvalidArgument;
+            return region.openDescriptor(fd, opening.length, opening.access);
+        }
     };
+    return boundary.openedRegion(Opening{
+        .path = slice(path, path_len),
+        .descriptor = if (Flags.regionDescriptor.in(flags)) descriptor else null,
+        .length = boundary.wholeOf(length) catch |err| return status.status(err),
+        .access = .{
+            .read = Flags.regionRead.in(flags),
+            .write = Flags.regionWrite.in(flags),
+            .private = Flags.regionPrivate.in(flags),
+        },
+    }, fault);
 }
 
-fn prepare(map: *Map, options: *const Options) void {
-    map.segment.readonly = options.readonly;
-    map.segment.timeout_ms = options.timeout_ms;
-    map.segment.me = @as(u64, os.pid()) << 32 | 1;
-}
+/// A new region in memory, without a name. A handle.
+pub export fn shm_region_anonymous(length: f64, fault: ?[*]u8) i32 {
+    const Opening = struct {
+        length: u64,
 
-fn unlinkName(
-    map: *Map,
-    directory_bytes: []const u8,
-    name: []const u8,
-    options: *Options,
-) Error!bool {
-    map.segment.directory = try directory.resolve(&map.fault, directory_bytes);
-    try directory.setName(&map.segment, name);
-    return directory.unlinkName(&map.segment, options);
-}
-
-/// Runs one of the three ways to open, and turns the outcome into a handle or a status.
-fn opened(opening: anytype, options: *Options, fault: ?[*]u8) i32 {
-    var record: Fault = .{};
-    const map = handles.create(&record) catch |err| return failed(fault, &record, err);
-    prepare(map, options);
-    opening.run(map, options) catch |err| {
-        record = map.fault;
-        handles.discard(map);
-        return failed(fault, &record, err);
+        pub fn run(opening: @This(), region: *Region) Error!void {
+            return region.anonymous(opening.length);
+        }
     };
-    map.begin();
-    map.fault = .{};
-    return @intCast(handles.add(map) orelse {
-        map.close();
-        handles.discard(map);
-        return status.status(error.System);
-    });
+    const bytes = boundary.wholeOf(length) catch |err| return status.status(err);
+    return boundary.openedRegion(Opening{ .length = bytes }, fault);
+}
+
+/// Attaches to the region a token names. A handle.
+pub export fn shm_region_attach(token: ?[*]const u8, token_len: u32, fault: ?[*]u8) i32 {
+    const Opening = struct {
+        token: []const u8,
+
+        pub fn run(opening: @This(), region: *Region) Error!void {
+            return region.attach(opening.token);
+        }
+    };
+    return boundary.openedRegion(Opening{ .token = slice(token, token_len) }, fault);
+}
+
+pub export fn shm_region_close(handle: u32) i32 {
+    const region = handles.regions.remove(handle) orelse return status.status(error.Closed);
+    region.close();
+    handles.regions.discard(region);
+    return 0;
+}
+
+pub export fn shm_region_length(handle: u32) f64 {
+    const region = handles.regions.get(handle) orelse return long(error.Closed);
+    return long(region.length);
+}
+
+/// The library's own descriptor of the file.
+pub export fn shm_region_descriptor(handle: u32) i32 {
+    const region = handles.regions.get(handle) orelse return status.status(error.Closed);
+    return region.file;
+}
+
+/// The token of an anonymous region; `Unsupported` over a user's file.
+pub export fn shm_region_token(handle: u32, target: ?[*]u8, target_len: u32) i32 {
+    const region = handles.regions.get(handle) orelse return status.status(error.Closed);
+    const len = region.token(mutable(target, target_len)) catch |err| return status.status(err);
+    return @intCast(len);
+}
+
+/// Copies bytes from `offset` on. How many; fewer where the file was cut short.
+pub export fn shm_region_read(handle: u32, offset: f64, target: ?[*]u8, target_len: u32) f64 {
+    const region = handles.regions.get(handle) orelse return long(error.Closed);
+    const from = boundary.wholeOf(offset) catch |err| return long(err);
+    return long(region.read(from, mutable(target, target_len)));
+}
+
+/// Stores bytes from `offset` on. How many; fewer where the file was cut short.
+pub export fn shm_region_write(handle: u32, offset: f64, bytes: ?[*]const u8, len: u32) f64 {
+    const region = handles.regions.get(handle) orelse return long(error.Closed);
+    const from = boundary.wholeOf(offset) catch |err| return long(err);
+    return long(region.write(from, slice(bytes, len)));
+}
+
+/// Waits until the file holds what was written.
+pub export fn shm_region_flush(handle: u32) i32 {
+    const region = handles.regions.get(handle) orelse return status.status(error.Closed);
+    return boundary.done(region.flush());
 }
 
 /// A hash of every symbol's name and type, of every status, reason and flag.
@@ -456,51 +555,4 @@ fn fingerprint() u32 {
             hash.update(std.fmt.comptimePrint("{s}={d}", .{ field.name, field.value }));
     }
     return hash.final();
-}
-
-test "the boundary takes nulls, empty and short buffers, and stale handles" {
-    const expect = std.testing.expectEqual;
-    var fault: [128]u8 = undefined;
-    var target: [16]u8 = undefined;
-    const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
-    try expect(@as(i32, -17), shm_map_get(handle, null, 0, null, 0));
-    try expect(@as(i32, -1), shm_map_get(handle, "k", 1, null, 0));
-    try expect(@as(i32, 1), shm_map_put(handle, "k", 1, null, 0, 5));
-    try expect(@as(i32, 0), shm_map_get(handle, "k", 1, null, 0));
-    try expect(@as(i32, 0), shm_map_get(handle, "k", 1, &target, 1));
-    try expect(@as(u8, 5), target[0]);
-    try expect(@as(i32, 1), shm_map_put(handle, "k", 1, "sixteen bytes...", 16, 6));
-    target[0] = 'x';
-    try expect(@as(i32, 16), shm_map_get(handle, "k", 1, &target, 16)); // no room for the kind
-    try expect(@as(u8, 'x'), target[0]);
-    try expect(@as(i32, 0), shm_map_put(handle, "k", 1, "other", 5, 256 | 6));
-    try expect(@as(i32, 0), shm_map_put_version(handle, "k", 1, "other", 5, 6, 0));
-    const nan = std.math.nan(f64);
-    try expect(@as(i32, -17), shm_map_put_version(handle, "k", 1, "other", 5, 6, nan));
-    try expect(@as(i32, -17), shm_map_put_many(handle, "short", 5, 1));
-    try expect(@as(f64, -17), shm_map_get_many(handle, "\xff\xff\xff\xff", 4, 1));
-    try expect(@as(f64, -17), shm_map_gather(handle, 64, 0));
-    try expect(@as(f64, 1), shm_map_size(handle));
-    try expect(@as(i32, 0), shm_segment_close(handle));
-    try expect(@as(i32, -12), shm_segment_close(handle));
-    try expect(@as(i32, -12), shm_map_get(handle, "k", 1, &target, 16));
-    try expect(@as(f64, -12), shm_map_size(handle));
-    try expect(@as(i32, -17), shm_segment_attach("nonsense", 8, "test", 4, 0, 100, &fault));
-    const up = shm_segment_open(null, 0, "../up", 5, "test", 4, 0, 0o600, 0, 100, &fault);
-    try expect(@as(i32, -17), up);
-}
-
-test "a versioned read gives what a versioned store asks for" {
-    const expect = std.testing.expectEqual;
-    var fault: [128]u8 = undefined;
-    var target: [32]u8 = undefined;
-    const handle: u32 = @intCast(shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
-    defer _ = shm_segment_close(handle);
-    try expect(@as(i32, 1), shm_map_put_version(handle, "k", 1, "one", 3, 6, 0));
-    try expect(@as(i32, 3), shm_map_get_version(handle, "k", 1, &target, 12));
-    const version: f64 = @bitCast(target[4..12].*);
-    try expect(@as(i32, 1), shm_map_put_version(handle, "k", 1, "two", 3, 6, version));
-    try expect(@as(i32, 0), shm_map_put_version(handle, "k", 1, "three", 5, 6, version));
-    try expect(@as(i32, 3), shm_map_get(handle, "k", 1, &target, 32));
-    try std.testing.expectEqualStrings("two", target[0..3]);
 }

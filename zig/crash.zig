@@ -61,6 +61,22 @@ pub inline fn publish(word: *u64, value: u64) void {
     @atomicStore(u64, word, value, .release);
 }
 
+/// Replaces `old` by `new` if it is still there, as a commit. False: it is not.
+pub inline fn replace(word: *u64, old: u64, new: u64) bool {
+    compilerBarrier();
+    if (@cmpxchgStrong(u64, word, old, new, .acq_rel, .acquire) != null) return false;
+    note(word, new);
+    return true;
+}
+
+/// Adds one to the lower half of a word, whoever else does so: a bell. Pairs with `os.bellCount`.
+pub inline fn bump(word: *u64) void {
+    compilerBarrier();
+    const halves: *[2]u32 = @ptrCast(word);
+    const before = @atomicRmw(u32, &halves[0], .Add, 1, .release);
+    note(word, before +% 1);
+}
+
 /// Orders all earlier stores before all later ones (StoreStore), for other processors.
 pub inline fn storeFence() void {
     switch (builtin.cpu.arch) {

@@ -8,7 +8,6 @@ const std = @import("std");
 const layout = @import("layout.zig");
 const crash = @import("crash.zig");
 const tables = @import("table.zig");
-const stripe_lock = @import("stripe_lock.zig");
 const status = @import("status.zig");
 const os = @import("os.zig");
 const maps = @import("map.zig");
@@ -323,7 +322,7 @@ fn snapshotLocked(map: *Map) Error!u64 {
     const count = map.segment.view.stripeCount();
     var locked: u32 = 0;
     defer for (0..locked) |i|
-        stripe_lock.unlock(&map.segment.view.stripe(@intCast(i)).mutex);
+        map.segment.guardOf(@intCast(i)).unlock();
     while (locked < count) : (locked += 1) _ = try Operation.lock(map, locked);
     map.gathered_len = 0;
     for (0..count) |i| {

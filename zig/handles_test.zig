@@ -5,7 +5,6 @@ const std = @import("std");
 const crash = @import("crash.zig");
 const directory = @import("directory.zig");
 const gather = @import("gather.zig");
-const handles = @import("handles.zig");
 const inspect = @import("inspect.zig");
 const maps = @import("map.zig");
 const map_test = @import("map_test.zig");
@@ -13,26 +12,10 @@ const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
-const stripe_lock = @import("stripe_lock.zig");
 
 const Map = maps.Map;
+const openAgain = map_test.openAgain;
 const gpa = std.testing.allocator;
-
-/// One more handle on an anonymous map.
-fn openAgain(map: *Map, timeout_ms: f64) !*Map {
-    var buffer: [200]u8 = undefined;
-    const len = try map.segment.token(&buffer);
-    var fault: status.Fault = .{};
-    const other = try handles.create(&fault);
-    errdefer handles.discard(other);
-    other.segment.readonly = false;
-    other.segment.timeout_ms = timeout_ms;
-    other.segment.me = 2;
-    var options: segments.Options = .{ .recover = maps.recoverSegment, .timeout_ms = timeout_ms };
-    try directory.attachToken(&other.segment, buffer[0..len], &options);
-    other.begin();
-    return other;
-}
 
 fn fill(map: *Map, count: u64) !void {
     const value: [1000]u8 = @splat('x');
@@ -74,7 +57,7 @@ test "a sole attacher recovers a segment that grew after it had looked at the fi
     const waiting = try openAgain(busy, 1000);
     defer map_test.closeMap(waiting);
     try fill(busy, 20_000);
-    try maps.recoverSegment(&waiting.segment, true);
+    try inspect.recoverSegment(&waiting.segment, true);
     try map_test.expectSound(waiting);
 }
 
@@ -99,9 +82,9 @@ test "a writer stopped in one stripe does not keep another from saying that it i
     const n = try fillUp(map, &value);
     // Replacing goes on, and leaves something to reclaim in both stripes.
     for (0..n) |k| _ = try map.put(std.mem.asBytes(&k), value[0..900], 1, .none);
-    const busy = map.segment.view.stripe(1);
-    _ = try stripe_lock.lock(&busy.mutex, 100);
-    defer stripe_lock.unlock(&busy.mutex);
+    const busy = map.segment.guardOf(1);
+    _ = try busy.lock(&map.fault, 100);
+    defer busy.unlock();
     var tried: u32 = 0;
     for (0..60) |i| {
         const key = n + 1000 + i;

@@ -148,7 +148,7 @@ fn checkPool(map: *Map, verdict: *Verdict) Error!void {
         if (err != error.Corrupt) return err;
         return verdict.note(.chunksDamaged, 0, 1);
     };
-    defer spaces.unlockPool(pool);
+    defer spaces.unlockPool(segment);
     const scratch_words = pools.scratchWords(&segment.view);
     const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
@@ -164,7 +164,7 @@ pub fn repair(map: *Map) Error!Verdict {
     if (map.segment.readonly) return error.ReadOnly;
     var dropped: u64 = 0;
     for (0..map.segment.view.stripeCount()) |i| {
-        var op = Operation.lock(map, @intCast(i)) catch |err| {
+        var op = Operation.lockToWrite(map, @intCast(i)) catch |err| {
             if (err != error.Corrupt) return err;
             continue;
         };
@@ -174,10 +174,35 @@ pub fn repair(map: *Map) Error!Verdict {
         dropped += crash.load(&op.stripe.dropped) -| before;
     }
     if (spaces.lockPool(&map.segment)) |pool| {
-        defer spaces.unlockPool(pool);
+        defer spaces.unlockPool(&map.segment);
         spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
     } else |err| if (err != error.Corrupt) return err;
     var verdict = try verify(map);
     verdict.dropped = number(dropped);
     return verdict;
+}
+
+/// What a sole attacher does before anybody else may enter: recovers every stripe somebody died
+/// in, or all of them when the last writer did not leave in an orderly way.
+pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
+    // Whoever died may have grown the segment after this handle mapped it.
+    if (!segment.view.refresh(&segment.view))
+        return segment.fault.because(.truncated, error.Corrupt);
+    const map: *Map = @fieldParentPtr("segment", segment);
+    map.secrets = maps.secretsOf(segment.header());
+    const pool = &segment.header().pool;
+    if (all or crash.load(&pool.writer) != 0) {
+        crash.publish(&pool.writer, segment.me);
+        // A damaged list is the business of those who need it; reading goes on.
+        spaces.rebuildPool(segment, pool) catch |err| if (err != error.Corrupt) return err;
+        crash.publish(&pool.writer, 0);
+    }
+    for (0..segment.view.stripeCount()) |i| {
+        const stripe = segment.view.stripe(@intCast(i));
+        if (!all and crash.load(&stripe.writer) == 0) continue;
+        if (crash.load(&stripe.table) == 0 and crash.load(&stripe.chunks) == 0 and
+            crash.load(&stripe.writer) == 0) continue;
+        var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(@intCast(i)) };
+        op.recover() catch |err| if (err != error.Corrupt) return err;
+    }
 }

@@ -25,11 +25,21 @@ pub const granule_bytes = 16;
 /// What the pool and chunk headers count in.
 pub const unit_bytes = 1024;
 
-pub const Kind = enum(u8) { map = 0, value = 1 };
+pub const Kind = enum(u8) { map = 0, value = 1, region = 2 };
 pub const LockKind = enum(u8) { robust = 0, kernel = 1 };
 
 /// `replacing` is settled by whoever reads it: see `segment.zig`.
 pub const State = enum(u64) { live = 1, replacing = 2, replaced = 3, unlinked = 4, _ };
+
+/// The user's lock as far as others must know it; who holds it is the kernel's to say (range USER).
+/// Truth about `owed`: a `held` word without a holder, or this bit, means that the last holder did
+/// not release.
+pub const LockWord = packed struct(u64) {
+    state: enum(u2) { free = 0, pending = 1, held = 2, abandoned = 3 },
+    owed: bool,
+    /// Counts acquisitions, so that no word comes twice.
+    serial: u61,
+};
 
 pub const codec_bytes_max = 64;
 pub const key_bytes_max = 65_535;
@@ -57,14 +67,19 @@ pub const Header = extern struct {
     // One line, read by every call, written rarely.
     state: u64,
     committed: u64,
+    /// A `LockWord`: who may write.
     lock_word: u64,
+    /// Its lower half counts releases of the user's lock; those who wait for one sleep on it.
     bell: u64,
+    /// The same for the place of the first in line.
     next_bell: u64,
-    _hot: [3]u64,
+    /// A hint: not 0 while somebody is first in line. A stale one costs a look at the range NEXT.
+    want: u64,
+    _hot: [2]u64,
 
     // Who holds the user's lock; decides nothing.
     holder_pid: u64,
-    holder_runtime: u64,
+    holder_thread: u64,
     holder_since_ms: u64,
     _holder: [5]u64,
 

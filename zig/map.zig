@@ -12,6 +12,7 @@ const hash = @import("hash.zig");
 const tables = @import("table.zig");
 const recovery = @import("recovery.zig");
 const stripe_lock = @import("stripe_lock.zig");
+const user_locks = @import("user_lock.zig");
 const status = @import("status.zig");
 const segments = @import("segment.zig");
 const spaces = @import("space.zig");
@@ -23,6 +24,7 @@ const Slot = layout.Slot;
 const Stripe = layout.Stripe;
 const Segment = segments.Segment;
 const Space = spaces.Space;
+const UserLock = user_locks.UserLock;
 
 /// How often a read is tried again when its blocks were recycled under it, before it queues for
 /// the stripe's lock. Each needs two promotions during one read.
@@ -39,6 +41,7 @@ pub const Value = struct { len: u32, kind: u8, version: u64 };
 
 pub const Map = struct {
     segment: Segment,
+    lock: UserLock,
     fault: Fault,
     secrets: hash.Secrets,
     /// What a bulk call gathered for `gathered`; memory private to this handle.
@@ -51,9 +54,18 @@ pub const Map = struct {
         map.secrets = secretsOf(header);
         map.gathered = &.{};
         map.gathered_len = 0;
+        map.lock.init(.{
+            .header = header,
+            .locks = map.segment.locks,
+            .fault = &map.fault,
+            .readonly = map.segment.readonly,
+            .pass = passStripes,
+        });
     }
 
+    /// A lock that is held counts as released.
     pub fn close(map: *Map) void {
+        map.lock.close();
         map.segment.close();
         os.freePages(map.gathered);
     }
@@ -72,7 +84,7 @@ pub const Map = struct {
         return recovery.tagOf(if (table.sip) hash.sip(&map.secrets, key) else place.fast);
     }
 
-    fn spaceOf(map: *Map, index: u32) Space {
+    pub fn spaceOf(map: *Map, index: u32) Space {
         return .{ .segment = &map.segment, .secrets = &map.secrets, .index = index };
     }
 
@@ -178,7 +190,7 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         const place = map.placeOf(key);
-        var op = try Operation.lock(map, place.index);
+        var op = try Operation.lockToWrite(map, place.index);
         defer op.unlock();
         const before = try op.find(place, key);
         switch (condition) {
@@ -199,7 +211,7 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         const place = map.placeOf(key);
-        var op = try Operation.lock(map, place.index);
+        var op = try Operation.lockToWrite(map, place.index);
         defer op.unlock();
         const before = try op.find(place, key);
         const found = before.probe.found orelse return false;
@@ -213,7 +225,7 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         for (0..map.segment.view.stripeCount()) |i| {
-            var op = try Operation.lock(map, @intCast(i));
+            var op = try Operation.lockToWrite(map, @intCast(i));
             defer op.unlock();
             if (crash.load(&op.stripe.table) == 0) continue;
             op.begin();
@@ -228,7 +240,7 @@ pub const Map = struct {
     /// middle. What cannot be done now waits for the next allocation.
     fn joinPool(map: *Map) void {
         const pool = spaces.lockPool(&map.segment) catch return;
-        defer spaces.unlockPool(pool);
+        defer spaces.unlockPool(&map.segment);
         spaces.rebuildPool(&map.segment, pool) catch {};
     }
 
@@ -305,19 +317,53 @@ pub const Operation = struct {
 
     pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!Operation {
         const stripe = map.segment.view.stripe(index);
-        const locked = try stripe_lock.lock(&stripe.mutex, timeout_ms);
+        const entrance = map.segment.guardOf(index);
+        const locked = entrance.lock(map.segment.fault, timeout_ms) catch |err| {
+            if (err == error.Timeout)
+                map.fault.holder_pid = @floatFromInt(crash.load(&stripe.writer) >> 32);
+            return err;
+        };
         var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(index) };
         if (locked == .owner_died or crash.load(&stripe.writer) != 0) {
             const recovered = op.recover();
             // Whether or not it worked: the writer word says what is left to do, and a mutex
             // that is not made consistent would be useless for ever.
-            if (locked == .owner_died) stripe_lock.makeConsistent(&stripe.mutex);
+            if (locked == .owner_died) entrance.makeConsistent();
             recovered catch |err| {
-                stripe_lock.unlock(&stripe.mutex);
+                entrance.unlock();
                 return err;
             };
         }
         return op;
+    }
+
+    /// As `lock`, for a change that others can see: waits while somebody else has the user's lock.
+    /// Its word is read under the stripe's lock, and after recovery, or the stripe would be let go
+    /// with its mutex not consistent. Pairs with `UserLock.grant`.
+    pub inline fn lockToWrite(map: *Map, index: u32) Error!Operation {
+        const op = try lock(map, index);
+        if (map.lock.admits(crash.acquire(&map.segment.header().lock_word))) return op;
+        op.guardHere().unlock();
+        return lockInTurn(map, index);
+    }
+
+    fn lockInTurn(map: *Map, index: u32) Error!Operation {
+        var wait: user_locks.Wait = .of(map.segment.timeout_ms);
+        while (true) {
+            map.lock.listen(&wait);
+            const op = try lock(map, index);
+            const word = crash.acquire(&map.segment.header().lock_word);
+            if (map.lock.admits(word)) {
+                map.lock.cancel(); // whoever locks next waits for our stripe, and so for this write
+                return op;
+            }
+            op.guardHere().unlock();
+            try map.lock.giveWay(word, &wait);
+        }
+    }
+
+    fn guardHere(op: *const Operation) stripe_lock.Guard {
+        return op.map.segment.guardOf(op.space.index);
     }
 
     /// Assumes the lock, or that nobody else is attached.
@@ -347,7 +393,7 @@ pub const Operation = struct {
             crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));
             crash.publish(&op.stripe.writer, 0);
         }
-        stripe_lock.unlock(&op.stripe.mutex);
+        op.guardHere().unlock();
     }
 
     /// Passes an error on. What is damaged, or was left half done, the next visitor recovers;
@@ -524,27 +570,23 @@ pub const Operation = struct {
     }
 };
 
-/// What a sole attacher does before anybody else may enter: recovers every stripe somebody died
-/// in, or all of them when the last writer did not leave in an orderly way.
-pub fn recoverSegment(segment: *Segment, all: bool) Error!void {
-    // Whoever died may have grown the segment after this handle mapped it.
-    if (!segment.view.refresh(&segment.view))
-        return segment.fault.because(.truncated, error.Corrupt);
-    const map: *Map = @fieldParentPtr("segment", segment);
-    map.secrets = secretsOf(segment.header());
-    const pool = &segment.header().pool;
-    if (all or crash.load(&pool.writer) != 0) {
-        crash.publish(&pool.writer, segment.me);
-        // A damaged list is the business of those who need it; reading goes on.
-        spaces.rebuildPool(segment, pool) catch |err| if (err != error.Corrupt) return err;
-        crash.publish(&pool.writer, 0);
+/// The way of a locker through every stripe: whatever was being written when it began is over when
+/// it ends, and what the dead left is recovered.
+fn passStripes(lock: *UserLock, timeout_ms: f64) Error!void {
+    const map: *Map = @fieldParentPtr("lock", lock);
+    var deadline: ?os.Deadline = null;
+    for (0..map.segment.view.stripeCount()) |i| {
+        // Where the damage is, nobody else gets to write either.
+        passStripe(map, @intCast(i), timeout_ms, &deadline) catch |err|
+            if (err != error.Corrupt) return err;
     }
-    for (0..segment.view.stripeCount()) |i| {
-        const stripe = segment.view.stripe(@intCast(i));
-        if (!all and crash.load(&stripe.writer) == 0) continue;
-        if (crash.load(&stripe.table) == 0 and crash.load(&stripe.chunks) == 0 and
-            crash.load(&stripe.writer) == 0) continue;
-        var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(@intCast(i)) };
-        op.recover() catch |err| if (err != error.Corrupt) return err;
-    }
+}
+
+fn passStripe(map: *Map, index: u32, timeout_ms: f64, deadline: *?os.Deadline) Error!void {
+    var op = Operation.lockWithin(map, index, 0) catch |err| blk: {
+        if (err != error.Timeout) return err;
+        if (deadline.* == null) deadline.* = .in(timeout_ms);
+        break :blk try Operation.lockWithin(map, index, deadline.*.?.leftMs());
+    };
+    op.unlock();
 }

@@ -2,6 +2,7 @@
 //! behaviour when full, flooded, raced and damaged. Crashes are in `crash_test.zig`.
 
 const std = @import("std");
+const boundary = @import("boundary.zig");
 const crash = @import("crash.zig");
 const directory = @import("directory.zig");
 const gather = @import("gather.zig");
@@ -18,24 +19,44 @@ const Map = maps.Map;
 const gpa = std.testing.allocator;
 
 pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
+    return openMapOf(.robust, stripe_bits, max_bytes);
+}
+
+pub fn openMapOf(lock: layout.LockKind, stripe_bits: u6, max_bytes: u64) !*Map {
     var fault: status.Fault = .{};
-    const map = try handles.create(&fault);
-    errdefer handles.discard(map);
-    map.segment.readonly = false;
-    map.segment.timeout_ms = 10_000;
-    map.segment.me = 1;
-    try directory.anonymous(&map.segment, &.{
-        .recover = maps.recoverSegment,
+    const options: segments.Options = .{
+        .recover = inspect.recoverSegment,
+        .lock = lock,
         .stripe_bits = stripe_bits,
         .max_bytes = max_bytes,
-    });
+        .timeout_ms = 10_000,
+    };
+    const map = try boundary.prepared(&fault, &options);
+    errdefer handles.maps.discard(map);
+    try directory.anonymous(&map.segment, &options);
     map.begin();
     return map;
 }
 
+/// One more handle on an anonymous map.
+pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
+    var buffer: [200]u8 = undefined;
+    return openToken(buffer[0..try map.segment.token(&buffer)], timeout_ms);
+}
+
+pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
+    var fault: status.Fault = .{};
+    var options: segments.Options = .{ .recover = inspect.recoverSegment, .timeout_ms = timeout_ms };
+    const other = try boundary.prepared(&fault, &options);
+    errdefer handles.maps.discard(other);
+    try directory.attachToken(&other.segment, token, &options);
+    other.begin();
+    return other;
+}
+
 pub fn closeMap(map: *Map) void {
     map.close();
-    handles.discard(map);
+    handles.maps.discard(map);
 }
 
 pub fn expectSound(map: *Map) !void {

@@ -28,7 +28,7 @@ fn errorOf(errno: linux.E) Error {
     };
 }
 
-fn check(fault: *Fault, result: usize) Error!usize {
+pub fn check(fault: *Fault, result: usize) Error!usize {
     const errno = linux.errno(result);
     if (errno == .SUCCESS) return result;
     fault.errno = @floatFromInt(@intFromEnum(errno));
@@ -68,7 +68,7 @@ pub const Path = struct {
 
 pub const Access = enum { read, read_write };
 
-fn openFlags(access: Access) linux.O {
+pub fn openFlags(access: Access) linux.O {
     return .{
         .ACCMODE = if (access == .read) .RDONLY else .RDWR,
         .CLOEXEC = true,
@@ -311,7 +311,7 @@ pub const Names = struct {
 };
 
 /// What a file system says of itself.
-pub const FileSystem = struct { bytes: u64, network: bool, memory: bool };
+pub const FileSystem = struct { bytes: u64, free: u64, network: bool, memory: bool };
 
 const StatFs = extern struct {
     type: i64,
@@ -339,8 +339,10 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
     var buffer: StatFs = undefined;
     const result = linux.syscall2(.fstatfs, @intCast(fd), @intFromPtr(&buffer));
     _ = try check(fault, result);
+    const block_bytes: u64 = @intCast(@max(buffer.bsize, 0));
     return .{
-        .bytes = buffer.blocks *| @as(u64, @intCast(@max(buffer.bsize, 0))),
+        .bytes = buffer.blocks *| block_bytes,
+        .free = buffer.bfree *| block_bytes,
         .network = std.mem.indexOfScalar(i64, &network_types, buffer.type) != null,
         .memory = buffer.type == tmpfs_type,
     };
@@ -368,6 +370,38 @@ pub fn randomWord() u64 {
 
 pub fn pid() u32 {
     return @intCast(linux.getpid());
+}
+
+/// The calling thread's id, which no other living thread of the machine's namespace has.
+pub fn threadId() u32 {
+    return @intCast(linux.gettid());
+}
+
+/// The half of a shared word that counts, where a futex can be.
+fn low(word: *const u64) *const u32 {
+    const halves: *const [2]u32 = @ptrCast(word);
+    return &halves[0]; // little-endian, as everything shared
+}
+
+/// What a bell reads now; hand it to `sleepOn`.
+pub fn bellCount(bell: *const u64) u32 {
+    return @atomicLoad(u32, low(bell), .acquire); // pairs with `crash.bump`
+}
+
+/// Sleeps until the bell rings, at most `ns`, unless it has rung since it read `count`. May also
+/// return for no reason.
+pub fn sleepOn(bell: *const u64, count: u32, ns: u64) void {
+    const time: linux.timespec = .{
+        .sec = @intCast(ns / std.time.ns_per_s),
+        .nsec = @intCast(ns % std.time.ns_per_s),
+    };
+    _ = linux.futex_4arg(low(bell), .{ .cmd = .WAIT, .private = false }, count, &time);
+}
+
+/// Wakes all who sleep on the bell, in every process.
+pub fn wakeAll(bell: *const u64) void {
+    const everybody = std.math.maxInt(i32);
+    _ = linux.futex_3arg(low(bell), .{ .cmd = .WAKE, .private = false }, everybody);
 }
 
 pub fn userId() u32 {
@@ -429,5 +463,11 @@ pub const Deadline = struct {
     pub fn left(deadline: Deadline, most: u64) u64 {
         if (deadline.ns == forever.ns) return most;
         return @min(deadline.ns -| monotonicNs(), most);
+    }
+
+    /// Milliseconds left; infinity for one that never comes.
+    pub fn leftMs(deadline: Deadline) f64 {
+        if (deadline.ns == forever.ns) return std.math.inf(f64);
+        return @as(f64, @floatFromInt(deadline.left(forever.ns))) / std.time.ns_per_ms;
     }
 };

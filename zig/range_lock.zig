@@ -24,9 +24,18 @@ pub const Byte = enum(i64) {
     user,
     /// Exclusive while waiting as the first in line for the user's lock.
     next,
+    /// Exclusive inside one call, where the pool has no mutex (`lock: "kernel"`).
+    pool,
+    /// The same for stripe 0; the others follow.
+    stripes,
+    _,
+
+    pub fn ofStripe(index: u32) Byte {
+        return @enumFromInt(@intFromEnum(Byte.stripes) + index);
+    }
 };
 
-const Mode = enum(i16) { shared = linux.F.RDLCK, exclusive = linux.F.WRLCK };
+pub const Mode = enum(i16) { shared = linux.F.RDLCK, exclusive = linux.F.WRLCK };
 
 fn call(fault: *Fault, fd: os.Fd, command: i32, lock: *linux.Flock) status.Error!bool {
     while (true) {

@@ -59,6 +59,7 @@ pub const Segment = struct {
     /// 0: unnamed.
     name_len: usize,
     readonly: bool,
+    lock_kind: layout.LockKind,
     timeout_ms: f64,
     /// What this handle writes into writer words: pid << 32 | something. Decides nothing.
     me: u64,
@@ -92,6 +93,22 @@ pub const Segment = struct {
 
     pub inline fn state(segment: *const Segment) layout.State {
         return @enumFromInt(crash.acquire(&segment.header().state));
+    }
+
+    /// What stands before a stripe.
+    pub inline fn guardOf(segment: *const Segment, index: u32) stripe_lock.Guard {
+        if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
+        return .{ .robust = &segment.view.stripe(index).mutex };
+    }
+
+    /// What stands before the pool.
+    pub fn poolGuard(segment: *const Segment) stripe_lock.Guard {
+        if (segment.lock_kind == .kernel) return segment.range(.pool);
+        return .{ .robust = &segment.header().pool.mutex };
+    }
+
+    fn range(segment: *const Segment, byte: range_lock.Byte) stripe_lock.Guard {
+        return .{ .kernel = .{ .fd = segment.locks, .byte = byte } };
     }
 
     pub fn setState(segment: *Segment, to: layout.State) void {
@@ -134,6 +151,7 @@ pub const Segment = struct {
             .stripe_bits = stripeBits(header_copy),
             .refresh = refresh,
         };
+        segment.lock_kind = lockKind(header_copy);
     }
 
     /// Makes room for `bytes` more at the end. Assumes the pool's lock.

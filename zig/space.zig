@@ -14,7 +14,6 @@ const os = @import("os.zig");
 const pools = @import("pool.zig");
 const recovery = @import("recovery.zig");
 const status = @import("status.zig");
-const stripe_lock = @import("stripe_lock.zig");
 const Segment = @import("segment.zig").Segment;
 
 const Error = status.Error;
@@ -129,7 +128,7 @@ pub const Space = struct {
         if (units * unit_bytes > view.ceiling - view.data_start)
             return segment.fault.because(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
-        defer unlockPool(pool);
+        defer unlockPool(segment);
         // Joining neighbours costs a walk over all chunks, which an eighth released since shares;
         // and it comes before anything is cut, so that new chunks lie side by side.
         if (crash.load(&pool.released) > view.committed / 8) try rebuildPool(segment, pool);
@@ -163,7 +162,7 @@ pub const Space = struct {
 
     fn giveBack(space: Space, chunks: []const u64) Error!void {
         const pool = try lockPool(space.segment);
-        defer unlockPool(pool);
+        defer unlockPool(space.segment);
         for (chunks) |offset|
             try pools.release(&space.segment.view, pool, space.index, offset);
     }
@@ -193,11 +192,12 @@ pub const Space = struct {
 /// Takes the pool's lock; what a dead owner left is rebuilt first. `committed` is up to date then.
 pub fn lockPool(segment: *Segment) Error!*Pool {
     const pool = &segment.header().pool;
-    const locked = try stripe_lock.lock(&pool.mutex, segment.timeout_ms);
-    errdefer stripe_lock.unlock(&pool.mutex);
+    const guard = segment.poolGuard();
+    const locked = try guard.lock(segment.fault, segment.timeout_ms);
+    errdefer guard.unlock();
     // The pool's words are rebuilt, or stay marked: either way the mutex itself is usable again.
     if (locked == .owner_died) {
-        stripe_lock.makeConsistent(&pool.mutex);
+        guard.makeConsistent();
         if (crash.load(&pool.writer) == 0) crash.store(&pool.writer, segment.me);
     }
     if (!segment.view.refresh(&segment.view))
@@ -207,9 +207,9 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
     return pool;
 }
 
-pub fn unlockPool(pool: *Pool) void {
-    crash.publish(&pool.writer, 0);
-    stripe_lock.unlock(&pool.mutex);
+pub fn unlockPool(segment: *Segment) void {
+    crash.publish(&segment.header().pool.writer, 0);
+    segment.poolGuard().unlock();
 }
 
 /// Assumes the pool's lock.

@@ -42,6 +42,7 @@ pub const Status = enum(i32) {
     unsupported = -15,
     system = -16,
     invalidArgument = -17,
+    unchanged = -18,
 };
 
 /// Why, where one status has several causes. Numbers are stable; new ones are appended.
@@ -68,6 +69,8 @@ pub const Reason = enum(u32) {
     chunksDamaged = 19,
     identity = 20,
     filesystem = 21,
+    tooShort = 22,
+    emptyFile = 23,
 };
 
 /// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text

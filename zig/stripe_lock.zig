@@ -1,15 +1,20 @@
-//! The short lock of a stripe and of the pool: the libc's robust, process-shared mutex.
+//! The short lock of a stripe and of the pool: the libc's robust, process-shared mutex, or, in
+//! segments made with `lock: "kernel"`, a kernel range lock.
 //!
 //! Waited on with timeouts only, in slices, because a wake-up can be lost when the woken process
 //! is killed (docs/design.md, Assumptions). Never held across two calls of the library: the owner
 //! is a thread, and the kernel passes the lock on when that thread ends.
 //!
 //! The mutex is 64 opaque bytes here; its inside is the libc's business, and two libcs disagree,
-//! which is why the header names the libc of its living writers.
+//! which is why the header names the libc of its living writers. The robust list of a dead thread
+//! names its owner by a number that means something in one PID namespace only. A range lock knows
+//! neither limit, and costs two system calls. It does not say that its last owner died: the writer
+//! word does, for both kinds.
 
 const std = @import("std");
 const layout = @import("layout.zig");
 const os = @import("os.zig");
+const range_lock = @import("range_lock.zig");
 const status = @import("status.zig");
 
 const Bytes = *align(64) [64]u8;
@@ -40,6 +45,38 @@ const again: c_int = @intFromEnum(std.os.linux.E.AGAIN);
 /// How a lock was got. Whoever locks must name both cases.
 pub const Locked = enum { clean, owner_died };
 
+/// What stands before a stripe or the pool.
+pub const Guard = union(layout.LockKind) {
+    robust: Bytes,
+    kernel: struct { fd: os.Fd, byte: range_lock.Byte },
+
+    /// `Corrupt`: the mutex bytes are not a mutex any more, and only a sole attacher can make them
+    /// one.
+    pub inline fn lock(guard: Guard, fault: *status.Fault, timeout_ms: f64) status.Error!Locked {
+        switch (guard) {
+            .robust => |mutex| return lockMutex(mutex, timeout_ms),
+            .kernel => |range| {
+                if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
+                try range_lock.lockBefore(fault, range.fd, range.byte, .in(timeout_ms));
+                return .clean;
+            },
+        }
+    }
+
+    /// Takes a mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
+    /// the mutex useless for ever.
+    pub fn makeConsistent(guard: Guard) void {
+        if (guard == .robust) _ = pthread_mutex_consistent(guard.robust);
+    }
+
+    pub inline fn unlock(guard: Guard) void {
+        switch (guard) {
+            .robust => |mutex| _ = pthread_mutex_unlock(mutex),
+            .kernel => |range| range_lock.unlock(range.fd, range.byte),
+        }
+    }
+};
+
 /// Makes a mutex anew. Assumes nobody uses it: the caller is the only writer.
 pub fn init(mutex: Bytes) status.Error!void {
     var attributes: [64]u8 align(8) = @splat(0);
@@ -50,8 +87,7 @@ pub fn init(mutex: Bytes) status.Error!void {
     if (pthread_mutex_init(mutex, &attributes) != success) return error.System;
 }
 
-/// `Corrupt`: the mutex bytes are not a mutex any more, and only a sole attacher can make them one.
-pub inline fn lock(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
+inline fn lockMutex(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
     const result = pthread_mutex_trylock(mutex);
     if (result == success) return .clean;
     if (result == owner_dead) return .owner_died;
@@ -76,16 +112,6 @@ fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
             .nsec = @intCast(until % std.time.ns_per_s),
         });
     }
-}
-
-/// Takes the mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
-/// the mutex useless for ever.
-pub fn makeConsistent(mutex: Bytes) void {
-    _ = pthread_mutex_consistent(mutex);
-}
-
-pub inline fn unlock(mutex: Bytes) void {
-    _ = pthread_mutex_unlock(mutex);
 }
 
 /// Names the libc whose mutexes this process makes. Two processes that agree on it and on
@@ -115,15 +141,16 @@ test "a mutex whose owner's thread ended is passed on as owner_died" {
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {
         fn die(m: Bytes) void {
-            _ = lock(m, 1000) catch unreachable; // nobody else holds it
+            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
         }
     }.die, .{&mutex});
     thread.join();
-    try std.testing.expectEqual(Locked.owner_died, try lock(&mutex, 1000));
-    makeConsistent(&mutex);
-    unlock(&mutex);
-    try std.testing.expectEqual(Locked.clean, try lock(&mutex, 0));
-    unlock(&mutex);
+    try std.testing.expectEqual(Locked.owner_died, try lockMutex(&mutex, 1000));
+    const guard: Guard = .{ .robust = &mutex };
+    guard.makeConsistent();
+    guard.unlock();
+    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 0));
+    guard.unlock();
 }
 
 test "a held mutex is waited for until the deadline" {
@@ -131,17 +158,17 @@ test "a held mutex is waited for until the deadline" {
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {
         fn hold(m: Bytes, held: *std.atomic.Value(u32)) void {
-            _ = lock(m, 1000) catch unreachable; // nobody else holds it
+            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
             held.store(1, .release);
             while (held.load(.acquire) == 1) os.sleepNs(1_000_000);
-            unlock(m);
+            _ = pthread_mutex_unlock(m);
         }
     }.hold, .{ &mutex, &held_flag });
     while (held_flag.load(.acquire) == 0) os.sleepNs(1_000_000);
-    try std.testing.expectError(error.Timeout, lock(&mutex, 5));
+    try std.testing.expectError(error.Timeout, lockMutex(&mutex, 5));
     held_flag.store(2, .release);
-    try std.testing.expectEqual(Locked.clean, try lock(&mutex, 10_000));
-    unlock(&mutex);
+    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 10_000));
+    _ = pthread_mutex_unlock(&mutex);
     thread.join();
 }
 

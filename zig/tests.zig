@@ -1,7 +1,7 @@
 //! The root of the Zig tests: each file's tests are at its end.
 
 comptime {
-    _ = @import("abi.zig");
+    _ = @import("abi_test.zig");
     _ = @import("crash.zig");
     _ = @import("crash_test.zig");
     _ = @import("directory.zig");
@@ -12,15 +12,19 @@ comptime {
     _ = @import("heap.zig");
     _ = @import("inspect.zig");
     _ = @import("layout.zig");
+    _ = @import("lifetime.zig");
     _ = @import("map.zig");
     _ = @import("map_test.zig");
     _ = @import("os.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
     _ = @import("recovery.zig");
+    _ = @import("region.zig");
     _ = @import("segment.zig");
     _ = @import("space.zig");
     _ = @import("status.zig");
     _ = @import("stripe_lock.zig");
     _ = @import("table.zig");
+    _ = @import("user_lock.zig");
+    _ = @import("user_lock_test.zig");
 }

@@ -1,0 +1,603 @@
+//! Raw regions: a user's file, or anonymous memory, mapped and copied to and from, byte by byte.
+//!
+//! A region over a user's file has nothing of ours in it, and its file may be cut short by anybody
+//! at any time: touching it then would end in a signal. So all copies go through the kernel. What
+//! is shared is read from the file, whose pages the mapping shows: that takes a third of the time
+//! of a copy from the mapping, and ends where the file does. Writes go to the mapping, for through
+//! the file they could make it longer again; how long it is afterwards decides how much counts.
+//!
+//! An anonymous region is a memory file whose first page is a header like a segment's. It is sealed
+//! against being cut short, so there plain copies do.
+
+const std = @import("std");
+const layout = @import("layout.zig");
+const os = @import("os.zig");
+const range_lock = @import("range_lock.zig");
+const raw_file = @import("raw_file.zig");
+const status = @import("status.zig");
+const user_lock = @import("user_lock.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+
+pub const Access = raw_file.Access;
+
+pub const length_max = 1 << 53;
+
+/// How long an open waits for others that lengthen the same file.
+const lengthen_ms = 5000;
+
+/// Where the data of an anonymous region begins.
+const data_start = layout.page_bytes;
+
+/// An open region. Whoever makes one sets `fault` before it opens it.
+pub const Region = struct {
+    fault: Fault,
+    lock: user_lock.UserLock,
+    /// Mapped; what a token leads to.
+    file: os.Fd,
+    /// Carries all range locks; never mapped.
+    locks: os.Fd,
+    access: Access,
+    base: [*]align(os.page_bytes) u8,
+    /// How much is mapped: the header, if there is one, and `length`.
+    mapped: u64,
+    length: u64,
+    /// Null over a user's file.
+    header: ?*layout.Header,
+    /// Whether the kernel copies for us.
+    is_guarded: bool,
+
+    /// Over the file a path leads to. `length` 0: as long as it is. A missing one is made if it can
+    /// be given its length.
+    pub fn openPath(region: *Region, path: []const u8, length: u64, access: Access) Error!void {
+        const fault = &region.fault;
+        if (path.len == 0 or std.mem.indexOfScalar(u8, path, 0) != null or length > length_max)
+            return error.InvalidArgument;
+        const full = try raw_file.pathOf(fault, path);
+        const opening = access.ofFile();
+        var is_new = false;
+        region.file = raw_file.open(fault, &full, opening, .nothing) catch |err| blk: {
+            if (err != error.NotFound or opening == .read or length == 0) return err;
+            break :blk try make(fault, &full, &is_new);
+        };
+        errdefer os.close(region.file);
+        errdefer if (is_new) unmake(region.file, &full);
+        try region.overFile(length, access);
+    }
+
+    fn make(fault: *Fault, path: *const os.Path, is_new: *bool) Error!os.Fd {
+        fault.* = .{};
+        const file = raw_file.open(fault, path, .read_write, .new) catch |err| {
+            if (err != error.Exists) return err;
+            // Somebody was faster, or a link leads to where there is nothing yet.
+            return raw_file.open(fault, path, .read_write, .missing);
+        };
+        is_new.* = true;
+        return file;
+    }
+
+    /// Takes back the file of an open that failed, if nothing has become of it.
+    fn unmake(file: os.Fd, path: *const os.Path) void {
+        var fault: Fault = .{};
+        const stat = os.stat(&fault, file) catch return;
+        const named = os.statName(&fault, path) catch return;
+        if (stat.size == 0 and named.same(stat)) os.unlink(&fault, path) catch {}; // no harm done
+    }
+
+    /// Over the file a descriptor of this process leads to, opened once more.
+    pub fn openDescriptor(
+        region: *Region,
+        descriptor: i32,
+        length: u64,
+        access: Access,
+    ) Error!void {
+        if (length > length_max) return error.InvalidArgument;
+        region.file = try raw_file.reopen(&region.fault, descriptor, access);
+        errdefer os.close(region.file);
+        try region.overFile(length, access);
+    }
+
+    fn overFile(region: *Region, length: u64, access: Access) Error!void {
+        const fault = &region.fault;
+        const stat = try os.stat(fault, region.file);
+        if (!stat.regular) return fault.because(.notRegularFile, error.Incompatible);
+        try region.openLocks(access.ofFile());
+        errdefer os.close(region.locks);
+        if (length == 0 and stat.size == 0) return fault.because(.emptyFile, error.Incompatible);
+        region.access = access;
+        region.length = if (length > 0) length else stat.size;
+        region.mapped = region.length;
+        if (stat.size < region.length) try region.lengthen(stat.size);
+        region.header = null;
+        region.base = try raw_file.map(fault, region.file, region.mapped, access);
+        region.ready();
+    }
+
+    fn openLocks(region: *Region, opening: os.Access) Error!void {
+        const path = os.Path.ofDescriptor(region.file);
+        region.locks = try os.openLink(&region.fault, &path, opening);
+    }
+
+    fn ready(region: *Region) void {
+        region.is_guarded = true;
+        region.fault = .{};
+        region.lock.init(.{
+            .header = region.header,
+            .locks = region.locks,
+            .fault = &region.fault,
+            .readonly = region.access.ofFile() == .read,
+        });
+    }
+
+    /// One opener at a time, so that one that fails can take back what it added.
+    fn lengthen(region: *Region, found_size: u64) Error!void {
+        const fault = &region.fault;
+        if (region.access.ofFile() == .read) {
+            fault.used_bytes = @floatFromInt(found_size);
+            fault.needed_bytes = @floatFromInt(region.length);
+            return fault.because(.tooShort, error.Incompatible);
+        }
+        try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
+        defer range_lock.unlock(region.locks, .life);
+        const size = (try os.stat(fault, region.file)).size;
+        if (size < region.length)
+            try raw_file.lengthen(fault, region.file, size, region.length);
+    }
+
+    /// In memory, without a name.
+    pub fn anonymous(region: *Region, length: u64) Error!void {
+        if (length == 0 or length > length_max) return error.InvalidArgument;
+        const fault = &region.fault;
+        region.file = try raw_file.memory(fault, data_start + length);
+        errdefer os.close(region.file);
+        try region.openLocks(.read_write);
+        errdefer os.close(region.locks);
+        try region.mapMemory(length);
+        const header = region.header.?; // all zeros
+        header.magic = layout.magic;
+        header.version = layout.layout_version;
+        header.shape = @intFromEnum(layout.Kind.region);
+        header.ceiling = region.mapped;
+        header.max_bytes = length;
+        header.created_ms = os.realtimeNs() / std.time.ns_per_ms;
+        header.id = os.randomWord();
+        header.checksum = layout.checksum(header);
+        header.committed = region.mapped;
+        header.state = @intFromEnum(layout.State.live);
+        region.ready();
+    }
+
+    fn mapMemory(region: *Region, length: u64) Error!void {
+        region.access = .{ .read = true, .write = true, .private = false };
+        region.length = length;
+        region.mapped = data_start + length;
+        const base = try raw_file.map(&region.fault, region.file, region.mapped, region.access);
+        region.base = base;
+        region.header = @ptrCast(base);
+    }
+
+    /// To the anonymous region a token names, of this or another process.
+    pub fn attach(region: *Region, text: []const u8) Error!void {
+        const fault = &region.fault;
+        if (std.mem.startsWith(u8, text, "name:")) {
+            fault.found = std.math.maxInt(u8); // a map or a value: regions have no names
+            return fault.because(.otherKind, error.Incompatible);
+        }
+        const name = try Token.parse(text);
+        const path = try os.Path.of("/proc/{d}/fd/{d}", .{ name.pid, name.fd });
+        // The number may be anything by now: look where it leads before following it.
+        var buffer: [64]u8 = undefined;
+        const reads = os.readLink(fault, &path, &buffer) catch
+            return fault.because(.identity, error.NotFound);
+        if (!std.mem.eql(u8, reads, "/memfd:shmap (deleted)"))
+            return fault.because(.identity, error.NotFound);
+        region.file = try os.openLink(fault, &path, .read_write);
+        errdefer os.close(region.file);
+        const length = try checkMemory(fault, region.file, name.id);
+        try region.openLocks(.read_write);
+        errdefer os.close(region.locks);
+        try region.mapMemory(length);
+        region.ready();
+    }
+
+    /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
+    pub fn close(region: *Region) void {
+        region.lock.close();
+        range_lock.unlockAll(region.locks);
+        os.close(region.locks);
+        os.close(region.file);
+        os.unmap(region.base, region.mapped);
+    }
+
+    /// Copies from `offset` on; fewer bytes than asked for where the region ends, or its file by
+    /// now.
+    pub fn read(region: *Region, offset: u64, target: []u8) Error!u64 {
+        if (!region.access.read) return error.WriteOnly;
+        return region.transfer(.from_mapping, offset, target.ptr, target.len);
+    }
+
+    /// Copies to `offset` on; fewer bytes where the region ends, or its file by now.
+    pub fn write(region: *Region, offset: u64, bytes: []const u8) Error!u64 {
+        if (!region.access.write) return error.ReadOnly;
+        // Only read from: the direction says so.
+        return region.transfer(.to_mapping, offset, @constCast(bytes.ptr), bytes.len);
+    }
+
+    fn transfer(
+        region: *Region,
+        direction: raw_file.Direction,
+        offset: u64,
+        own: [*]u8,
+        wanted: u64,
+    ) Error!u64 {
+        if (offset >= region.length) return error.InvalidArgument;
+        const bytes = @min(wanted, region.length - offset);
+        if (bytes == 0) return 0;
+        if (region.header != null) {
+            plainCopy(direction, region.base + data_start + offset, own, bytes);
+            return bytes;
+        }
+        if (direction == .to_mapping or region.access.private)
+            return region.transferMapped(direction, offset, own, bytes);
+        const found = try os.readAt(&region.fault, region.file, own[0..bytes], offset);
+        return if (found > 0) found else region.fault.because(.truncated, error.Corrupt);
+    }
+
+    fn transferMapped(
+        region: *Region,
+        direction: raw_file.Direction,
+        offset: u64,
+        own: [*]u8,
+        bytes: u64,
+    ) Error!u64 {
+        const fault = &region.fault;
+        const copied = if (region.is_guarded)
+            try region.copyGuarded(direction, offset, own, bytes)
+        else
+            try region.copyUnguarded(direction, offset, own, bytes);
+        // Beyond the end of the file, but within its last page, a copy succeeds and is lost.
+        const size = try raw_file.length(fault, region.locks);
+        const counted = if (region.access.private) copied else @min(copied, size -| offset);
+        if (counted > 0) return counted;
+        if (size <= offset) return fault.because(.truncated, error.Corrupt);
+        var byte: [1]u8 = undefined;
+        _ = try os.readAt(fault, region.file, &byte, offset); // the disk may have failed
+        _ = try raw_file.noteSpace(fault, region.file, bytes);
+        return fault.because(.fileSystemFull, error.NoSpace);
+    }
+
+    /// Ends before the first page that has nothing behind it. What cannot be mapped can perhaps be
+    /// read: a hole, while a file system in memory is full.
+    fn copyGuarded(
+        region: *Region,
+        direction: raw_file.Direction,
+        offset: u64,
+        own: [*]u8,
+        bytes: u64,
+    ) Error!u64 {
+        const fault = &region.fault;
+        var done: u64 = 0;
+        var step = bytes;
+        while (done < bytes) {
+            const at = offset + done;
+            const len = @min(step, bytes - done);
+            const from = own + done;
+            const count = raw_file.copy(fault, direction, region.base + at, from, len) catch |err| {
+                if (err != error.Unsupported) return err;
+                region.is_guarded = false;
+                fault.* = .{};
+                return done + try region.copyUnguarded(direction, at, from, bytes - done);
+            };
+            done += count;
+            if (count > 0) {
+                step = bytes;
+                continue;
+            }
+            const in_page = @min(bytes - done, os.page_bytes - at % os.page_bytes);
+            if (len > in_page) {
+                step = in_page; // a kernel that copies all or nothing
+                continue;
+            }
+            if (direction == .to_mapping) break;
+            const found = try os.readAt(fault, region.file, own[done..][0..in_page], at);
+            if (found == 0) break;
+            done += found;
+            step = bytes;
+        }
+        return done;
+    }
+
+    /// Where the kernel does not copy for us. A file cut short during the call becomes longer again
+    /// by a write; and by a copy from or to a private mapping this process ends in a signal.
+    fn copyUnguarded(
+        region: *Region,
+        direction: raw_file.Direction,
+        offset: u64,
+        own: [*]u8,
+        bytes: u64,
+    ) Error!u64 {
+        const fault = &region.fault;
+        const left = @min(bytes, (try raw_file.length(fault, region.locks)) -| offset);
+        if (region.access.private) {
+            plainCopy(direction, region.base + offset, own, left);
+            return left;
+        }
+        return raw_file.writeAt(fault, region.file, own[0..left], offset);
+    }
+
+    /// Has everything written so far reach the disk.
+    pub fn flush(region: *Region) Error!void {
+        if (region.header != null) return; // memory, and nothing behind it
+        const fault = &region.fault;
+        try raw_file.sync(fault, region.base, region.mapped);
+        if (try raw_file.length(fault, region.locks) < region.length)
+            return fault.because(.truncated, error.Corrupt);
+    }
+
+    /// Writes the token; its length, which may exceed the target's. A user's file has a path, and
+    /// needs none.
+    pub fn token(region: *Region, target: []u8) Error!usize {
+        const header = region.header orelse return error.Unsupported;
+        const text = try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
+        if (text.len <= target.len) @memcpy(target[0..text.len], text.slice());
+        return text.len;
+    }
+};
+
+fn plainCopy(direction: raw_file.Direction, mapped: [*]u8, own: [*]u8, bytes: u64) void {
+    switch (direction) {
+        .from_mapping => @memcpy(own[0..bytes], mapped[0..bytes]),
+        .to_mapping => @memcpy(mapped[0..bytes], own[0..bytes]),
+    }
+}
+
+/// `fd:<pid>:<descriptor>:<id>`
+const Token = struct {
+    pid: u32,
+    fd: u31,
+    id: u64,
+
+    fn parse(text: []const u8) Error!Token {
+        var parts = std.mem.splitScalar(u8, text, ':');
+        if (!std.mem.eql(u8, parts.first(), "fd")) return error.InvalidArgument;
+        const token: Token = .{
+            .pid = try number(u32, parts.next(), 10),
+            .fd = try number(u31, parts.next(), 10),
+            .id = try number(u64, parts.next(), 16),
+        };
+        return if (parts.next() == null) token else error.InvalidArgument;
+    }
+
+    fn number(comptime T: type, text: ?[]const u8, base: u8) Error!T {
+        return std.fmt.parseInt(T, text orelse "", base) catch error.InvalidArgument;
+    }
+};
+
+/// Checks a memory file before anything of it is mapped, and gives the length of its data.
+fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
+    var header: layout.Header = undefined;
+    const len = try os.readAt(fault, file, std.mem.asBytes(&header), 0);
+    if (len < 8 or header.magic != layout.magic)
+        return fault.because(.notASegment, error.Incompatible);
+    if (len < @sizeOf(layout.Header)) return fault.because(.truncated, error.Corrupt);
+    if (header.version != layout.layout_version) {
+        fault.found = @floatFromInt(header.version);
+        return fault.because(.layoutVersion, error.Incompatible);
+    }
+    if (layout.checksum(&header) != header.checksum)
+        return fault.because(.checksum, error.Corrupt);
+    if (header.shape & 0xff != @intFromEnum(layout.Kind.region)) {
+        fault.found = @floatFromInt(header.shape & 0xff);
+        return fault.because(.otherKind, error.Incompatible);
+    }
+    if (header.id != id) return fault.because(.identity, error.NotFound);
+    if (header.shape >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
+        return fault.because(.checksum, error.Corrupt);
+    // Plain copies rely on both.
+    const stat = try os.stat(fault, file);
+    if (stat.size < data_start + header.max_bytes or !raw_file.isSealed(file))
+        return fault.because(.truncated, error.Corrupt);
+    return header.max_bytes;
+}
+
+const expect = std.testing.expect;
+const expectEqual = std.testing.expectEqual;
+const expectError = std.testing.expectError;
+
+const read_only: Access = .{ .read = true, .write = false, .private = false };
+const write_only: Access = .{ .read = false, .write = true, .private = false };
+const read_write: Access = .{ .read = true, .write = true, .private = false };
+const private_write: Access = .{ .read = true, .write = true, .private = true };
+
+/// A path of this process's own, without a file.
+fn testPath() os.Path {
+    return os.Path.of("/tmp/shmap-region-{d}-{x}", .{ os.pid(), os.randomWord() }) catch unreachable;
+}
+
+fn testRegion(region: *Region) *Region {
+    region.fault = .{};
+    return region;
+}
+
+fn remove(path: *const os.Path) void {
+    var fault: Fault = .{};
+    os.unlink(&fault, path) catch {};
+}
+
+fn reason(region: *const Region) status.Reason {
+    return @enumFromInt(@as(u32, @intFromFloat(region.fault.reason)));
+}
+
+test "openPath makes, lengthens and maps a file, and says what it cannot" {
+    const path = testPath();
+    defer remove(&path);
+    var memory: [2]Region = undefined;
+    const region = testRegion(&memory[0]);
+    const other = testRegion(&memory[1]);
+    try expectError(error.NotFound, region.openPath(path.slice(), 10_000, read_only));
+    try expectError(error.NotFound, region.openPath(path.slice(), 0, read_write));
+    try expectError(error.InvalidArgument, region.openPath("", 0, read_only));
+    try expectError(error.InvalidArgument, region.openPath("a\x00b", 0, read_only));
+    try expectError(error.Incompatible, region.openPath("/tmp", 0, read_only));
+    try expectError(error.Incompatible, region.openPath("/dev/null", 0, read_only));
+
+    try region.openPath(path.slice(), 10_000, read_write);
+    try expectEqual(@as(u64, 3), try region.write(9_997, "abcdef"));
+    try other.openPath(path.slice(), 0, read_only);
+    defer other.close();
+    var target: [20]u8 = @splat('x');
+    try expectEqual(@as(u64, 4), try other.read(9_996, &target));
+    try std.testing.expectEqualStrings("\x00abcxx", target[0..6]);
+    try expectError(error.InvalidArgument, other.read(10_000, &target));
+    try expectError(error.InvalidArgument, other.read(std.math.maxInt(u64), &target));
+    try expectEqual(@as(u64, 0), try other.read(0, target[0..0]));
+    try expectError(error.ReadOnly, other.write(0, "a"));
+    try region.flush();
+    region.close();
+
+    try expectError(error.Incompatible, testRegion(region).openPath(path.slice(), 10_001, read_only));
+    try expectEqual(status.Reason.tooShort, reason(region));
+    try expectEqual(@as(f64, 10_000), region.fault.used_bytes);
+    try expectError(error.Incompatible, region.openPath(path.slice(), 10_001, private_write));
+    try testRegion(region).openPath(path.slice(), 20_000, write_only);
+    defer region.close();
+    try expectError(error.WriteOnly, region.read(0, &target));
+    try expectEqual(@as(u64, 1), try region.write(19_999, "ab"));
+    try expectError(error.Unsupported, region.token(&target));
+}
+
+test "an open that fails takes its new file back, and an empty file cannot be mapped" {
+    const path = testPath();
+    defer remove(&path);
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    const too_long = region.openPath(path.slice(), 1 << 52, read_write);
+    try expectError(error.NoSpace, too_long);
+    try expectError(error.NotFound, os.statName(&region.fault, &path));
+    const file = try os.openNew(&region.fault, &path);
+    try expectError(error.Incompatible, region.openPath(path.slice(), 0, read_write));
+    try expectEqual(status.Reason.emptyFile, reason(region));
+    try expectError(error.Incompatible, region.openDescriptor(file, 0, read_only));
+    os.close(file);
+    try expectError(error.NotFound, region.openDescriptor(999, 0, read_only));
+}
+
+test "openDescriptor opens the file once more, with no more rights than the descriptor has" {
+    const path = testPath();
+    defer remove(&path);
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    const file = try os.openNew(&region.fault, &path);
+    try region.openDescriptor(file, 5_000, read_write);
+    os.close(file);
+    try expectEqual(@as(u64, 5), try region.write(4_000, "hello"));
+    region.close();
+    const reader = try os.open(&region.fault, &path, .read);
+    defer os.close(reader);
+    try expectError(error.PermissionDenied, region.openDescriptor(reader, 0, read_write));
+    try testRegion(region).openDescriptor(reader, 0, private_write);
+    defer region.close();
+    var target: [5]u8 = undefined;
+    try expectEqual(@as(u64, 5), try region.read(4_000, &target));
+    try std.testing.expectEqualStrings("hello", &target);
+    try expectEqual(@as(u64, 5), try region.write(4_000, "HELLO"));
+    try expectEqual(@as(u64, 5), try region.read(4_000, &target));
+    try std.testing.expectEqualStrings("HELLO", &target);
+    _ = try os.readAt(&region.fault, reader, &target, 4_000);
+    try std.testing.expectEqualStrings("hello", &target);
+}
+
+test "a file cut short ends copies early or with an error, whoever copies" {
+    var fault: Fault = .{};
+    const bytes: [9_000]u8 = @splat('w');
+    for ([_]Access{ read_write, private_write }) |access| {
+        for ([_]bool{ true, false }) |is_guarded| {
+            const path = testPath();
+            defer remove(&path);
+            var memory: Region = undefined;
+            const region = testRegion(&memory);
+            try region.openPath(path.slice(), 20_000, read_write);
+            if (access.private) {
+                region.close();
+                try testRegion(region).openPath(path.slice(), 0, access);
+            }
+            defer region.close();
+            region.is_guarded = is_guarded;
+            const file = try os.open(&fault, &path, .read_write);
+            defer os.close(file);
+            try expectEqual(@as(usize, 0), std.os.linux.ftruncate(file, 5_000));
+            var target: [9_000]u8 = undefined;
+            // A private mapping reaches to the end of the page.
+            const end: u64 = if (access.private and is_guarded) 8_192 else 5_000;
+            try expectEqual(end, try region.read(0, &target));
+            try expectEqual(end, try region.write(0, &bytes));
+            try expectError(error.Corrupt, region.read(8_192, &target));
+            try expectEqual(status.Reason.truncated, reason(region));
+            try expectError(error.Corrupt, region.write(8_192, &bytes));
+            try expectError(error.Corrupt, region.flush());
+            try expectEqual(@as(u64, 5_000), try raw_file.length(&fault, file));
+            try expectEqual(is_guarded, region.is_guarded);
+        }
+    }
+}
+
+test "an anonymous region is reached by its token, and only by it" {
+    var memory: [2]Region = undefined;
+    const region = testRegion(&memory[0]);
+    const other = testRegion(&memory[1]);
+    try expectError(error.InvalidArgument, region.anonymous(0));
+    try expectError(error.NoSpace, region.anonymous(1 << 50));
+    try testRegion(region).anonymous(10_000);
+    try expectEqual(@as(u64, 10_000), try region.write(0, &@as([10_000]u8, @splat('a'))));
+    try region.flush();
+    var buffer: [64]u8 = undefined;
+    const text = buffer[0..try region.token(&buffer)];
+    try other.attach(text);
+    try expectEqual(@as(u64, 10_000), other.length);
+    try expectEqual(@as(u64, 4), try other.write(9_996, "hello"));
+    var target: [4]u8 = undefined;
+    try expectEqual(@as(u64, 4), try region.read(9_996, &target));
+    try std.testing.expectEqualStrings("hell", &target);
+    try expect(std.os.linux.errno(std.os.linux.ftruncate(region.file, 100)) == .PERM);
+
+    try expect(!try region.lock.acquire(false, 0));
+    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0));
+    other.close();
+    region.lock.release(false);
+    text[text.len - 1] ^= 1;
+    try expectError(error.NotFound, testRegion(other).attach(text));
+    text[text.len - 1] ^= 1;
+    region.header.?.max_bytes += 1;
+    try expectError(error.Corrupt, other.attach(text));
+    region.header.?.checksum = layout.checksum(region.header.?);
+    try expectError(error.Corrupt, other.attach(text)); // the file is not as long
+    region.header.?.shape = @intFromEnum(layout.Kind.map);
+    region.header.?.checksum = layout.checksum(region.header.?);
+    try expectError(error.Incompatible, other.attach(text));
+    region.close();
+    try expectError(error.NotFound, other.attach(text));
+    for ([_][]const u8{ "", "fd:1", "fd:1:2:x", "fd:1:2:3:4", "fd:-1:2:3" }) |wrong|
+        try expectError(error.InvalidArgument, other.attach(wrong));
+    try expectError(error.Incompatible, other.attach("name:/dev/shm:jobs:0"));
+}
+
+test "beyond 4 GiB" {
+    const path = testPath();
+    defer remove(&path);
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    const file = try os.openNew(&region.fault, &path);
+    defer os.close(file);
+    const length = 5 << 30;
+    try expectEqual(@as(usize, 0), std.os.linux.ftruncate(file, length));
+    try region.openPath(path.slice(), 0, read_write);
+    defer region.close();
+    try expectEqual(@as(u64, length), region.length);
+    for ([_]u64{ (4 << 30) - 2, (4 << 30) + 1, length - 5 }) |offset| {
+        var target: [5]u8 = undefined;
+        try expectEqual(@as(u64, 5), try region.write(offset, "far o"));
+        try expectEqual(@as(u64, 5), try region.read(offset, &target));
+        try std.testing.expectEqualStrings("far o", &target);
+    }
+}
