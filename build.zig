@@ -54,5 +54,23 @@ pub fn build(b: *std.Build) void {
     update.addCopyFileToSource(emitted, "src/_abi.ts");
     abi.dependOn(&update.step);
 
+    // Statically linked with the other libc: what the tests need to show that two libcs can meet.
+    const peer = b.addExecutable(.{
+        .name = "shmap-peer",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("zig/peer.zig"),
+            .target = b.resolveTargetQuery(.{
+                .cpu_arch = b.graph.host.result.cpu.arch,
+                .os_tag = .linux,
+                .abi = .musl,
+            }),
+            .optimize = .ReleaseSafe,
+            .link_libc = true,
+        }),
+    });
+    b.step("peer", "Build a native process for the tests").dependOn(
+        &b.addInstallArtifact(peer, .{}).step,
+    );
+
     b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
 }

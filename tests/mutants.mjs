@@ -152,6 +152,57 @@ const MUTANTS = [
     to: "",
     tests: "lock storm",
   },
+  {
+    name: "a region over a file is copied by plain instructions",
+    file: "region.zig",
+    from: "        if (direction == .to_mapping or region.access.private)\n" +
+      "            return region.transferMapped(direction, offset, own, bytes);\n",
+    to: "        plainCopy(direction, region.base + offset, own, bytes);\n" +
+      "        if (bytes > 0) return bytes;\n",
+    tests: "region_test",
+  },
+  {
+    name: "a region's writes beyond the end of its file count",
+    file: "region.zig",
+    from: "if (region.access.private) copied else @min(copied, size -| offset);",
+    to: "copied;",
+    tests: "region_test",
+  },
+  {
+    name: "a region in memory can be cut short",
+    file: "raw_file.zig",
+    from: "linux.F.ADD_SEALS, seal.all)",
+    to: "linux.F.ADD_SEALS, seal.grow)",
+    tests: "region_test",
+  },
+  {
+    name: "a region that can be cut short is attached to",
+    file: "region.zig",
+    from: " or !raw_file.isSealed(file))",
+    to: ")",
+    tests: "region_test",
+  },
+  {
+    name: "a region's token leads to whatever has its number",
+    file: "region.zig",
+    from: "    if (header.id != id) return fault.because(.identity, error.NotFound);\n",
+    to: "    if (header.id == id +% 1) return fault.because(.identity, error.NotFound);\n",
+    tests: "region_test",
+  },
+  {
+    name: "a region's descriptor gains rights by being opened anew",
+    file: "raw_file.zig",
+    from: "    if (access.read and mode == .WRONLY or writes and mode == .RDONLY) {",
+    to: "    if (access.read and mode == .WRONLY and writes and mode == .RDONLY) {",
+    tests: "region_test",
+  },
+  {
+    name: "a region that fails to open leaves its new file behind",
+    file: "region.zig",
+    from: "        errdefer if (is_new) unmake(region.file, &full);\n",
+    to: "",
+    tests: "region_test",
+  },
 ];
 
 /** Whether the tests fail with this bug planted, as they must; throws when that cannot be told. */

@@ -33,6 +33,12 @@ const ENVIRONMENT = {
   DENO_DIR: process.env.DENO_DIR ?? join(MODULES, ".cache", "deno"),
 };
 
+/** The suites of what a map can do, which also run over segments with kernel locks. */
+const MAP_SUITES = (
+  "map map_additions values seed space flood processes crash lifecycle token owners value lock"
+).split(" ").map((name) => `tests/${name}_test.ts`);
+const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel" };
+
 const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench"];
 const WORD_COUNT = "examples/word_count.ts";
 const WORD_COUNT_ON_DENO =
@@ -45,6 +51,7 @@ const TASKS = {
   setup: ["zig build"],
   start: ["zig build", WORD_COUNT_ON_DENO],
   build: ["zig build"],
+  peer: ["zig build peer"],
   abi: ["zig build abi"],
   fmt: ["zig fmt build.zig build.zig.zon zig", "deno fmt"],
 };
@@ -62,9 +69,22 @@ const STEPS = [
   { name: "deno publish", isCheck: true, command: "deno publish --dry-run --allow-dirty" },
   { name: "fresh abi", isCheck: true, task: checkAbi },
   { name: "zig build", command: "zig build" },
+  { name: "zig build peer", command: "zig build peer" },
   { name: "zig test", command: "zig build test --summary all", count: zigCounts },
   { name: "deno test", command: "deno test -A tests", count: denoCounts },
   { name: "bun test", command: "bun test --timeout 300000 ./tests", count: bunCounts },
+  {
+    name: "deno test, kernel locks",
+    command: ["deno", "test", "-A", ...MAP_SUITES],
+    env: KERNEL_LOCKS,
+    count: denoCounts,
+  },
+  {
+    name: "bun test, kernel locks",
+    command: ["bun", "test", "--timeout", "300000", ...MAP_SUITES.map((path) => `./${path}`)],
+    env: KERNEL_LOCKS,
+    count: bunCounts,
+  },
   { name: "doc examples", command: "deno test -A --doc mod.ts src", count: denoCounts },
   { name: "example on deno", command: WORD_COUNT_ON_DENO, says: WORKER_KILLED },
   { name: "example on bun", command: `bun run ${WORD_COUNT}`, says: WORKER_KILLED },
@@ -77,13 +97,13 @@ function existing(paths) {
 }
 
 /** Runs a command in the repository and resolves with what it said and how it ended. */
-function run(command) {
+function run(command, env = {}) {
   const [program, ...args] = words(command);
   return new Promise((resolve) => {
     let output = "";
     const child = spawn(program, args, {
       cwd: ROOT,
-      env: ENVIRONMENT,
+      env: { ...ENVIRONMENT, ...env },
       stdio: ["ignore", "pipe", "pipe"],
       detached: true, // leads a process group of its own, which ends as a whole when it hangs
     });
@@ -270,9 +290,9 @@ function report(name, counts, output, seconds) {
 /** Runs the steps one after another and reports each; returns what they add up to. */
 async function runSteps(steps) {
   const total = { passed: 0, failed: 0, skipped: 0 };
-  for (const { name, command, task, count, says } of steps) {
+  for (const { name, command, env, task, count, says } of steps) {
     const start = performance.now();
-    const { isOk, output } = await (task ? task() : run(command));
+    const { isOk, output } = await (task ? task() : run(command, env));
     const counts = worth(count, isOk && (says?.test(output) ?? true), output);
     report(name, counts, output, (performance.now() - start) / 1000);
     for (const kind of Object.keys(total)) total[kind] += counts[kind];

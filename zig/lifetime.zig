@@ -39,9 +39,9 @@ pub fn watch() void {
         .unknown => {
             if (state.cmpxchgStrong(.unknown, .preparing, .acquire, .monotonic) != null) continue;
             const result = pthread_key_create(&key, closeOfThread);
-            if (register_atfork) |register| {
+            if (os.ifLinked(register_atfork)) |register| {
                 _ = register(null, null, dropInChild, null);
-            } else if (pthread_atfork) |register| _ = register(null, null, dropInChild);
+            } else if (os.ifLinked(pthread_atfork)) |register| _ = register(null, null, dropInChild);
             state.store(if (result == 0) .ready else .refused, .release);
         },
     };

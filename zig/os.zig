@@ -404,6 +404,14 @@ pub fn wakeAll(bell: *const u64) void {
     _ = linux.futex_3arg(low(bell), .{ .cmd = .WAKE, .private = false }, everybody);
 }
 
+/// A weak symbol's address, looked at when the program runs: in a static link the compiler takes it
+/// for granted that there is one.
+pub fn ifLinked(function: anytype) @TypeOf(function) {
+    var address = function;
+    const looked_at: *volatile @TypeOf(function) = &address;
+    return looked_at.*;
+}
+
 pub fn userId() u32 {
     return linux.geteuid();
 }

@@ -118,7 +118,7 @@ fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
 /// `mutexShape` understand each other's mutexes.
 pub fn libcFact() u64 {
     var fnv = std.hash.Fnv1a_64.init();
-    if (gnu_get_libc_version) |version| {
+    if (os.ifLinked(gnu_get_libc_version)) |version| {
         fnv.update("glibc ");
         fnv.update(std.mem.span(version()));
     } else fnv.update("musl");

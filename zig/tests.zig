@@ -13,13 +13,16 @@ comptime {
     _ = @import("inspect.zig");
     _ = @import("layout.zig");
     _ = @import("lifetime.zig");
+    _ = @import("lifetime_test.zig");
     _ = @import("map.zig");
     _ = @import("map_test.zig");
     _ = @import("os.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
+    _ = @import("raw_file.zig");
     _ = @import("recovery.zig");
     _ = @import("region.zig");
+    _ = @import("region_test.zig");
     _ = @import("segment.zig");
     _ = @import("space.zig");
     _ = @import("status.zig");
