@@ -153,6 +153,27 @@ const MUTANTS = [
     tests: "lock storm",
   },
   {
+    name: "a thread that ends keeps its handles",
+    file: "lifetime.zig",
+    from: "    _ = pthread_setspecific(key, &key);",
+    to: "    _ = pthread_setspecific(key, null);",
+    tests: "a thread that ends",
+  },
+  {
+    name: "a forked child keeps its parent's locks",
+    file: "lifetime.zig",
+    from: "        os.close(map.segment.locks);\n",
+    to: "",
+    tests: "a forked child",
+  },
+  {
+    name: "a lock that is abandoned counts as released",
+    file: "lifetime.zig",
+    from: "        map.lock.abandon();\n",
+    to: "",
+    tests: "a thread that ends",
+  },
+  {
     name: "a region over a file is copied by plain instructions",
     file: "region.zig",
     from: "        if (direction == .to_mapping or region.access.private)\n" +
@@ -186,7 +207,7 @@ const MUTANTS = [
     name: "a region's token leads to whatever has its number",
     file: "region.zig",
     from: "    if (header.id != id) return fault.because(.identity, error.NotFound);\n",
-    to: "    if (header.id == id +% 1) return fault.because(.identity, error.NotFound);\n",
+    to: "    if (header.id == 0 and id == 0) return fault.because(.identity, error.NotFound);\n",
     tests: "region_test",
   },
   {

@@ -1,6 +1,7 @@
 //! Threads and forked processes that go without closing what they opened, as everybody opens it.
 
 const std = @import("std");
+const linux = std.os.linux;
 const abi = @import("abi.zig");
 const handles = @import("handles.zig");
 const os = @import("os.zig");
@@ -37,28 +38,33 @@ test "a thread that ends gives back what it had open, and its lock as that of a 
     try std.testing.expect(handles.regions.removeAny() == null);
 }
 
-test "a forked child has no handles, and does not keep its parent's lock" {
+test "a forked child has no handles, and keeps none of its parent's locks when that dies" {
     const handle = try openAnonymous();
+    defer _ = abi.shm_segment_close(handle);
     var buffer: [200]u8 = undefined;
     const token = buffer[0..@intCast(abi.shm_segment_token(handle, &buffer, buffer.len))];
-    const other = attach(token);
-    defer _ = abi.shm_segment_close(other);
-    try std.testing.expectEqual(@as(i32, 0), abi.shm_lock_acquire(handle, 0, 0));
-    const child = std.c.fork();
-    if (child == 0) {
-        const closed = abi.shm_segment_close(handle) == -12 and abi.shm_lock_release(other, 0) == -12;
-        if (!closed) std.os.linux.exit(1);
+    var pipe: [2]os.Fd = undefined;
+    try std.testing.expectEqual(linux.E.SUCCESS, linux.errno(linux.pipe2(&pipe, .{})));
+    defer for (pipe) |fd| os.close(fd);
+    const parent = std.c.fork();
+    if (parent == 0) {
+        if (abi.shm_segment_close(handle) != -12) linux.exit(1);
+        const theirs = attach(token);
+        if (abi.shm_lock_acquire(theirs, 0, 1000) != 0) linux.exit(2);
+        const child = std.c.fork();
+        if (child == 0 and abi.shm_lock_release(theirs, 0) != -12) linux.exit(3);
+        if (child != 0) _ = linux.write(pipe[1], std.mem.asBytes(&child).ptr, 4);
         while (true) os.sleepNs(std.time.ns_per_s);
     }
-    defer {
-        _ = std.os.linux.kill(child, .KILL);
-        var how: u32 = 0;
-        _ = std.os.linux.waitpid(child, &how, 0);
-    }
-    try std.testing.expectEqual(@as(i32, -1), abi.shm_lock_try(other, 0, 0));
-    _ = abi.shm_segment_close(handle);
-    try std.testing.expectEqual(@as(i32, 0), abi.shm_lock_acquire(other, 0, 0));
+    var child: linux.pid_t = 0;
+    _ = linux.read(pipe[0], std.mem.asBytes(&child).ptr, 4);
+    try std.testing.expect(child > 0);
+    defer _ = linux.kill(child, .KILL);
+    try std.testing.expectEqual(@as(i32, -1), abi.shm_lock_try(handle, 0, 0));
+    _ = linux.kill(parent, .KILL);
     var how: u32 = 0;
-    const wnohang = 1;
-    try std.testing.expectEqual(@as(usize, 0), std.os.linux.waitpid(child, &how, wnohang));
+    _ = linux.waitpid(parent, &how, 0);
+    try std.testing.expect(linux.W.IFSIGNALED(how));
+    try std.testing.expectEqual(@as(i32, 1), abi.shm_lock_acquire(handle, 0, 1000)); // recovered
+    try std.testing.expectEqual(linux.E.SUCCESS, linux.errno(linux.kill(child, @enumFromInt(0))));
 }
