@@ -72,5 +72,24 @@ pub fn build(b: *std.Build) void {
         &b.addInstallArtifact(peer, .{}).step,
     );
 
+    const engine = b.createModule(.{
+        .root_source_file = b.path("zig/abi.zig"),
+        .target = b.graph.host,
+        .optimize = .ReleaseFast,
+        .link_libc = true,
+    });
+    const bench_locks = b.addExecutable(.{
+        .name = "bench-locks",
+        .root_module = b.createModule(.{
+            .root_source_file = b.path("bench/locks.zig"),
+            .target = b.graph.host,
+            .optimize = .ReleaseFast,
+            .imports = &.{.{ .name = "shmap", .module = engine }},
+        }),
+    });
+    b.step("bench-locks", "Measure what the user's lock costs").dependOn(
+        &b.addRunArtifact(bench_locks).step,
+    );
+
     b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
 }

@@ -153,6 +153,27 @@ const MUTANTS = [
     tests: "lock storm",
   },
   {
+    name: "nobody becomes first in line",
+    file: "user_lock.zig",
+    from: "        if (target.readonly) return; // this",
+    to: "        if (target.fault == lock.target.fault) return; // this",
+    tests: "starves neither",
+  },
+  {
+    name: "nobody gives way to the first in line",
+    file: "user_lock.zig",
+    from: "        return now -| lock.yielding_since_ns < 2 * slice_ns;",
+    to: "        return false;",
+    tests: "starves neither",
+  },
+  {
+    name: "who gives way gives way for ever",
+    file: "user_lock.zig",
+    from: "        return now -| lock.yielding_since_ns < 2 * slice_ns;",
+    to: "        return true;",
+    tests: "who is first in line",
+  },
+  {
     name: "a thread that ends keeps its handles",
     file: "lifetime.zig",
     from: "    _ = pthread_setspecific(key, &key);",

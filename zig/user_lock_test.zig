@@ -225,13 +225,18 @@ fn lockAndWatch(map: *Map) void {
     if (random.boolean()) os.sleepNs(random.uintLessThan(u64, 300_000));
 }
 
-/// A locker or a writer, until it is killed.
-fn live(parent: *Map, token: []const u8, seed: u64, locks: bool) noreturn {
-    // A forked child shares the parent's open file descriptions, and would keep their locks.
+/// A handle of its own for a forked child, which shares the parent's open file descriptions, and
+/// would keep their locks.
+fn openInChild(parent: *Map, token: []const u8) *Map {
     os.close(parent.segment.locks);
     os.close(parent.segment.file);
+    return map_test.openToken(token, 20_000) catch linux.exit(1);
+}
+
+/// A locker or a writer, until it is killed.
+fn live(parent: *Map, token: []const u8, seed: u64, locks: bool) noreturn {
+    const map = openInChild(parent, token);
     prng = .init(seed);
-    const map = map_test.openToken(token, 20_000) catch linux.exit(1);
     real_pass = map.lock.target.pass.?;
     map.lock.target.pass = passOrGiveUp;
     while (@atomicLoad(u64, &oracle.over, .monotonic) == 0) {
@@ -331,4 +336,59 @@ test "lock storm with kernel locks" {
 
 test "lock storm: without a death nobody is told of one" {
     try storm(.robust, scaled(1500), false);
+}
+
+fn grab(parent: *Map, token: []const u8) noreturn {
+    const map = openInChild(parent, token);
+    while (true) {
+        _ = map.lock.acquire(false, 60_000) catch linux.exit(2);
+        spin(std.time.ns_per_ms);
+        map.lock.release(false);
+    }
+}
+
+test "a process that locks again at once starves neither lockers nor writers" {
+    const map = try map_test.openMap(1, 1 << 20);
+    defer map_test.closeMap(map);
+    map.segment.timeout_ms = 1000;
+    var buffer: [200]u8 = undefined;
+    const token = buffer[0..try map.segment.token(&buffer)];
+    const greedy = std.c.fork();
+    if (greedy == 0) grab(map, token);
+    defer kill(greedy) catch {}; // its way of ending is not what is tested
+    while (!try map.lock.isHeld()) os.sleepNs(100_000);
+    for (0..40) |i| {
+        os.sleepNs(2 * std.time.ns_per_ms); // or we were the greedy ones
+        _ = try map.lock.acquire(false, 1000);
+        map.lock.release(false);
+        os.sleepNs(2 * std.time.ns_per_ms);
+        try expect(try map.put(std.mem.asBytes(&i), "turn", 1, .none));
+    }
+    // Those that ask from time to time, and never sleep on a bell, get it too.
+    for (0..10) |_| {
+        os.sleepNs(2 * std.time.ns_per_ms);
+        var waited_ns: u64 = 0;
+        while (try map.lock.attempt(false, waited_ns, 0) == null) {
+            os.sleepNs(5 * std.time.ns_per_ms);
+            waited_ns += 5 * std.time.ns_per_ms;
+            try expect(waited_ns < std.time.ns_per_s);
+        }
+        map.lock.release(false);
+    }
+}
+
+test "who is first in line and stopped keeps others waiting for two slices only" {
+    const map = try map_test.openMap(1, 1 << 20);
+    defer map_test.closeMap(map);
+    const stopped = try openAgain(map, 1000);
+    defer map_test.closeMap(stopped);
+    _ = try map.lock.acquire(false, 0);
+    // Joins the line, and does not come back.
+    try expectEqual(@as(?bool, null), try stopped.lock.attempt(false, std.time.ns_per_s, 0));
+    map.lock.release(false);
+    try expectEqual(@as(?bool, null), try map.lock.attempt(false, 0, 0));
+    _ = try map.lock.acquire(false, 5000);
+    map.lock.release(false);
+    stopped.lock.cancel();
+    try expect((try map.lock.attempt(false, 0, 0)) != null);
 }
