@@ -13,10 +13,35 @@ pub fn build(b: *std.Build) void {
         "filter",
         "Run only tests whose names contain this",
     ) orelse &.{};
+    addLibrary(b, optimize);
+    addBoundary(b);
+    addPeer(b);
+    addBench(b);
+    const tests = b.addTest(.{
+        .root_module = moduleOf(b, "zig/tests.zig", b.graph.host, .ReleaseSafe),
+        .filters = filters,
+    });
+    b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
+}
 
-    // The library has no libc of its own and calls the mutex of whichever libc its host has, so
-    // one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions),
-    // and `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+fn moduleOf(
+    b: *std.Build,
+    root: []const u8,
+    target: std.Build.ResolvedTarget,
+    optimize: std.builtin.OptimizeMode,
+) *std.Build.Module {
+    return b.createModule(.{
+        .root_source_file = b.path(root),
+        .target = target,
+        .optimize = optimize,
+        .link_libc = true,
+    });
+}
+
+/// The library has no libc of its own and calls the mutex of whichever libc its host has, so one
+/// binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
+/// `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete", "-O", @tagName(optimize) });
     const arch = @tagName(b.graph.host.result.cpu.arch);
@@ -25,71 +50,40 @@ pub fn build(b: *std.Build) void {
     const library = link.addPrefixedOutputFileArg("-femit-bin=", "libshmap.so");
     link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
     link.has_side_effects = true; // the compiler knows what it has compiled before
+    b.getInstallStep().dependOn(&b.addInstallFileWithDir(library, .lib, "libshmap.so").step);
+}
 
+/// The TypeScript side of the symbol table.
+fn addBoundary(b: *std.Build) void {
     const emit = b.addExecutable(.{
         .name = "emit_abi",
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("zig/emit_abi.zig"),
-            .target = b.graph.host,
-            .optimize = .Debug,
-            .link_libc = true,
-        }),
+        .root_module = moduleOf(b, "zig/emit_abi.zig", b.graph.host, .Debug),
     });
     const emitted = b.addRunArtifact(emit).captureStdOut(.{});
-
-    const tests = b.addTest(.{
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("zig/tests.zig"),
-            .target = b.graph.host,
-            .optimize = .ReleaseSafe,
-            .link_libc = true,
-        }),
-        .filters = filters,
-    });
-
-    b.getInstallStep().dependOn(&b.addInstallFileWithDir(library, .lib, "libshmap.so").step);
-
-    const abi = b.step("abi", "Write src/_abi.ts");
     const update = b.addUpdateSourceFiles();
     update.addCopyFileToSource(emitted, "src/_abi.ts");
-    abi.dependOn(&update.step);
+    b.step("abi", "Write src/_abi.ts").dependOn(&update.step);
+}
 
-    // Statically linked with the other libc: what the tests need to show that two libcs can meet.
+/// A process linked statically with the other libc: what shows that two libcs can meet.
+fn addPeer(b: *std.Build) void {
+    const musl = b.resolveTargetQuery(.{
+        .cpu_arch = b.graph.host.result.cpu.arch,
+        .os_tag = .linux,
+        .abi = .musl,
+    });
     const peer = b.addExecutable(.{
         .name = "shmap-peer",
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("zig/peer.zig"),
-            .target = b.resolveTargetQuery(.{
-                .cpu_arch = b.graph.host.result.cpu.arch,
-                .os_tag = .linux,
-                .abi = .musl,
-            }),
-            .optimize = .ReleaseSafe,
-            .link_libc = true,
-        }),
+        .root_module = moduleOf(b, "zig/peer.zig", musl, .ReleaseSafe),
     });
-    b.step("peer", "Build a native process for the tests").dependOn(
-        &b.addInstallArtifact(peer, .{}).step,
-    );
+    const install = b.addInstallArtifact(peer, .{});
+    b.step("peer", "Build a native process for the tests").dependOn(&install.step);
+}
 
-    const engine = b.createModule(.{
-        .root_source_file = b.path("zig/abi.zig"),
-        .target = b.graph.host,
-        .optimize = .ReleaseFast,
-        .link_libc = true,
-    });
-    const bench_locks = b.addExecutable(.{
-        .name = "bench-locks",
-        .root_module = b.createModule(.{
-            .root_source_file = b.path("bench/locks.zig"),
-            .target = b.graph.host,
-            .optimize = .ReleaseFast,
-            .imports = &.{.{ .name = "shmap", .module = engine }},
-        }),
-    });
-    b.step("bench-locks", "Measure what the user's lock costs").dependOn(
-        &b.addRunArtifact(bench_locks).step,
-    );
-
-    b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
+fn addBench(b: *std.Build) void {
+    const locks = moduleOf(b, "bench/locks.zig", b.graph.host, .ReleaseFast);
+    locks.addImport("shmap", moduleOf(b, "zig/abi.zig", b.graph.host, .ReleaseFast));
+    const bench = b.addExecutable(.{ .name = "bench-locks", .root_module = locks });
+    const run = b.addRunArtifact(bench);
+    b.step("bench-locks", "Measure what the user's lock costs").dependOn(&run.step);
 }

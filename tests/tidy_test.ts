@@ -16,14 +16,24 @@ const FUNCTION_LINES_MAX = 70;
 
 /** Which project files and packages each TypeScript module of the product may import. */
 const TYPESCRIPT_IMPORTS: Record<string, string> = {
-  "mod.ts": "shared_map errors",
-  "src/shared_map.ts": "_entries _segment _values errors",
+  "mod.ts": "shared_map shared_value mmap lock pack errors _shared_object",
+  "src/shared_map.ts": "_shared_object _entries _segment _values errors",
+  "src/shared_value.ts": "_shared_object _entries _segment _values errors",
+  "src/mmap.ts": "_region lock pack",
+  "src/lock.ts": "_native _options errors",
+  "src/pack.ts": "_packer _unpacker _template",
   "src/errors.ts": "_abi",
+  "src/_shared_object.ts": "_segment lock",
   "src/_entries.ts": "_records _segment _values errors",
   "src/_records.ts": "_segment _values",
-  "src/_segment.ts": "_options _native errors",
+  "src/_segment.ts": "_options _native lock errors",
+  "src/_region.ts": "_options _native lock errors",
   "src/_options.ts": "_native errors",
   "src/_values.ts": "errors msgpackr/pack",
+  "src/_packer.ts": "_template _characters",
+  "src/_unpacker.ts": "_template _characters",
+  "src/_template.ts": "",
+  "src/_characters.ts": "",
   "src/_native.ts": "_abi _library _ffi_deno _ffi_bun errors",
   "src/_library.ts": "",
   "src/_ffi_deno.ts": "_abi",
@@ -33,30 +43,37 @@ const TYPESCRIPT_IMPORTS: Record<string, string> = {
 
 /** Which files of the library each Zig file may import; the standard library is open to all. */
 const ZIG_IMPORTS: Record<string, string> = {
-  "zig/abi.zig": "handles map gather inspect segment directory layout os status",
-  "zig/handles.zig": "map os status",
+  "zig/abi.zig": "boundary handles map region gather inspect segment directory os status",
+  "zig/boundary.zig":
+    "handles lifetime map region inspect segment directory user_lock layout os status",
+  "zig/handles.zig": "map region os status",
+  "zig/lifetime.zig": "handles os",
   "zig/status.zig": "",
-  "zig/map.zig": "table hash space recovery segment stripe_lock layout crash os status",
-  "zig/gather.zig": "map table stripe_lock layout crash os status",
+  "zig/map.zig": "table hash space recovery segment stripe_lock user_lock layout crash os status",
+  "zig/gather.zig": "map table layout crash os status",
   "zig/inspect.zig": "map gather recovery space pool segment range_lock layout crash os status",
   "zig/recovery.zig": "table hash heap pool layout crash",
   "zig/table.zig": "layout crash",
   "zig/hash.zig": "",
   "zig/heap.zig": "layout crash",
   "zig/pool.zig": "layout crash",
-  "zig/space.zig": "heap hash pool recovery segment stripe_lock layout crash os status",
+  "zig/space.zig": "heap hash pool recovery segment layout crash os status",
   "zig/directory.zig": "segment range_lock layout os status",
   "zig/segment.zig": "stripe_lock range_lock layout crash os status",
-  "zig/stripe_lock.zig": "layout os status",
+  "zig/region.zig": "raw_file user_lock range_lock layout os status",
+  "zig/raw_file.zig": "os status",
+  "zig/user_lock.zig": "range_lock layout crash os status",
+  "zig/stripe_lock.zig": "range_lock layout os status",
   "zig/range_lock.zig": "os status",
   "zig/layout.zig": "",
   "zig/os.zig": "status",
   "zig/crash.zig": "",
   "zig/emit_abi.zig": "abi status",
+  "zig/peer.zig": "abi",
 };
 
 const ZIG_TESTS = "zig/tests.zig";
-const ROOTS = ["mod.ts", "zig/abi.zig", "zig/emit_abi.zig"];
+const ROOTS = ["mod.ts", "zig/abi.zig", "zig/emit_abi.zig", "zig/peer.zig"];
 
 const TOP_LEVEL = new Set(
   ("deno.json package.json package-lock.json mod.ts src zig build.zig build.zig.zon tests bench " +
@@ -121,7 +138,10 @@ function foreignImports(table: Record<string, string>, file: Source): string[] {
     .map((name) => `may not import ${name}`);
 }
 
-/** Functions beyond the limit. Formatted code ends one at its own indentation. */
+/**
+ * Functions beyond the limit. Formatted code ends one at its own indentation. A Zig function that
+ * returns a type holds functions of its own, which count by themselves.
+ */
 function longFunctions({ path, text }: Source): string[] {
   const opening = isZig(path)
     ? /^(?:(?:pub |export |inline )*fn .*|\)[^;]*|test .*)\{$/
@@ -129,7 +149,7 @@ function longFunctions({ path, text }: Source): string[] {
   const lines = text.split("\n");
   return lines.flatMap((line, start) => {
     const indent = line.length - line.trimStart().length;
-    if (!opening.test(line.trimStart())) return [];
+    if (!opening.test(line.trimStart()) || /\) type \{$/.test(line)) return [];
     const end = lines.findIndex((other, index) =>
       index > start && other.startsWith(`${" ".repeat(indent)}}`)
     );
@@ -340,7 +360,7 @@ test("the Zig tests take in every file", () => {
   const files = FILES.filter(({ path }) => isZig(path) && path.startsWith("zig/"))
     .map(({ path }) => path.replace(/^zig\/(.*)\.zig$/, "$1"));
   const left = files.filter((name) => !imports(tests!).includes(name));
-  assert.deepEqual(left.sort(), ["emit_abi", "tests"]);
+  assert.deepEqual(left.sort(), ["abi", "emit_abi", "peer", "tests"]);
 });
 
 test("the top level has what the house has, and nothing else", () => {

@@ -131,7 +131,8 @@ pub export fn shm_segment_unlink_name(
     timeout_ms: f64,
     fault: ?[*]u8,
 ) i32 {
-    var options = boundary.optionsOf(flags, null, 0, 0, timeout_ms) catch |err| return status.status(err);
+    var options = boundary.optionsOf(flags, null, 0, 0, timeout_ms) catch |err|
+        return status.status(err);
     var record: Fault = .{};
     const map = boundary.prepared(&record, &options) catch |err|
         return failed(fault, &record, err);

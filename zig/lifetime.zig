@@ -12,7 +12,9 @@ const os = @import("os.zig");
 
 const Key = c_uint;
 
-extern fn pthread_key_create(key: *Key, destructor: *const fn (?*anyopaque) callconv(.c) void) c_int;
+const Destructor = *const fn (?*anyopaque) callconv(.c) void;
+
+extern fn pthread_key_create(key: *Key, destructor: Destructor) c_int;
 extern fn pthread_setspecific(key: Key, value: ?*const anyopaque) c_int;
 
 const AtFork = ?*const fn () callconv(.c) void;
@@ -39,13 +41,19 @@ pub fn watch() void {
         .unknown => {
             if (state.cmpxchgStrong(.unknown, .preparing, .acquire, .monotonic) != null) continue;
             const result = pthread_key_create(&key, closeOfThread);
-            if (os.ifLinked(register_atfork)) |register| {
-                _ = register(null, null, dropInChild, null);
-            } else if (os.ifLinked(pthread_atfork)) |register| _ = register(null, null, dropInChild);
+            watchForks();
             state.store(if (result == 0) .ready else .refused, .release);
         },
     };
     _ = pthread_setspecific(key, &key); // any value but null calls the destructor
+}
+
+fn watchForks() void {
+    if (os.ifLinked(register_atfork)) |register| {
+        _ = register(null, null, dropInChild, null);
+    } else if (os.ifLinked(pthread_atfork)) |register| {
+        _ = register(null, null, dropInChild);
+    }
 }
 
 fn closeOfThread(_: ?*anyopaque) callconv(.c) void {

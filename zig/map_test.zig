@@ -46,7 +46,10 @@ pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
 
 pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
     var fault: status.Fault = .{};
-    var options: segments.Options = .{ .recover = inspect.recoverSegment, .timeout_ms = timeout_ms };
+    var options: segments.Options = .{
+        .recover = inspect.recoverSegment,
+        .timeout_ms = timeout_ms,
+    };
     const other = try boundary.prepared(&fault, &options);
     errdefer handles.maps.discard(other);
     try directory.attachToken(&other.segment, token, &options);

@@ -2,6 +2,7 @@
 
 comptime {
     _ = @import("abi_test.zig");
+    _ = @import("boundary.zig");
     _ = @import("crash.zig");
     _ = @import("crash_test.zig");
     _ = @import("directory.zig");

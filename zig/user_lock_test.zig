@@ -144,7 +144,9 @@ const Oracle = extern struct {
 
     fn count(self: *Oracle, what: std.meta.FieldEnum(Oracle)) void {
         switch (what) {
-            inline else => |field| _ = @atomicRmw(u64, &@field(self, @tagName(field)), .Add, 1, .monotonic),
+            inline else => |field| {
+                _ = @atomicRmw(u64, &@field(self, @tagName(field)), .Add, 1, .monotonic);
+            },
         }
     }
 };
