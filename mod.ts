@@ -1,5 +1,5 @@
 /**
- * Maps that processes share: named, in shared memory, for Deno and Bun.
+ * Maps and values that processes share: named, in shared memory, for Deno and Bun.
  *
  * Processes that open the same name see the same entries at once. Any of them may be killed at any
  * instant: the others go on with the old or the new value of every key, never a mixture. Nobody
@@ -28,6 +28,11 @@ export type {
   MapStats,
   OpenOptions,
   SegmentInfo,
+  SharedObject,
   VerifyReport,
 } from "./src/shared_map.ts";
+export { type FrozenOption, SharedValue } from "./src/shared_value.ts";
+export { Mmap, type MmapOptions, type RegionLockOptions } from "./src/mmap.ts";
+export { type AsyncLockOptions, Lock, type LockOptions } from "./src/lock.ts";
+export { pack, type PackValue, unpack, type UnpackedValue } from "./src/pack.ts";
 export { type ErrorCode, SharedMemoryError } from "./src/errors.ts";

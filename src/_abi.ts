@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi.zig. Do not edit.
 
-export const fingerprint = 0xd4c18072;
+export const fingerprint = 0xf3bce77c;
 
 export const statuses = {
   absent: -1,
@@ -20,6 +20,7 @@ export const statuses = {
   unsupported: -15,
   system: -16,
   invalidArgument: -17,
+  unchanged: -18,
 } as const;
 
 export const reasons = {
@@ -45,6 +46,8 @@ export const reasons = {
   chunksDamaged: 19,
   identity: 20,
   filesystem: 21,
+  tooShort: 22,
+  emptyFile: 23,
 } as const;
 
 export const flags = {
@@ -57,6 +60,10 @@ export const flags = {
   lockStated: 64,
   lockKernel: 128,
   keysOnly: 256,
+  regionRead: 512,
+  regionWrite: 1024,
+  regionPrivate: 2048,
+  regionDescriptor: 4096,
 } as const;
 
 export const symbols = {
@@ -69,7 +76,6 @@ export const symbols = {
   shm_segment_unlink: { args: ["u32"], returns: "i32" },
   shm_segment_close: { args: ["u32"], returns: "i32" },
   shm_segment_token: { args: ["u32", "bytes", "u32"], returns: "i32" },
-  shm_segment_fault: { args: ["u32", "bytes"], returns: "i32" },
   shm_segment_stats: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_get: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_version: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
@@ -85,4 +91,26 @@ export const symbols = {
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_value_get: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_value_put: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },
+  shm_value_version: { args: ["u32"], returns: "f64" },
+  shm_lock_acquire: { args: ["u32", "u32", "f64"], returns: "i32" },
+  shm_lock_try: { args: ["u32", "u32", "f64"], returns: "i32" },
+  shm_lock_bell: { args: ["u32", "bytes", "u32"], returns: "i32" },
+  shm_bell_wait: { args: ["f64", "u32", "f64"], returns: "i32" },
+  shm_lock_cancel: { args: ["u32"], returns: "i32" },
+  shm_lock_release: { args: ["u32", "u32"], returns: "i32" },
+  shm_lock_held: { args: ["u32"], returns: "i32" },
+  shm_lock_identity: { args: ["u32", "bytes", "u32"], returns: "i32" },
+  shm_fault: { args: ["u32", "bytes"], returns: "i32" },
+  shm_region_open: { args: ["bytes", "u32", "u32", "f64", "u32", "bytes"], returns: "i32" },
+  shm_region_anonymous: { args: ["f64", "bytes"], returns: "i32" },
+  shm_region_attach: { args: ["bytes", "u32", "bytes"], returns: "i32" },
+  shm_region_close: { args: ["u32"], returns: "i32" },
+  shm_region_length: { args: ["u32"], returns: "f64" },
+  shm_region_descriptor: { args: ["u32"], returns: "i32" },
+  shm_region_token: { args: ["u32", "bytes", "u32"], returns: "i32" },
+  shm_region_read: { args: ["u32", "f64", "bytes", "u32"], returns: "f64" },
+  shm_region_write: { args: ["u32", "f64", "bytes", "u32"], returns: "f64" },
+  shm_region_flush: { args: ["u32"], returns: "i32" },
 } as const;

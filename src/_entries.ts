@@ -32,10 +32,10 @@ export interface VerifyReport {
 /** Beside the kind: store only if the key is absent. */
 export const ONLY_IF_ABSENT = 256;
 /** What follows a value that was read: its kind, and its version if asked for. */
-const KIND_BYTES = 1;
-const VERSION_BYTES = 8;
+export const KIND_BYTES = 1;
+export const VERSION_BYTES = 8;
 /** From here on, byte arrays are passed on as they lie instead of by way of a buffer. */
-const DIRECT_BYTES = 64 * 1024;
+export const DIRECT_BYTES = 64 * 1024;
 /** So often `update` tries again at once before it begins to wait in between. */
 const EAGER_ATTEMPTS = 4;
 const LONGEST_PAUSE_MS = 5;
@@ -62,6 +62,7 @@ export class Entries<V> {
   put(key: string, value: V, how: number): number {
     const segment = this.segment;
     if (segment.writeHandle === 0) segment.assertWritable("write");
+    segment.locker.assertFree("write");
     if (value instanceof Uint8Array && value.length >= DIRECT_BYTES && isBytes(value)) {
       return this.#putBytes(key, value, how);
     }
@@ -98,6 +99,7 @@ export class Entries<V> {
   /** Stores what `fn` makes of the value of `key`, again and again until nobody came between. */
   update(key: string, fn: (current: V | undefined) => V): V {
     this.segment.assertWritable("write");
+    this.segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
       const version = length < 0 ? 0 : DATA.view.getFloat64(length + 1, true);
@@ -118,6 +120,7 @@ export class Entries<V> {
   delete(key: string): boolean {
     const segment = this.segment;
     if (segment.writeHandle === 0) segment.assertWritable("write");
+    segment.locker.assertFree("write");
     const keyLength = writeKey(key, KEY.bytes, 0);
     const result = segment.native.shm_map_delete(segment.writeHandle, KEY.bytes, keyLength);
     if (result < 0) throw segment.failure(result, "write");
@@ -127,6 +130,7 @@ export class Entries<V> {
   clear(): void {
     const segment = this.segment;
     segment.assertWritable("clear");
+    segment.locker.assertFree("clear");
     const result = segment.native.shm_map_clear(segment.writeHandle);
     if (result < 0) throw segment.failure(result, "clear");
   }
@@ -155,9 +159,10 @@ export class Entries<V> {
     segment.assertWritable("write");
     let stored = 0;
     for (const piece of encodeEntries(entries, this.codec)) {
+      segment.locker.assertFree("write", { stored });
       const { native, writeHandle } = segment;
       const result = native.shm_map_put_many(writeHandle, piece.bytes, piece.end, piece.count);
-      if (result < 0) throw segment.failure(result, "write", stored);
+      if (result < 0) throw segment.failure(result, "write", { stored });
       stored += piece.count;
     }
   }
@@ -211,7 +216,11 @@ export class Entries<V> {
   /** Checks every invariant; repairs if `repair` is 1. */
   verify(repair: number): VerifyReport {
     const segment = this.segment;
-    segment.assertOpen("verify");
+    if (repair === 0) segment.assertOpen("verify");
+    else {
+      segment.assertWritable("repair");
+      segment.locker.assertFree("repair");
+    }
     const { native, handle } = segment;
     const length = native.shm_map_verify(handle, repair, DATA.bytes, DATA.bytes.length);
     if (length < 0) throw segment.failure(length, repair === 1 ? "repair" : "verify");
@@ -275,10 +284,8 @@ export class Entries<V> {
   }
 
   #unreadable(key: string, error: unknown): unknown {
-    if (!(error instanceof Undecodable)) return error;
     const short = key.length > 100 ? `${key.slice(0, 100)}…` : key;
-    const message = `Cannot read "${short}" in ${this.segment.label}: ${error.message}`;
-    return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
+    return unreadable(`"${short}" in ${this.segment.label}`, error);
   }
 
   /** As `put`, for many bytes, which cross without a copy in between. */
@@ -294,9 +301,10 @@ export class Entries<V> {
 
   /** Stores `value` if the key still has `version`. */
   #putVersion(key: string, value: V, version: number): boolean {
-    const { native, writeHandle } = this.segment;
+    const { native, writeHandle, locker } = this.segment;
     DATA.end = 0;
     const kind = encode(value, this.codec, DATA);
+    locker.assertFree("write");
     const keyLength = writeKey(key, KEY.bytes, 0);
     const result = native.shm_map_put_version(
       writeHandle,
@@ -311,6 +319,13 @@ export class Entries<V> {
     if (result < 0) throw this.segment.failure(result, "write");
     return result === 1;
   }
+}
+
+/** What to throw where decoding `thing` threw `error`. */
+export function unreadable(thing: string, error: unknown): unknown {
+  if (!(error instanceof Undecodable)) return error;
+  const message = `Cannot read ${thing}: ${error.message}`;
+  return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
 }
 
 function defineOwn(object: object, key: string, value: unknown): void {

@@ -18,6 +18,9 @@ interface Ffi {
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Bun" in globalThis;
 
+/** Whether `shm_bell_wait` can be called: it would block the isolate here. */
+export const canWait: boolean = false;
+
 /** Opens the library at `path`: one function for each symbol. */
 export function open(path: string): Record<string, unknown> {
   const table: Record<string, { args: string[]; returns: string }> = {};

@@ -16,7 +16,7 @@ interface Permission {
 interface Runtime {
   dlopen(
     path: string,
-    table: Record<string, { parameters: string[]; result: string }>,
+    table: Record<string, { parameters: string[]; result: string; nonblocking: boolean }>,
   ): { symbols: Record<string, unknown> };
   permissions: { querySync(permission: Permission): { state: string } };
   env: { get(name: string): string | undefined };
@@ -27,11 +27,18 @@ const runtime = (globalThis as unknown as { Deno: Runtime }).Deno;
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Deno" in globalThis;
 
+/** The one call that only waits: it runs on a thread of the runtime's pool and gives a promise. */
+const WAITING = "shm_bell_wait";
+
+/** Whether that call can be made: it does not block the isolate here. */
+export const canWait: boolean = true;
+
 /** Opens the library at `path`: one function for each symbol. */
 export function open(path: string): Record<string, unknown> {
-  const table: Record<string, { parameters: string[]; result: string }> = {};
+  const table: Parameters<Runtime["dlopen"]>[1] = {};
   for (const [name, { args, returns }] of Object.entries(symbols)) {
-    table[name] = { parameters: args.map(word), result: returns };
+    const nonblocking = name === WAITING;
+    table[name] = { parameters: args.map(word), result: returns, nonblocking };
   }
   return runtime.dlopen(path, table).symbols;
 }

@@ -30,12 +30,17 @@ type Arguments<List extends readonly (keyof Words)[]> = {
 export type Native = {
   readonly [Name in keyof typeof symbols]: (
     ...args: Arguments<typeof symbols[Name]["args"]>
-  ) => Words[typeof symbols[Name]["returns"]];
+  ) => Result<Name>;
 };
+
+/** The one that waits gives a promise, where it can be called at all. */
+type Result<Name extends keyof typeof symbols> = Name extends "shm_bell_wait" ? Promise<number>
+  : Words[typeof symbols[Name]["returns"]];
 
 /** What a runtime must bring along. */
 interface Backend {
   readonly isCurrent: boolean;
+  readonly canWait: boolean;
   open(path: string): Record<string, unknown>;
   mayAccess(path: string, access: "read" | "write"): boolean;
   readVariable(name: string): string | undefined;
@@ -43,6 +48,9 @@ interface Backend {
 
 const backends: readonly Backend[] = [deno, bun];
 const backend = backends.find(({ isCurrent }) => isCurrent);
+
+/** Whether `shm_bell_wait` leaves the isolate free; else it must not be called. */
+export const canWait: boolean = backend?.canWait ?? false;
 
 let library: Native | undefined;
 

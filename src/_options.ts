@@ -3,7 +3,7 @@
  */
 import process from "node:process";
 import { SharedMemoryError } from "./errors.ts";
-import { mayAccess } from "./_native.ts";
+import { flags, mayAccess } from "./_native.ts";
 
 /** What turns structured values into bytes and back. */
 export interface Codec {
@@ -62,6 +62,7 @@ export interface SegmentKind {
 }
 
 export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024 };
+export const VALUE: SegmentKind = { noun: "value", flags: flags.value, maxBytesLeast: 1 };
 
 const LIMITS = { name: 200, codecId: 63, directory: 4096, token: 5000, permissions: 0o777 };
 export const DEFAULT_TIMEOUT = 5000;
@@ -116,12 +117,7 @@ export function askByToken(
   options: AttachOptions,
   codecId: string,
 ): Asked {
-  if (typeof token !== "string") throw wrongType("token", "a string", token);
-  const parts = token.length <= LIMITS.token ? TOKEN.exec(token) : null;
-  if (parts === null) {
-    throw new TypeError(`Cannot attach to "${token.slice(0, 100)}": it is not a token`);
-  }
-  const [, directory, name] = parts;
+  const [, directory, name] = checkToken(token);
   const { readonly, allowForeignOwner, timeout, codec } = checkObject(options);
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
   const asked = ask(kind, name, given, codecId);
@@ -129,6 +125,14 @@ export function askByToken(
     checkAccess(directory, asked.readonly ? ["read"] : ["read", "write"]);
   }
   return asked;
+}
+
+/** The parts of a token: all of it, then its directory and name if it has them. */
+export function checkToken(token: string): RegExpExecArray {
+  if (typeof token !== "string") throw wrongType("token", "a string", token);
+  const parts = token.length <= LIMITS.token ? TOKEN.exec(token) : null;
+  if (parts !== null) return parts;
+  throw new TypeError(`Cannot attach to "${token.slice(0, 100)}": it is not a token`);
 }
 
 /** The directory of a call that needs no more than it, and how messages name that. */
@@ -148,11 +152,10 @@ function ask(
   given: OpenOptions,
   codecId: string,
 ): Asked {
-  const { readonly = false, allowForeignOwner = false, timeout = DEFAULT_TIMEOUT } = given;
+  const { readonly = false, allowForeignOwner = false } = given;
   checkType("readonly", readonly, "boolean");
   checkType("allowForeignOwner", allowForeignOwner, "boolean");
-  checkType("timeout", timeout, "number");
-  if (!(timeout >= 0)) throw new RangeError(`Cannot use timeout ${timeout}: it is 0 to Infinity`);
+  const timeout = checkTimeout(given.timeout, DEFAULT_TIMEOUT);
   const directory = checkDirectory(given.directory);
   return {
     name,
@@ -182,7 +185,8 @@ export function checkName(name: string): void {
   }
 }
 
-function checkObject<T extends object>(options: T | undefined): T {
+/** The options of a call. Throws unless they are an object or left out. */
+export function checkObject<T extends object>(options: T | undefined): T {
   if (options === undefined) return {} as T;
   if (typeof options !== "object" || options === null) {
     throw wrongType("options", "an object", options);
@@ -190,11 +194,20 @@ function checkObject<T extends object>(options: T | undefined): T {
   return options;
 }
 
-function checkType<Type>(option: string, value: Type | undefined, type: string): void {
+/** Throws unless `value` is of this type or left out. */
+export function checkType<Type>(option: string, value: Type | undefined, type: string): void {
   if (value !== undefined && typeof value !== type) throw wrongType(option, `a ${type}`, value);
 }
 
-function checkWord<Word extends string>(
+/** The milliseconds a call may wait: `timeout`, or `preset` where it was left out. */
+export function checkTimeout(timeout: number | undefined, preset: number): number {
+  checkType("timeout", timeout, "number");
+  if (timeout === undefined || timeout >= 0) return timeout ?? preset;
+  throw new RangeError(`Cannot use timeout ${timeout}: it is 0 to Infinity`);
+}
+
+/** Throws unless `value` is one of `words` or left out. */
+export function checkWord<Word extends string>(
   option: string,
   value: Word | undefined,
   words: readonly Word[],
@@ -210,7 +223,8 @@ function checkMode(mode: OpenOptions["mode"], readonly: boolean): Asked["mode"] 
   throw new TypeError(`Cannot open read-only in mode "${word}": readonly only attaches`);
 }
 
-function checkInteger(
+/** Throws unless `value` is a whole number within these bounds or left out. */
+export function checkInteger(
   option: string,
   value: number | undefined,
   least: number,
@@ -252,7 +266,8 @@ function checkCodec(codec: Codec): string {
   );
 }
 
-function wrongType(what: string, wanted: string, value: unknown): TypeError {
+/** The error for `value` given as `what`. */
+export function wrongType(what: string, wanted: string, value: unknown): TypeError {
   const found = typeof value === "string" ? `"${value}"` : value === null ? "null" : typeof value;
   return new TypeError(`Cannot use ${found} as ${what}: it must be ${wanted}`);
 }

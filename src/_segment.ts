@@ -3,6 +3,7 @@
  * failures, and the buffers through which all bytes cross.
  */
 import { type Attempt, failure, SharedMemoryError } from "./errors.ts";
+import { type Lockable, Locker } from "./lock.ts";
 import { CODEC, DATA, FAULT, flags, KEY, type Native, native, openNative } from "./_native.ts";
 import {
   type AnonymousOptions,
@@ -19,7 +20,7 @@ import {
 } from "./_options.ts";
 
 export { DATA, flags, KEY, Scratch, statuses } from "./_native.ts";
-export { MAP } from "./_options.ts";
+export { checkObject, checkType, MAP, VALUE } from "./_options.ts";
 export type { AnonymousOptions, AttachOptions, Codec, OpenOptions } from "./_options.ts";
 
 /** One segment of a directory. */
@@ -84,24 +85,29 @@ export interface MapStats {
   hasOtherWriters: boolean;
 }
 
+/** What the message of a failure says besides what the library knows. */
+type FailureDetails = Pick<Attempt, "timeout" | "holder" | "stored" | "limit">;
+
 /** Closes what was forgotten. Held values are handles: a collected object has none to give. */
 const forgotten = new FinalizationRegistry<number>((handle) => {
   native().shm_segment_close(handle);
 });
 
 /** One open handle. Public objects are thin faces over it, and everything that outlives them. */
-export class Segment {
+export class Segment implements Lockable {
   readonly native: Native;
   readonly name: string | undefined;
   /** As messages name it: `map "jobs"`. */
   readonly label: string;
   readonly isReadonly: boolean;
+  /** How long calls wait for others unless they say otherwise, in milliseconds. */
+  readonly timeout: number;
+  readonly locker: Locker;
   /** Zero once closed, which the library refuses. */
   handle: number;
   /** Zero also when read-only: what writes need, in one look. */
   writeHandle: number;
   readonly #where: string;
-  readonly #timeout: number;
   #token: string | undefined;
   #stripes: number | undefined;
 
@@ -113,17 +119,18 @@ export class Segment {
     this.isReadonly = asked.readonly;
     this.writeHandle = asked.readonly ? 0 : handle;
     this.#where = asked.where;
-    this.#timeout = asked.timeout;
+    this.timeout = asked.timeout;
+    this.locker = new Locker(this);
     forgotten.register(this, handle, this);
   }
 
   /** The error for a negative result of a call that was to do `action`. */
-  failure(status: number, action: string, stored?: number): Error {
+  failure(status: number, action: string, details: FailureDetails = {}): Error {
     if (this.handle === 0) return this.#refusal("Closed", action);
     FAULT.bytes.fill(0);
-    this.native.shm_segment_fault(this.handle, FAULT.bytes);
-    const attempt = { action, thing: this.label, where: this.#where, timeout: this.#timeout };
-    return openFailure(status, { ...attempt, stored });
+    this.native.shm_fault(this.handle, FAULT.bytes);
+    const attempt = { action, thing: this.label, where: this.#where, timeout: this.timeout };
+    return openFailure(status, { ...attempt, ...details });
   }
 
   /** Throws unless open. */
@@ -135,6 +142,10 @@ export class Segment {
   assertWritable(action: string): void {
     this.assertOpen(action);
     if (this.isReadonly) throw this.#refusal("ReadOnly", action);
+  }
+
+  assertLockable(action: string): void {
+    this.assertWritable(action);
   }
 
   #refusal(code: "Closed" | "ReadOnly", action: string): SharedMemoryError {
@@ -182,6 +193,7 @@ export class Segment {
     this.writeHandle = 0;
     forgotten.unregister(this);
     this.native.shm_segment_close(handle);
+    this.locker.closed();
   }
 }
 

@@ -563,7 +563,7 @@ function refusal(what: unknown, place: unknown): TypeError {
 }
 
 /** A value as messages name it. */
-function describe(value: unknown): string {
+export function describe(value: unknown): string {
   if (typeof value === "function") return value.name ? `function "${value.name}"` : "a function";
   if (typeof value === "symbol") return `symbol "${value.description ?? ""}"`;
   if (typeof value === "object" && value !== null) return `an instance of ${className(value)}`;

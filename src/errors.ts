@@ -96,12 +96,18 @@ export interface Attempt {
   readonly where: string;
   /** How long the call was willing to wait, in milliseconds. */
   readonly timeout?: number;
+  /** The process that was waited for, where the fault does not know it. */
+  readonly holder?: number;
+  /** The user's file that was to be opened, as it was given. */
+  readonly file?: string;
+  /** The option that sets the limit of one value. */
+  readonly limit?: string;
   /** How many entries of a bulk call were stored before this part of it. */
   readonly stored?: number;
   /** What an open asked for, to say beside what it found. */
   readonly wanted?: {
     readonly kind: string;
-    readonly codec: string;
+    readonly codec?: string;
     readonly lock?: string;
     readonly maxBytes?: number;
   };
@@ -110,6 +116,11 @@ export interface Attempt {
 /** The numbers a failed call leaves behind, and the text after them. */
 export const FAULT_BYTES = 128;
 const FAULT_TEXT_OFFSET = 64;
+
+/** The process that holds what was waited for, in the fault of a failed call; 0 if unknown. */
+export function holderIn(record: Uint8Array): number {
+  return readFault(record).holder;
+}
 
 /** The fault record, read once. */
 interface Fault {
@@ -171,7 +182,13 @@ function because({ errno }: Fault): string {
 
 type Describe = (attempt: Attempt, fault: Fault) => string;
 
-function describeNotFound(attempt: Attempt): string {
+/** What the system says of a user's file that it does not open. */
+function cannotOpen(attempt: Attempt, { errno }: Fault): string {
+  return `${cannot(attempt)}: Can't open ${attempt.file}: ${errno ?? "not allowed"}`;
+}
+
+function describeNotFound(attempt: Attempt, fault: Fault): string {
+  if (attempt.file !== undefined) return cannotOpen(attempt, fault);
   if (attempt.action === "attach to") {
     return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
   }
@@ -184,6 +201,7 @@ function describePermission(attempt: Attempt, fault: Fault): string {
       cannot(attempt)
     }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
   }
+  if (attempt.file !== undefined) return cannotOpen(attempt, fault);
   return `${cannot(attempt)}: permission denied${because(fault)}`;
 }
 
@@ -195,7 +213,7 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   if (reason === reasons.addressSpace) {
     const amount = formatBytes(ceiling > 0 ? ceiling : needed);
     return `${cannot(attempt)}: no room for ${amount} in the address space${because(fault)}; ` +
-      `a smaller maxBytes asks for less`;
+      `a smaller ${attempt.wanted?.kind === "a region" ? "length" : "maxBytes"} asks for less`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
     return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
@@ -207,13 +225,19 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
 }
 
 function describeTooLarge(attempt: Attempt, { needed, ceiling }: Fault): string {
+  const option = attempt.limit;
+  if (option !== undefined) {
+    return `${cannot(attempt)}: it needs ${needed} bytes, ${option} is ${ceiling}; ` +
+      `try a ${option} of at least ${needed}`;
+  }
   const limit = ceiling > 0 ? `, the limit is ${formatBytes(ceiling)}` : "";
   return needed > 0
     ? `${cannot(attempt)}: the value has ${formatBytes(needed)}${limit}`
     : `${cannot(attempt)}: the value is too large${limit}`;
 }
 
-function describeTimeout(attempt: Attempt, { holder }: Fault): string {
+function describeTimeout(attempt: Attempt, fault: Fault): string {
+  const holder = attempt.holder ?? fault.holder;
   const waited = attempt.timeout === undefined ? "" : `, waited ${attempt.timeout} ms`;
   return holder > 0
     ? `${cannot(attempt)}: it is locked by process ${holder}${waited}`
@@ -238,11 +262,14 @@ function describeCorrupt(attempt: Attempt, { reason }: Fault): string {
 const KINDS = ["a map", "a value", "a region"];
 const LOCKS = ["robust", "kernel"];
 
-function describeIncompatible(attempt: Attempt, { reason, found, text }: Fault): string {
+function describeIncompatible(attempt: Attempt, fault: Fault): string {
+  const { reason, found, text, used, needed } = fault;
   const { wanted } = attempt;
   const what = new Map<number, string>([
     [reasons.notASegment, `what is there, in ${attempt.where}, is not a segment`],
     [reasons.notRegularFile, `what is there, in ${attempt.where}, is not a regular file`],
+    [reasons.tooShort, `specified file too small: ${used} bytes, ${needed} wanted`],
+    [reasons.emptyFile, "the file is empty, and no length was given"],
     [reasons.layoutVersion, `it has layout ${found}, and this version reads another`],
     [reasons.otherKind, `it is ${KINDS[found] ?? "of another kind"}, wanted ${wanted?.kind}`],
     [
@@ -300,7 +327,7 @@ const ENDINGS: ReadonlyMap<number, [ErrorCode, Describe]> = new Map([
     statuses.locked,
     [
       "Locked",
-      plain("this thread holds its lock through another handle, so waiting would not end"),
+      plain("this thread holds its lock, by this handle or another, and waiting would not end"),
     ],
   ],
   [statuses.corrupt, ["Corrupt", describeCorrupt]],

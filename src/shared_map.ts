@@ -16,10 +16,11 @@ import {
   type MapStats,
   type OpenOptions,
   openSegment,
-  Segment,
+  type Segment,
   type SegmentInfo,
   unlinkSegment,
 } from "./_segment.ts";
+import { SharedObject } from "./_shared_object.ts";
 import { DEFAULT_CODEC_ID } from "./_values.ts";
 
 export type {
@@ -29,6 +30,7 @@ export type {
   MapStats,
   OpenOptions,
   SegmentInfo,
+  SharedObject,
   VerifyReport,
 };
 
@@ -40,8 +42,8 @@ export type {
  *
  * Several calls throw `SharedMemoryError` with these codes: `"Closed"` after `close`, `"Replaced"`
  * after an exclusive open elsewhere, `"Corrupt"` for bytes that make no sense. Calls that write
- * also throw `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and `"Timeout"` while another process has the
- * lock.
+ * also throw `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and, while somebody else has the lock,
+ * `"Timeout"` or `"Locked"`.
  *
  * @typeParam V The type of the values. It is not checked: other processes may store anything.
  *
@@ -56,15 +58,11 @@ export type {
  * assert.equal(other.get("answer"), 42);
  * ```
  */
-export class SharedMap<V = unknown> implements Disposable {
-  readonly #segment: Segment;
+export class SharedMap<V = unknown> extends SharedObject {
   readonly #entries: Entries<V>;
 
   private constructor(segment: Segment, codec: Codec | undefined) {
-    if (!(segment instanceof Segment)) {
-      throw new TypeError("Cannot construct SharedMap: use open, anonymous or attach");
-    }
-    this.#segment = segment;
+    super(segment);
     this.#entries = new Entries(segment, codec);
   }
 
@@ -169,17 +167,6 @@ export class SharedMap<V = unknown> implements Disposable {
    */
   static list(options: { directory?: string } = {}): SegmentInfo[] {
     return listSegments(options);
-  }
-
-  /** The name, or undefined for an anonymous map. */
-  get name(): string | undefined {
-    this.#segment.assertOpen("identify");
-    return this.#segment.name;
-  }
-
-  /** A string that leads `attach` here, in this and other processes, while this map is open. */
-  get token(): string {
-    return this.#segment.token;
   }
 
   /** How many entries there are. */
@@ -504,23 +491,6 @@ export class SharedMap<V = unknown> implements Disposable {
   }
 
   /**
-   * What the map says of itself, for people who look for the cause of a problem.
-   *
-   * @returns Sizes, counts and facts; each is right by itself, not all at one instant.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * assert.equal(map.stats().entries, 1);
-   * ```
-   */
-  stats(): MapStats {
-    return this.#segment.stats();
-  }
-
-  /**
    * Checks every part of the map, which writers of that part wait for.
    *
    * @returns What was found; nothing is changed.
@@ -552,46 +522,6 @@ export class SharedMap<V = unknown> implements Disposable {
    * ```
    */
   repair(): VerifyReport {
-    this.#segment.assertWritable("repair");
     return this.#entries.verify(1);
-  }
-
-  /**
-   * Removes the name of this map, if it still has it. All who have it open go on with it.
-   *
-   * @returns Whether it had it.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.open("shmap-example-unlink-own");
-   * assert.deepEqual([map.unlink(), map.unlink()], [true, false]);
-   * ```
-   */
-  unlink(): boolean {
-    return this.#segment.unlink();
-  }
-
-  /**
-   * Lets go of the map; its data stays. Every other call throws `"Closed"` afterwards. Closing
-   * twice does nothing.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * const map = SharedMap.anonymous();
-   * map.close();
-   * assert.throws(() => map.size, { code: "Closed" });
-   * ```
-   */
-  close(): void {
-    this.#segment.close();
-  }
-
-  /** As `close`, at the end of a `using` scope. */
-  [Symbol.dispose](): void {
-    this.close();
   }
 }

@@ -6,8 +6,11 @@ import { spawn } from "node:child_process";
 import { readdirSync, readlinkSync, writeSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { SharedMap } from "../mod.ts";
+import { type Lock, SharedMap, SharedValue } from "../mod.ts";
+import "./_lock_mode.ts";
 import { checkCorpus, CODECS, writeCorpus } from "./_corpus.ts";
+import { LOCK_TASKS, VALUE_TASKS } from "./_lock_tasks.ts";
+import { REGION_COMMANDS } from "./_region_tasks.ts";
 import { churn, TASKS } from "./_tasks.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -21,6 +24,7 @@ interface Deno {
   };
 }
 interface Bun {
+  gc(force: boolean): void;
   spawn(command: string[], options: unknown): {
     stdout: ReadableStream;
     stderr: ReadableStream;
@@ -29,7 +33,10 @@ interface Bun {
 }
 const { Deno, Bun } = globalThis as unknown as { Deno?: Deno; Bun?: Bun };
 
-const maps = new Map<string, SharedMap>();
+const objects = new Map<string, SharedMap | SharedValue>();
+const locks = new Map<string, Lock>();
+const inLine = new Map<string, Promise<Lock>>();
+const KINDS = { map: SharedMap, value: SharedValue };
 
 /** Writes to stdout before it returns: what was written survives this process's death. */
 function say(text: string): void {
@@ -48,15 +55,27 @@ function writeWhenReady(bytes: Uint8Array): number {
   }
 }
 
-function opened(id = "map"): SharedMap {
-  const map = maps.get(id);
-  if (!map) throw new Error(`no map was opened as "${id}"`);
-  return map;
+/** What was opened as `id`: a map, unless the command opened something else. */
+function opened(id = "map"): Json {
+  const object = objects.get(id);
+  if (!object) throw new Error(`nothing was opened as "${id}"`);
+  return object;
 }
 
-function keep(id = "map", map: SharedMap): string {
-  maps.set(id, map);
-  return map.token;
+function keep(id = "map", object: SharedMap | SharedValue): string {
+  objects.set(id, object);
+  return object.token;
+}
+
+/** Keeps a lock for a later `unlock`; tells whether it was had, and if so what it says. */
+function keepLock(as = "lock", lock: Lock | undefined): Json {
+  if (lock === undefined) return null;
+  locks.set(as, lock);
+  return { recovered: lock.recovered };
+}
+
+function kindOf({ kind = "map" }: Json): typeof SharedMap | typeof SharedValue {
+  return KINDS[kind as keyof typeof KINDS];
 }
 
 /** Options as JSON has them, with the codec by its name and "Infinity" as a word. */
@@ -69,17 +88,31 @@ function optionsFrom(options: Json = {}): Json {
 
 const COMMANDS: Commands = {
   ready: () => process.pid,
-  open: ({ id, name, options }) => keep(id, SharedMap.open(name, optionsFrom(options))),
-  anonymous: ({ id, options }) => keep(id, SharedMap.anonymous(optionsFrom(options))),
-  attach: ({ id, token, options }) => keep(id, SharedMap.attach(token, optionsFrom(options))),
+  open: (args) => keep(args.id, kindOf(args).open(args.name, optionsFrom(args.options))),
+  anonymous: (args) => keep(args.id, kindOf(args).anonymous(optionsFrom(args.options))),
+  attach: (args) => keep(args.id, kindOf(args).attach(args.token, optionsFrom(args.options))),
   close: ({ id }) => opened(id).close(),
+  forget: ({ id }) => objects.delete(id),
+  collect: () => collect(),
+  lock: ({ id, as, options }) => keepLock(as, opened(id).lock(optionsFrom(options))),
+  tryLock: ({ id, as }) => keepLock(as, opened(id).tryLock()),
+  lockAsync: async ({ id, as, options }) => {
+    return keepLock(as, await opened(id).lockAsync(optionsFrom(options)));
+  },
+  /** As lockAsync, in two commands, with others in between. */
+  joinLine: ({ id, as = "lock", options }) => {
+    inLine.set(as, opened(id).lockAsync(optionsFrom(options)));
+  },
+  leaveLine: async ({ as = "lock" }) => keepLock(as, await inLine.get(as)),
+  unlock: ({ as = "lock" }) => locks.get(as)!.unlock(),
+  forgetLock: ({ as = "lock" }) => locks.delete(as),
   unlinkName: ({ name, options }) => SharedMap.unlink(name, options),
   list: ({ options }) => SharedMap.list(options),
   call: ({ id, method, args }) => {
-    const result = (opened(id) as Json)[method](...args);
+    const result = opened(id)[method](...args);
     return result instanceof SharedMap ? true : result;
   },
-  property: ({ id, property }) => (opened(id) as Json)[property],
+  property: ({ id, property }) => opened(id)[property],
   content: ({ id }) => [...opened(id)],
   token: ({ id }) => opened(id).token,
   writeCorpus: ({ id }) => writeCorpus(opened(id)),
@@ -95,14 +128,30 @@ const COMMANDS: Commands = {
   environment: ({ variable }) => process.env[variable],
   attachEnvironment: ({ id, variable }) => keep(id, SharedMap.attach(process.env[variable]!)),
   openUntilError: ({ options }) => {
-    for (let count = 0; count < 100_000; count += 1) {
-      maps.set(`many-${count}`, SharedMap.anonymous(optionsFrom(options)));
+    try {
+      for (let count = 0; count < 100_000; count += 1) {
+        objects.set(`many-${count}`, SharedMap.anonymous(optionsFrom(options)));
+      }
+    } catch (error) {
+      opened("many-0").close(); // Deno itself fails where no descriptor is left
+      throw error;
     }
     return "never";
   },
   churn: (args) => churn(args, say),
   nest: (args) => nest(args),
+  ...REGION_COMMANDS,
 };
+
+/** Collects garbage; Deno must have been started with --v8-flags=--expose-gc. */
+async function collect(): Promise<void> {
+  const { gc } = globalThis as unknown as { gc?: () => void };
+  for (let i = 0; i < 4; i += 1) {
+    if (Bun) Bun.gc(true);
+    else gc!();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
 
 /** Starts a grandchild with one of the three ways to spawn; gives what it printed. */
 async function nest({ api, line, env }: Json): Promise<Json> {
@@ -152,7 +201,7 @@ function describeError(error: unknown): Json {
 /** Carries out one command and writes the answer. */
 async function answer({ request, command, ...args }: Json): Promise<void> {
   try {
-    const task = TASKS[command];
+    const task = TASKS[command] ?? LOCK_TASKS[command] ?? VALUE_TASKS[command];
     const value = task ? await task(opened(args.id), args, say) : await COMMANDS[command](args);
     say(JSON.stringify({ request, value }) + "\n");
   } catch (error) {
@@ -168,5 +217,5 @@ if (listed) {
     await answer(JSON.parse(line));
   }
 }
-for (const map of maps.values()) map.close();
+for (const object of objects.values()) object.close();
 process.exit(0);

@@ -10,7 +10,8 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
-import { SharedMap, SharedMemoryError } from "../mod.ts";
+import { SharedMap, SharedMemoryError, SharedValue } from "../mod.ts";
+import { LOCK } from "./_lock_mode.ts";
 import { type Random, seededRandom } from "./_random.ts";
 
 export type { TestContext };
@@ -101,6 +102,16 @@ export function freshAnonymous<V = unknown>(
   return map;
 }
 
+/** A fresh value under a name of its own, closed and removed when the test ends. */
+export function freshValue<T = unknown>(
+  t: TestContext,
+  options: Parameters<typeof SharedValue.open>[1] = {},
+): SharedValue<T> & { readonly name: string } {
+  const value = SharedValue.open<T>(freshName(t, "value"), options);
+  t.after(() => value.close());
+  return value as SharedValue<T> & { readonly name: string };
+}
+
 /** Runs `task`, which must throw a SharedMemoryError of this code, and returns it. */
 export function thrown(code: string, task: () => unknown): SharedMemoryError {
   try {
@@ -176,8 +187,11 @@ export function commandLine(
   file = CHILD,
   permissions: readonly string[] = ["--allow-ffi"],
 ): [string, ...string[]] {
+  // A child makes what it makes with the lock of this run, and must be able to ask which.
+  const asks = LOCK === "kernel" && !permissions.includes("-A");
+  const lock = asks ? ["--allow-env=SHMAP_TEST_LOCK"] : [];
   return runtime === "deno"
-    ? [executable(runtime), "run", "--no-prompt", ...permissions, file]
+    ? [executable(runtime), "run", "--no-prompt", ...permissions, ...lock, file]
     : [executable(runtime), file];
 }
 
@@ -327,15 +341,16 @@ export async function startChild(
   return child;
 }
 
-/** A child that has opened the map of this name as "map". */
+/** A child that has opened the map of this name, or with `kind` the value, as "map". */
 export async function startWith(
   t: TestContext,
   runtime: Runtime,
   name: string,
   options: Record<string, unknown> = {},
+  kind: "map" | "value" = "map",
 ): Promise<Child> {
   const child = await startChild(t, runtime);
-  await child.ask("open", { id: "map", name, options });
+  await child.ask("open", { id: "map", kind, name, options });
   return child;
 }
 
@@ -345,9 +360,10 @@ export function startMany(
   count: number,
   name: string,
   options: Record<string, unknown> = {},
+  kind: "map" | "value" = "map",
 ): Promise<Child[]> {
   return Promise.all(
-    Array.from({ length: count }, (_, i) => startWith(t, RUNTIMES[i % 2], name, options)),
+    Array.from({ length: count }, (_, i) => startWith(t, RUNTIMES[i % 2], name, options, kind)),
   );
 }
 

@@ -177,11 +177,34 @@ test('SharedMemoryError "Corrupt" names the key and carries the cause', (t) => {
   assert.ok(error.message.includes("broken") && error.message.includes(map.name), error.message);
 });
 
-// What comes later: a lock that also works across PID namespaces and C libraries.
-test('SharedMemoryError "Unsupported" comes with the kernel lock, and creates nothing', (t) => {
-  const name = freshName(t);
-  thrown("Unsupported", () => SharedMap.open(name, { lock: "kernel" }));
-  thrown("NotFound", () => SharedMap.open(name, { mode: "attach" }));
+test("SharedMap.open() with the kernel lock works, and the lock is recorded", (t) => {
+  const map = freshMap(t, { lock: "kernel" }).set("a", 1);
+  assert.equal(map.stats().lock, "kernel");
+  using same = SharedMap.open(map.name);
+  assert.equal(same.set("b", 2).get("a"), 1);
+  const error = thrown("Incompatible", () => SharedMap.open(map.name, { lock: "robust" }));
+  assert.match(error.message, /its lock is "kernel", wanted "robust"$/);
+});
+
+test('SharedMemoryError "Locked" says that this thread itself is in the way', (t) => {
+  const map = freshMap(t);
+  using other = SharedMap.open(map.name);
+  using _lock = map.lock();
+  const why = "this thread holds its lock, by this handle or another, and waiting would not end";
+  for (const [action, task] of [["write", () => other.set("a", 1)], ["lock", () => map.lock()]]) {
+    const { message } = thrown("Locked", task as () => unknown);
+    assert.equal(message, `Cannot ${action} map "${map.name}": ${why}`);
+  }
+});
+
+test('SharedMemoryError "Timeout" names the process that has the lock', LONG, async (t) => {
+  const map = freshMap(t, { timeout: 10 });
+  const child = await startWith(t, THERE, map.name);
+  await child.ask("lock", { id: "map" });
+  const by = `map "${map.name}": it is locked by process ${child.pid}, waited 10 ms`;
+  assert.equal(thrown("Timeout", () => map.set("a", 1)).message, `Cannot write ${by}`);
+  assert.equal(thrown("Timeout", () => map.clear()).message, `Cannot clear ${by}`);
+  assert.equal(thrown("Timeout", () => map.lock()).message, `Cannot lock ${by}`);
 });
 
 /** A copy of the project's sources without its library, or with rubbish in its place. */

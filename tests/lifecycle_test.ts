@@ -1,5 +1,6 @@
 /** How segments appear, are found, replaced, listed and removed; who may; and what stays behind. */
 import assert from "node:assert/strict";
+import { LOCK } from "./_lock_mode.ts";
 import {
   chmodSync,
   copyFileSync,
@@ -457,7 +458,7 @@ test('SharedMap.open() with another maxBytes or codec is "Incompatible", unstate
   const open = freshMap(t).set("a", 1);
   thrown("Incompatible", () => SharedMap.open(open.name, { maxBytes: 1 << 20 }));
   thrown("Incompatible", () => SharedMap.open(open.name, { codec: CODECS.json }));
-  using robust = SharedMap.open(open.name, { lock: "robust" });
+  using robust = SharedMap.open(open.name, { lock: LOCK });
   assert.equal(robust.get("a"), 1);
 });
 

@@ -398,6 +398,26 @@ pub export fn shm_lock_try(handle: u32, shared: u32, waited_ms: f64) i32 {
     return @intFromBool(recovered);
 }
 
+/// Where a waiting task can sleep if the next `shm_lock_try` fails: two `f64`, a number for
+/// `shm_bell_wait` and what the bell reads now. Their length; 0: there is no bell.
+pub export fn shm_lock_bell(handle: u32, target: ?[*]u8, target_len: u32) i32 {
+    const lock = boundary.lockOf(handle) catch |err| return status.status(err);
+    const found = lock.bellToHear() orelse return 0;
+    const numbers: [2]f64 = .{ @floatFromInt(@intFromPtr(found.bell)), @floatFromInt(found.count) };
+    return answer(std.mem.asBytes(&numbers), target, target_len);
+}
+
+/// Sleeps until a bell rings, at most `ms`, unless it has rung since it read `count`. Only the
+/// kernel looks where `bell` says, so a handle may be closed meanwhile: the sleep then ends, at
+/// once or in its time. To be called off the isolate's thread.
+pub export fn shm_bell_wait(bell: f64, count: u32, ms: f64) i32 {
+    if (!(bell >= os.page_bytes and bell < 1 << 53 and ms >= 0 and ms <= 1000))
+        return status.status(error.InvalidArgument);
+    const address = @as(usize, @intFromFloat(bell)) & ~@as(usize, 7);
+    os.sleepOn(@ptrFromInt(address), count, @intFromFloat(ms * std.time.ns_per_ms));
+    return 0;
+}
+
 /// The caller of `shm_lock_try` gives up.
 pub export fn shm_lock_cancel(handle: u32) i32 {
     const lock = boundary.lockOf(handle) catch |err| return status.status(err);

@@ -1,0 +1,404 @@
+/**
+ * `Mmap`: a raw region of bytes that processes share, over a file of the user's or in memory.
+ *
+ * @module
+ */
+import type { AsyncLockOptions, Lock, LockOptions } from "./lock.ts";
+import {
+  anonymousRegion,
+  attachRegion,
+  type MmapOptions,
+  openRegion,
+  Region,
+  wrongType,
+} from "./_region.ts";
+import { pack, type PackValue, unpack } from "./pack.ts";
+
+export type { MmapOptions };
+
+/** Which lock of a region is meant. */
+export interface RegionLockOptions {
+  /**
+   * Whether others may hold such a lock at the same time. Default: true for a region that does not
+   * write to its file, which can have no other, false for all others.
+   */
+  shared?: boolean;
+}
+
+/**
+ * A raw region of bytes that processes share: a file mapped into memory, or memory without a file.
+ * Nothing in it is interpreted; what belongs together is protected by `lock`, which all regions
+ * over the same file or memory have in common.
+ *
+ * Copies in and out are the caller's own. Offsets and lengths are whole numbers: an offset outside
+ * the region is a `RangeError`, a length that reaches beyond its end is cut to what is there.
+ *
+ * A file may be cut short by others while it is mapped. Copies then end early or with `"Corrupt"`,
+ * and what was in a hole of a file may find no room on the disk (`"NoSpace"`); neither ends the
+ * process.
+ *
+ * @example Share a file
+ * ```ts
+ * import { Mmap } from "shmap";
+ * import assert from "node:assert/strict";
+ * import { rmSync } from "node:fs";
+ *
+ * const file = "/tmp/shmap-example-mmap";
+ * using region = Mmap.open(file, { length: 10_000, protection: "read-write" });
+ * using other = Mmap.open(file); // in any process
+ * assert.equal(region.write("hello", 100), 5);
+ * assert.equal(new TextDecoder().decode(other.read(100, 5)), "hello");
+ * rmSync(file);
+ * ```
+ */
+export class Mmap implements Disposable {
+  readonly #region: Region;
+
+  private constructor(region: Region) {
+    if (!(region instanceof Region)) {
+      throw new TypeError("Cannot construct Mmap: use open, anonymous or attach");
+    }
+    this.#region = region;
+  }
+
+  /**
+   * Maps a file.
+   *
+   * @param file Its path, its URL, or a file descriptor of this process, whose file is opened once
+   *   more and which may be closed afterwards.
+   * @param options How to map it.
+   * @returns The region, to be closed after use.
+   * @throws {TypeError | RangeError} For a file or an option that cannot be.
+   * @throws {SharedMemoryError} `"NotFound"`, `"PermissionDenied"`, `"NoSpace"`; `"Incompatible"`
+   *   for what is no regular file, is empty, or too short to be only read.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * import { rmSync, writeFileSync } from "node:fs";
+   * writeFileSync("/tmp/shmap-example-open", "hello");
+   * using region = Mmap.open("/tmp/shmap-example-open");
+   * assert.equal(region.length, 5);
+   * rmSync("/tmp/shmap-example-open");
+   * ```
+   */
+  static open(file: string | URL | number, options: MmapOptions = {}): Mmap {
+    return new Mmap(openRegion(file, options));
+  }
+
+  /**
+   * Makes a region of zeros in memory, which lives as long as any process has it open.
+   *
+   * @param length How many bytes.
+   * @returns The region; its `token` leads other processes to it.
+   * @throws {TypeError | RangeError} For a length that cannot be.
+   * @throws {SharedMemoryError} `"NoSpace"` when there is not as much memory.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(4);
+   * assert.deepEqual(region.read(), new Uint8Array(4));
+   * ```
+   */
+  static anonymous(length: number): Mmap {
+    return new Mmap(anonymousRegion(length));
+  }
+
+  /**
+   * Attaches to an anonymous region by its token.
+   *
+   * @param token The `token` of an open region of this or another process.
+   * @returns The region, to be closed after use.
+   * @throws {TypeError} When `token` is none.
+   * @throws {SharedMemoryError} `"NotFound"` when it leads nowhere any more, `"Incompatible"` when
+   *   it leads to a map or a value.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(100);
+   * using other = Mmap.attach(region.token); // in any process
+   * other.write("hello");
+   * assert.equal(new TextDecoder().decode(region.read(0, 5)), "hello");
+   * ```
+   */
+  static attach(token: string): Mmap {
+    return new Mmap(attachRegion(token));
+  }
+
+  /** A string that leads `attach` here while this region is open. Only those in memory have one. */
+  get token(): string {
+    return this.#region.token;
+  }
+
+  /** How many bytes there are. */
+  get length(): number {
+    this.#region.assertOpen("describe");
+    return this.#region.length;
+  }
+
+  /** The path of the file as it was given; undefined for a descriptor, and in memory. */
+  get filename(): string | undefined {
+    this.#region.assertOpen("describe");
+    return this.#region.source.filename;
+  }
+
+  /**
+   * The region's own descriptor of the file, which closes with it; undefined in memory. It is a
+   * number of the system: Deno's functions for files take only descriptors that Deno has opened.
+   */
+  get fd(): number | undefined {
+    return this.#region.descriptor;
+  }
+
+  /** Whether anybody holds a lock, this region included. */
+  get locked(): boolean {
+    this.#region.assertOpen("describe");
+    return this.#region.locker.locked;
+  }
+
+  /**
+   * Copies bytes out.
+   *
+   * @param offset Where to begin.
+   * @param length How many at most. Default: up to the end.
+   * @returns The bytes; fewer if the region or, by now, its file ends before.
+   * @throws {TypeError | RangeError} For an offset outside the region, or a length that cannot be.
+   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` when the file ends before `offset`.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(10);
+   * assert.equal(region.read(7).length, 3);
+   * assert.throws(() => region.read(10), RangeError);
+   * ```
+   */
+  read(offset: number = 0, length?: number): Uint8Array<ArrayBuffer> {
+    const region = this.#region;
+    region.assertReadable();
+    const room = region.room("read", offset, length);
+    const bytes = new Uint8Array(room);
+    const copied = region.read(bytes, offset, room);
+    return copied === room ? bytes : bytes.slice(0, copied);
+  }
+
+  /**
+   * Copies bytes out, into memory that is there already.
+   *
+   * @param target Where they go; as many as it has.
+   * @param offset Where to begin in the region.
+   * @returns How many; fewer if the region or, by now, its file ends before.
+   * @throws {TypeError | RangeError} For an offset outside the region.
+   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` when the file ends before `offset`.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(10);
+   * assert.equal(region.readInto(new Uint8Array(8), 5), 5);
+   * ```
+   */
+  readInto(target: Uint8Array, offset: number = 0): number {
+    const region = this.#region;
+    region.assertReadable();
+    if (!(target instanceof Uint8Array)) throw wrongType("target", "a Uint8Array", target);
+    return region.read(target, offset, region.room("read", offset));
+  }
+
+  /**
+   * Copies bytes in.
+   *
+   * @param data The bytes; a string is written in UTF-8.
+   * @param offset Where to begin in the region.
+   * @param length How many bytes at most. Default: all.
+   * @returns How many; fewer if the region or, by now, its file ends before.
+   * @throws {TypeError | RangeError} For an offset outside the region, or a length that cannot be.
+   * @throws {SharedMemoryError} `"ReadOnly"`; `"Corrupt"` when the file ends before `offset`;
+   *   `"NoSpace"` when there was a hole, and the disk is full.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(10);
+   * assert.equal(region.write("sixteen bytes...", 5), 5);
+   * assert.equal(region.write(new Uint8Array([1, 2, 3]), 0, 2), 2);
+   * ```
+   */
+  write(data: Uint8Array | string, offset: number = 0, length?: number): number {
+    const region = this.#region;
+    region.assertWritable();
+    const room = region.room("write", offset, length);
+    if (data instanceof Uint8Array) return region.write(data, offset, room);
+    if (typeof data !== "string") throw wrongType("data", "a string or a Uint8Array", data);
+    return region.writeText(data, offset, room);
+  }
+
+  /**
+   * Packs values by a template, as the function `pack`, and writes them.
+   *
+   * @param offset Where to begin in the region.
+   * @param template What is made of which value.
+   * @param values The values.
+   * @returns How many bytes; fewer than the template makes if the region ends before.
+   * @throws {SyntaxError | TypeError | RangeError} For a template or values that cannot be.
+   * @throws {SharedMemoryError} As `write`.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(100);
+   * assert.equal(region.pack(10, "l n a4", -1, 513, "text"), 10);
+   * assert.deepEqual(region.unpack(10, 10, "l n a4"), [-1, 513, "text"]);
+   * ```
+   */
+  pack(offset: number, template: string, ...values: PackValue[]): number {
+    const region = this.#region;
+    region.assertWritable();
+    const room = region.room("write", offset);
+    return region.write(pack(template, ...values), offset, room);
+  }
+
+  /**
+   * Reads bytes and unpacks them by a template, as the function `unpack`.
+   *
+   * @param offset Where to begin in the region.
+   * @param length How many bytes at most.
+   * @param template What they are.
+   * @returns The values.
+   * @throws {SyntaxError | TypeError | RangeError} For a template that cannot be.
+   * @throws {SharedMemoryError} As `read`.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(100);
+   * region.write(new Uint8Array([1, 2, 0, 0]));
+   * assert.deepEqual(region.unpack(0, 4, "C n x"), [1, 512]);
+   * ```
+   */
+  unpack(offset: number, length: number, template: string): (string | number | bigint)[] {
+    return unpack(template, this.read(offset, length));
+  }
+
+  /**
+   * Waits for the lock, blocking this thread. All regions over the same file or memory, in all
+   * processes, have one lock in common. It keeps others from locking, not from reading and writing.
+   *
+   * @param options How to wait, and for which lock.
+   * @returns The lock. Over a user's file its `recovered` is always false.
+   * @throws {SharedMemoryError} `"Timeout"`; `"Locked"` when this thread itself has it;
+   *   `"ReadOnly"` for an exclusive one of a region that does not write to its file.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(8);
+   * {
+   *   using _lock = region.lock({ timeout: 1000 });
+   *   const [count] = region.unpack(0, 4, "L") as [number];
+   *   region.pack(0, "L", count + 1); // no other process counts in between
+   * }
+   * assert.equal(region.locked, false);
+   * ```
+   */
+  lock(options: LockOptions & RegionLockOptions = {}): Lock {
+    return this.#region.locker.lock(options);
+  }
+
+  /**
+   * Takes the lock if it can be had at once.
+   *
+   * @param options Which lock.
+   * @returns The lock, or undefined.
+   * @throws {SharedMemoryError} `"ReadOnly"` as for `lock`.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(8);
+   * using lock = region.tryLock();
+   * assert.ok(lock);
+   * assert.equal(region.tryLock(), undefined);
+   * ```
+   */
+  tryLock(options: RegionLockOptions = {}): Lock | undefined {
+    return this.#region.locker.tryLock(options);
+  }
+
+  /**
+   * Waits for the lock without blocking.
+   *
+   * @param options How to wait, and for which lock.
+   * @returns A promise of the lock, which fails as `lock` does, or with the signal's reason.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using region = Mmap.anonymous(8);
+   * using lock = await region.lockAsync({ timeout: 1000 });
+   * assert.equal(lock.recovered, false);
+   * ```
+   */
+  lockAsync(options: AsyncLockOptions & RegionLockOptions = {}): Promise<Lock> {
+    return this.#region.locker.lockAsync(options);
+  }
+
+  /**
+   * Returns when what was written so far has reached the disk. Other processes see it anyway.
+   *
+   * @throws {SharedMemoryError} `"Corrupt"` when the file was cut short.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import { rmSync } from "node:fs";
+   * using region = Mmap.open("/tmp/shmap-example-flush", { length: 5, protection: "write" });
+   * region.write("hello");
+   * region.flush();
+   * rmSync("/tmp/shmap-example-flush");
+   * ```
+   */
+  flush(): void {
+    this.#region.flush();
+  }
+
+  /**
+   * Closes this region, and unlocks what it has locked. Every later call throws `"Closed"`; closing
+   * twice does nothing.
+   *
+   * @example
+   * ```ts
+   * import { Mmap } from "shmap";
+   * import assert from "node:assert/strict";
+   * const region = Mmap.anonymous(8);
+   * region.unmap();
+   * assert.throws(() => region.read(), { code: "Closed" });
+   * ```
+   */
+  unmap(): void {
+    this.#region.close();
+  }
+
+  /** The same as `unmap`. */
+  close(): void {
+    this.#region.close();
+  }
+
+  /** Closes this region at the end of a `using` scope. */
+  [Symbol.dispose](): void {
+    this.#region.close();
+  }
+}
