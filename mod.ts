@@ -1,5 +1,6 @@
 /**
- * Maps and values that processes share: named, in shared memory, for Deno and Bun.
+ * Maps, values and raw regions that processes share, with locks that survive their holders, for Deno
+ * and Bun.
  *
  * Processes that open the same name see the same entries at once. Any of them may be killed at any
  * instant: the others go on with the old or the new value of every key, never a mixture. Nobody
@@ -16,6 +17,20 @@
  * }
  * assert.deepEqual(words.toObject(), { to: 2, be: 2, or: 1, not: 1 });
  * words.unlink();
+ * ```
+ *
+ * @example Keep two values in step
+ * ```ts
+ * import { SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ *
+ * using accounts = SharedMap.anonymous<number>().set("from", 10).set("to", 0);
+ * {
+ *   using lock = await accounts.lockAsync();
+ *   if (lock.recovered) console.log("whoever had the lock died between its two writes");
+ *   accounts.set("from", 7).set("to", 3); // nobody else writes in between
+ * }
+ * assert.deepEqual(accounts.toObject(), { from: 7, to: 3 });
  * ```
  *
  * @module

@@ -103,12 +103,13 @@ test("src/_abi.ts lists the shm_* functions of the library, and no others", () =
   assert.deepEqual(exported.sort(), Object.keys(symbols).sort());
 });
 
-test("every symbol can be called, and refuses a handle that was never given", () => {
-  const library = native() as unknown as Record<string, (...args: unknown[]) => number>;
+test("every symbol can be called, and refuses a handle that was never given", async () => {
+  type Call = (...args: unknown[]) => number | Promise<number>;
+  const library = native() as unknown as Record<string, Call>;
   const bytes = new Uint8Array(65_536);
   for (const [name, { args, returns }] of Object.entries(symbols)) {
     const takesHandle = args.length > 0 && (args as readonly string[])[0] === "u32";
-    const result = library[name](...args.map((kind) => kind === "bytes" ? bytes : 0));
+    const result = await library[name](...args.map((kind) => kind === "bytes" ? bytes : 0));
     if (returns as string === "void") continue;
     assert.equal(typeof result, "number", name);
     if (takesHandle) assert.equal(result, statuses.closed, name);
