@@ -1,6 +1,6 @@
 /**
- * Maps, values and raw regions that processes share, with locks that survive their holders, for Deno
- * and Bun.
+ * Maps, values and raw regions that processes share, with locks that survive their holders, for
+ * Deno and Bun.
  *
  * Processes that open the same name see the same entries at once. Any of them may be killed at any
  * instant: the others go on with the old or the new value of every key, never a mixture. Nobody

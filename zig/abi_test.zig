@@ -49,3 +49,20 @@ test "a versioned read gives what a versioned store asks for" {
     try expect(@as(i32, 3), abi.shm_map_get(handle, "k", 1, &target, 32));
     try std.testing.expectEqualStrings("two", target[0..3]);
 }
+
+test "a map has no shared lock, for writers would not know of it" {
+    const expect = std.testing.expectEqual;
+    var fault: [128]u8 = undefined;
+    var buffer: [200]u8 = undefined;
+    const handle: u32 = @intCast(abi.shm_segment_anonymous("test", 4, 0, 0, 100, &fault));
+    defer _ = abi.shm_segment_close(handle);
+    const len: u32 = @intCast(abi.shm_segment_token(handle, &buffer, buffer.len));
+    const readonly = @intFromEnum(abi.Flags.readonly);
+    const reader = abi.shm_segment_attach(&buffer, len, "test", 4, readonly, 100, &fault);
+    for ([_]u32{ handle, @intCast(reader) }) |each| {
+        try expect(@as(i32, -17), abi.shm_lock_acquire(each, 1, 0));
+        try expect(@as(i32, -17), abi.shm_lock_try(each, 1, 0));
+    }
+    try expect(@as(i32, -13), abi.shm_lock_acquire(@intCast(reader), 0, 0));
+    try expect(@as(i32, 0), abi.shm_segment_close(@intCast(reader)));
+}

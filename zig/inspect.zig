@@ -164,7 +164,8 @@ pub fn repair(map: *Map) Error!Verdict {
     if (map.segment.readonly) return error.ReadOnly;
     var dropped: u64 = 0;
     for (0..map.segment.view.stripeCount()) |i| {
-        var op = Operation.lockToWrite(map, @intCast(i)) catch |err| {
+        var op: Operation = .of(map, @intCast(i));
+        op.lockToWrite() catch |err| {
             if (err != error.Corrupt) return err;
             continue;
         };
@@ -202,7 +203,7 @@ pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
         if (!all and crash.load(&stripe.writer) == 0) continue;
         if (crash.load(&stripe.table) == 0 and crash.load(&stripe.chunks) == 0 and
             crash.load(&stripe.writer) == 0) continue;
-        var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(@intCast(i)) };
+        var op: Operation = .of(map, @intCast(i));
         op.recover() catch |err| if (err != error.Corrupt) return err;
     }
 }

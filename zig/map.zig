@@ -84,7 +84,7 @@ pub const Map = struct {
         return recovery.tagOf(if (table.sip) hash.sip(&map.secrets, key) else place.fast);
     }
 
-    pub fn spaceOf(map: *Map, index: u32) Space {
+    fn spaceOf(map: *Map, index: u32) Space {
         return .{ .segment = &map.segment, .secrets = &map.secrets, .index = index };
     }
 
@@ -190,7 +190,8 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         const place = map.placeOf(key);
-        var op = try Operation.lockToWrite(map, place.index);
+        var op: Operation = .of(map, place.index);
+        try op.lockToWrite();
         defer op.unlock();
         const before = try op.find(place, key);
         switch (condition) {
@@ -211,7 +212,8 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         const place = map.placeOf(key);
-        var op = try Operation.lockToWrite(map, place.index);
+        var op: Operation = .of(map, place.index);
+        try op.lockToWrite();
         defer op.unlock();
         const before = try op.find(place, key);
         const found = before.probe.found orelse return false;
@@ -225,7 +227,8 @@ pub const Map = struct {
         if (map.segment.readonly) return error.ReadOnly;
         try map.segment.check();
         for (0..map.segment.view.stripeCount()) |i| {
-            var op = try Operation.lockToWrite(map, @intCast(i));
+            var op: Operation = .of(map, @intCast(i));
+            try op.lockToWrite();
             defer op.unlock();
             if (crash.load(&op.stripe.table) == 0) continue;
             op.begin();
@@ -233,15 +236,7 @@ pub const Map = struct {
             crash.publish(&op.stripe.table, 0);
             op.afterCommit(op.space.rebuild());
         }
-        map.joinPool();
-    }
-
-    /// Brings what the stripes gave back together, so that what comes next is not cut from the
-    /// middle. What cannot be done now waits for the next allocation.
-    fn joinPool(map: *Map) void {
-        const pool = spaces.lockPool(&map.segment) catch return;
-        defer spaces.unlockPool(&map.segment);
-        spaces.rebuildPool(&map.segment, pool) catch {};
+        spaces.joinPool(&map.segment);
     }
 
     /// Exact whenever no write is in progress; a stripe somebody died in is counted slot by slot.
@@ -289,7 +284,7 @@ pub const Map = struct {
             op.afterCommit(op.space.rebuild());
             any = true;
         }
-        if (any) map.joinPool();
+        if (any) spaces.joinPool(&map.segment);
         return any;
     }
 };
@@ -310,21 +305,32 @@ pub const Operation = struct {
     writing: bool = false,
     healthy: bool = true,
 
+    /// Not locked yet.
+    pub inline fn of(map: *Map, index: u32) Operation {
+        const stripe = map.segment.view.stripe(index);
+        return .{ .map = map, .stripe = stripe, .space = map.spaceOf(index) };
+    }
+
     /// Takes the stripe's lock; a dead owner's leftovers are recovered first.
     pub fn lock(map: *Map, index: u32) Error!Operation {
         return lockWithin(map, index, map.segment.timeout_ms);
     }
 
     pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!Operation {
-        const stripe = map.segment.view.stripe(index);
-        const entrance = map.segment.guardOf(index);
+        var op: Operation = .of(map, index);
+        try op.enter(timeout_ms);
+        return op;
+    }
+
+    fn enter(op: *Operation, timeout_ms: f64) Error!void {
+        const map = op.map;
+        const entrance = op.guardHere();
         const locked = entrance.lock(map.segment.fault, timeout_ms) catch |err| {
             if (err == error.Timeout)
-                map.fault.holder_pid = @floatFromInt(crash.load(&stripe.writer) >> 32);
+                map.fault.holder_pid = @floatFromInt(crash.load(&op.stripe.writer) >> 32);
             return err;
         };
-        var op: Operation = .{ .map = map, .stripe = stripe, .space = map.spaceOf(index) };
-        if (locked == .owner_died or crash.load(&stripe.writer) != 0) {
+        if (locked == .owner_died or crash.load(&op.stripe.writer) != 0) {
             const recovered = op.recover();
             // Whether or not it worked: the writer word says what is left to do, and a mutex
             // that is not made consistent would be useless for ever.
@@ -334,31 +340,33 @@ pub const Operation = struct {
                 return err;
             };
         }
-        return op;
     }
 
     /// As `lock`, for a change that others can see: waits while somebody else has the user's lock.
     /// Its word is read under the stripe's lock, and after recovery, or the stripe would be let go
-    /// with its mutex not consistent. Pairs with `UserLock.grant`.
-    pub inline fn lockToWrite(map: *Map, index: u32) Error!Operation {
-        const op = try lock(map, index);
-        if (map.lock.admits(crash.acquire(&map.segment.header().lock_word))) return op;
+    /// with its mutex not consistent. Pairs with `UserLock.grant`. In place, because a copy of an
+    /// operation just begun waits for its stores: a quarter of what a small put costs.
+    pub inline fn lockToWrite(op: *Operation) Error!void {
+        const map = op.map;
+        try op.enter(map.segment.timeout_ms);
+        if (map.lock.admits(crash.acquire(&map.segment.header().lock_word))) return;
         op.guardHere().unlock();
-        return lockInTurn(map, index);
+        return op.lockInTurn();
     }
 
-    fn lockInTurn(map: *Map, index: u32) Error!Operation {
+    fn lockInTurn(op: *Operation) Error!void {
+        const map = op.map;
+        // When we are through, too: whoever locks next waits for our stripe, and so for this write.
+        defer map.lock.cancel();
         var wait: user_locks.Wait = .of(map.segment.timeout_ms);
         while (true) {
             map.lock.listen(&wait);
-            const op = try lock(map, index);
+            try op.enter(map.segment.timeout_ms);
             const word = crash.acquire(&map.segment.header().lock_word);
-            if (map.lock.admits(word)) {
-                map.lock.cancel(); // whoever locks next waits for our stripe, and so for this write
-                return op;
-            }
+            if (map.lock.admits(word)) return;
             op.guardHere().unlock();
             try map.lock.giveWay(word, &wait);
+            try map.segment.check(); // it may have been replaced meanwhile
         }
     }
 

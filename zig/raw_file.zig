@@ -64,9 +64,11 @@ pub fn reopen(fault: *Fault, fd: os.Fd, access: Access) Error!os.Fd {
     const flags = linux.fcntl(fd, linux.F.GETFL, 0);
     _ = os.check(fault, flags) catch |err|
         return if (linux.errno(flags) == .BADF) error.NotFound else err;
-    const mode: std.posix.ACCMODE = @enumFromInt(flags & 3);
+    const mode = std.enums.fromInt(std.posix.ACCMODE, flags & 3); // null: it grants neither
+    const may_read = mode == .RDONLY or mode == .RDWR;
+    const may_write = mode == .WRONLY or mode == .RDWR;
     const writes = access.ofFile() == .read_write;
-    if (access.read and mode == .WRONLY or writes and mode == .RDONLY) {
+    if (access.read and !may_read or writes and !may_write) {
         note(fault, .ACCES);
         return error.PermissionDenied;
     }

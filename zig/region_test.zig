@@ -1,6 +1,7 @@
 //! Tests of raw regions: files opened in every way, cut short, beyond 4 GiB, and memory by token.
 
 const std = @import("std");
+const linux = std.os.linux;
 const layout = @import("layout.zig");
 const os = @import("os.zig");
 const raw_file = @import("raw_file.zig");
@@ -108,6 +109,10 @@ test "openDescriptor opens the file once more, with no more rights than the desc
     const reader = try os.open(&region.fault, &path, .read);
     defer os.close(reader);
     try expectError(error.PermissionDenied, region.openDescriptor(reader, 0, read_write));
+    const neither: linux.O = @bitCast(@as(u32, 3)); // the fourth access mode, for ioctl alone
+    const bare = try os.check(&region.fault, linux.open(path.z(), neither, 0));
+    defer os.close(@intCast(bare));
+    try expectError(error.PermissionDenied, region.openDescriptor(@intCast(bare), 0, read_only));
     try testRegion(region).openDescriptor(reader, 0, private_write);
     defer region.close();
     var target: [5]u8 = undefined;
@@ -226,5 +231,42 @@ test "beyond 4 GiB" {
         try expectEqual(@as(u64, 5), try region.write(offset, "far o"));
         try expectEqual(@as(u64, 5), try region.read(offset, &target));
         try std.testing.expectEqualStrings("far o", &target);
+    }
+}
+
+fn grab(path: *const os.Path) noreturn {
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    region.openPath(path.slice(), 0, read_write) catch linux.exit(1);
+    while (true) {
+        _ = region.lock.acquire(false, 60_000) catch linux.exit(2);
+        const until = os.monotonicNs() + std.time.ns_per_ms;
+        while (os.monotonicNs() < until) {}
+        region.lock.release(false);
+    }
+}
+
+test "a process that locks a file again at once does not starve those who only read it" {
+    const path = testPath();
+    defer remove(&path);
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    os.close(try os.openNew(&region.fault, &path));
+    try region.openPath(path.slice(), 100, read_write);
+    region.close();
+    const greedy = std.c.fork();
+    if (greedy == 0) grab(&path);
+    defer {
+        _ = linux.kill(greedy, .KILL);
+        var how: u32 = 0;
+        _ = linux.waitpid(greedy, &how, 0);
+    }
+    try testRegion(region).openPath(path.slice(), 0, read_only);
+    defer region.close();
+    while (!try region.lock.isHeld()) os.sleepNs(100_000);
+    for (0..20) |_| {
+        _ = try region.lock.acquire(true, 1000);
+        region.lock.release(false);
+        os.sleepNs(2 * std.time.ns_per_ms);
     }
 }

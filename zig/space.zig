@@ -193,7 +193,11 @@ pub const Space = struct {
 pub fn lockPool(segment: *Segment) Error!*Pool {
     const pool = &segment.header().pool;
     const guard = segment.poolGuard();
-    const locked = try guard.lock(segment.fault, segment.timeout_ms);
+    const locked = guard.lock(segment.fault, segment.timeout_ms) catch |err| {
+        if (err == error.Timeout)
+            segment.fault.holder_pid = @floatFromInt(crash.load(&pool.writer) >> 32);
+        return err;
+    };
     errdefer guard.unlock();
     // The pool's words are rebuilt, or stay marked: either way the mutex itself is usable again.
     if (locked == .owner_died) {
@@ -210,6 +214,14 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
 pub fn unlockPool(segment: *Segment) void {
     crash.publish(&segment.header().pool.writer, 0);
     segment.poolGuard().unlock();
+}
+
+/// Brings what the stripes gave back together, so that what comes next is not cut from the middle.
+/// What cannot be done now waits for the next allocation.
+pub fn joinPool(segment: *Segment) void {
+    const pool = lockPool(segment) catch return;
+    defer unlockPool(segment);
+    rebuildPool(segment, pool) catch {};
 }
 
 /// Assumes the pool's lock.

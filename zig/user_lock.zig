@@ -27,6 +27,8 @@ const LockWord = layout.LockWord;
 const slice_ns = 50 * std.time.ns_per_ms;
 /// Who has waited this long may become first in line.
 const patience_ns = 10 * std.time.ns_per_ms;
+/// How long nobody gives way to a first in line that was found stopped, before another chance.
+const ignored_ns = 10 * slice_ns;
 /// How long even a locker that does not wait for the lock waits for writes that have begun.
 const pass_ms_min = 10;
 /// Over a user's file there is no bell: the lock is asked for again after a quarter of the time
@@ -76,6 +78,8 @@ pub const UserLock = struct {
     /// the line that was: its owner may be stopped. 0: it has not.
     yielding_since_ns: u64,
     yielding_at: u32,
+    /// Until when this handle gives way to nobody, because the first in line did not go; or 0.
+    ignoring_until_ns: u64,
 
     pub fn init(lock: *UserLock, target: Target) void {
         lock.* = .{
@@ -85,6 +89,7 @@ pub const UserLock = struct {
             .is_first = false,
             .yielding_since_ns = 0,
             .yielding_at = 0,
+            .ignoring_until_ns = 0,
         };
     }
 
@@ -122,6 +127,8 @@ pub const UserLock = struct {
     pub fn attempt(lock: *UserLock, shared: bool, waited_ns: u64, timeout_ms: f64) Error!?bool {
         const target = &lock.target;
         if (target.readonly and !shared) return error.ReadOnly;
+        // Writers look at the word alone, which only an exclusive holder sets.
+        if (shared and target.pass != null) return error.InvalidArgument;
         if (lock.hold != .none) return null;
         if (waited_ns >= patience_ns) try lock.joinLine();
         if (!lock.is_first and try lock.mustGiveWay()) return null;
@@ -214,9 +221,9 @@ pub const UserLock = struct {
     }
 
     /// Waits for a while because `bits` forbade writing; the writer then looks again, from its
-    /// stripe's lock. Assumes that it holds none now, and called `listen` before it took one.
+    /// stripe's lock. Assumes that it holds none now, called `listen` before it took one, and calls
+    /// `cancel` when it waits no more.
     pub fn giveWay(lock: *UserLock, bits: u64, wait: *Wait) Error!void {
-        errdefer lock.cancel();
         if (!try range_lock.isHeld(lock.target.fault, lock.target.locks, .user)) {
             const found: LockWord = @bitCast(bits);
             var next = found;
@@ -237,6 +244,16 @@ pub const UserLock = struct {
         wait.next_bell = os.bellCount(&header.next_bell);
     }
 
+    /// Where a task of an event loop sleeps after its next attempt fails: a bell, and what it reads
+    /// now. Null: there is none.
+    pub fn bellToHear(lock: *const UserLock) ?struct { bell: *const u64, count: u32 } {
+        const header = lock.target.header orelse return null;
+        const others_first = !lock.is_first and crash.load(&header.want) != 0 and
+            !lock.ignoresFirst();
+        const bell = if (others_first) &header.next_bell else &header.bell;
+        return .{ .bell = bell, .count = os.bellCount(bell) };
+    }
+
     fn sleep(lock: *UserLock, wait: *const Wait) Error!void {
         const left = wait.deadline.left(slice_ns);
         if (left == 0) {
@@ -247,9 +264,12 @@ pub const UserLock = struct {
         const header = lock.target.header orelse
             return os.sleepNs(@min(left, std.math.clamp(waited / 4, poll_ns_min, poll_ns_max)));
         if (lock.is_first) return os.sleepOn(&header.bell, wait.bell, left);
-        if (waited < patience_ns and crash.load(&header.want) == 0)
-            return os.sleepOn(&header.bell, wait.bell, @min(left, patience_ns - waited));
-        os.sleepOn(&header.next_bell, wait.next_bell, left); // somebody else is first in line
+        const most = if (waited < patience_ns) @min(left, patience_ns - waited) else left;
+        // Somebody else is first in line, or was, and died: then nobody rings.
+        const behind = waited >= patience_ns or crash.load(&header.want) != 0;
+        if (behind and !lock.ignoresFirst())
+            return os.sleepOn(&header.next_bell, wait.next_bell, most);
+        os.sleepOn(&header.bell, wait.bell, most);
     }
 
     /// Names the holder in the fault record, if one is known.
@@ -269,9 +289,10 @@ pub const UserLock = struct {
     /// Becomes first in line, unless somebody is.
     fn joinLine(lock: *UserLock) Error!void {
         const target = &lock.target;
-        if (target.readonly) return; // this description carries no exclusive range
+        // A description for reading only carries no exclusive range; those who read go together.
+        const mode: range_lock.Mode = if (target.readonly) .shared else .exclusive;
         if (!lock.is_first)
-            lock.is_first = try range_lock.tryLock(target.fault, target.locks, .next, .exclusive);
+            lock.is_first = try range_lock.tryLock(target.fault, target.locks, .next, mode);
         const header = target.header orelse return;
         // Again every time: who found the hint stale may have cleared it since.
         if (lock.is_first) crash.store(&header.want, 1);
@@ -295,7 +316,7 @@ pub const UserLock = struct {
     }
 
     /// Whether somebody else is first in line. Not for ever: an owner of NEXT that does not take a
-    /// free lock for two slices is stopped.
+    /// free lock for two slices is stopped, and must not cost everybody that much at every turn.
     fn mustGiveWay(lock: *UserLock) Error!bool {
         const target = &lock.target;
         var turn: u32 = 0;
@@ -303,16 +324,26 @@ pub const UserLock = struct {
             if (crash.load(&header.want) == 0) return false;
             turn = os.bellCount(&header.next_bell);
         }
-        if (!try range_lock.isHeld(target.fault, target.locks, .next)) return false;
+        const has_first = try range_lock.isHeld(target.fault, target.locks, .next);
+        if (!has_first or lock.yielding_at != turn) {
+            lock.yielding_at = turn;
+            lock.yielding_since_ns = 0;
+            lock.ignoring_until_ns = 0;
+        }
+        if (!has_first or lock.ignoresFirst()) return false;
         if (try range_lock.isHeld(target.fault, target.locks, .user)) {
             lock.yielding_since_ns = 0;
             return true;
         }
         const now = os.monotonicNs();
-        if (lock.yielding_since_ns == 0 or lock.yielding_at != turn) {
-            lock.yielding_since_ns = now;
-            lock.yielding_at = turn;
-        }
-        return now -| lock.yielding_since_ns < 2 * slice_ns;
+        if (lock.yielding_since_ns == 0) lock.yielding_since_ns = now;
+        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;
+        lock.yielding_since_ns = 0;
+        lock.ignoring_until_ns = now + ignored_ns;
+        return false;
+    }
+
+    fn ignoresFirst(lock: *const UserLock) bool {
+        return lock.ignoring_until_ns != 0 and os.monotonicNs() < lock.ignoring_until_ns;
     }
 };
