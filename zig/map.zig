@@ -579,12 +579,12 @@ pub const Operation = struct {
 };
 
 /// The way of a locker through every stripe: whatever was being written when it began is over when
-/// it ends, and what the dead left is recovered.
+/// it ends, and what the dead left is recovered. Where damage is, nobody else gets to write either.
 fn passStripes(lock: *UserLock, timeout_ms: f64) Error!void {
     const map: *Map = @fieldParentPtr("lock", lock);
+    try map.segment.check(); // it may have been replaced while we waited
     var deadline: ?os.Deadline = null;
     for (0..map.segment.view.stripeCount()) |i| {
-        // Where the damage is, nobody else gets to write either.
         passStripe(map, @intCast(i), timeout_ms, &deadline) catch |err|
             if (err != error.Corrupt) return err;
     }

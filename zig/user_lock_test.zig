@@ -157,7 +157,7 @@ test "a writer that fails while it waits for the lock leaves the line" {
     try expect(left);
 }
 
-test "a write that waits for the lock of a segment is told when that is replaced" {
+test "who waits for the lock of a segment is told when that is replaced" {
     const map = try map_test.openMap(1, 1 << 20);
     defer map_test.closeMap(map);
     const other = try openAgain(map, 5000);
@@ -166,6 +166,9 @@ test "a write that waits for the lock of a segment is told when that is replaced
     const replacer = try whenInLine(map, markReplaced);
     defer replacer.join();
     try expectError(error.Replaced, other.put("k", "v", 1, .none));
+    map.lock.release(false);
+    try expectError(error.Replaced, other.lock.acquire(false, 1000));
+    try expect(!try map.lock.isHeld());
 }
 
 fn releaseSoon(map: *Map) void {
