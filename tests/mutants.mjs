@@ -34,7 +34,7 @@ const MUTANTS = [
   {
     name: "a set writer word is ignored by the next to lock",
     file: "map.zig",
-    from: "if (locked == .owner_died or crash.load(&stripe.writer) != 0) {",
+    from: "if (locked == .owner_died or crash.load(&op.stripe.writer) != 0) {",
     to: "if (locked == .owner_died) {",
     tests: "crash",
   },
@@ -101,17 +101,18 @@ const MUTANTS = [
   {
     name: "the lock word is read before the stripe's lock is taken",
     file: "map.zig",
-    from: "        const op = try lock(map, index);\n        if (map.lock.admits(crash.acquire(" +
-      "&map.segment.header().lock_word))) return op;\n",
+    from:
+      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(crash.acquire(" +
+      "&map.segment.header().lock_word))) return;\n",
     to: "        const word = crash.acquire(&map.segment.header().lock_word);\n" +
-      "        const op = try lock(map, index);\n        if (map.lock.admits(word)) return op;\n",
+      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(word)) return;\n",
     tests: "lock storm",
   },
   {
     name: "a locker does not pass through the stripes",
     file: "map.zig",
-    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        // Where the damage is",
-    to: "    for (0..0) |i| {\n        // Where the damage is",
+    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        passStripe(",
+    to: "    for (0..0) |i| {\n        passStripe(",
     tests: "lock storm",
   },
   {
@@ -142,7 +143,7 @@ const MUTANTS = [
     from: "            try map.lock.giveWay(word, &wait);\n",
     to: "            try map.lock.giveWay(word, &wait);\n" +
       "            if (crash.load(&map.segment.header().lock_word) != word) " +
-      "return lock(map, index);\n",
+      "return op.enter(map.segment.timeout_ms);\n",
     tests: "lock storm",
   },
   {
@@ -155,23 +156,45 @@ const MUTANTS = [
   {
     name: "nobody becomes first in line",
     file: "user_lock.zig",
-    from: "        if (target.readonly) return; // this",
-    to: "        if (target.fault == lock.target.fault) return; // this",
+    from: "        if (!lock.is_first)\n            lock.is_first = try range_lock.tryLock(" +
+      "target.fault, target.locks, .next, mode);\n",
+    to: "        _ = mode;\n",
     tests: "starves neither",
   },
   {
     name: "nobody gives way to the first in line",
     file: "user_lock.zig",
-    from: "        return now -| lock.yielding_since_ns < 2 * slice_ns;",
-    to: "        return false;",
+    from: "        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;\n",
+    to: "",
     tests: "starves neither",
   },
   {
     name: "who gives way gives way for ever",
     file: "user_lock.zig",
-    from: "        return now -| lock.yielding_since_ns < 2 * slice_ns;",
-    to: "        return true;",
+    from: "        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;\n",
+    to: "        if (now > 0) return true;\n",
     tests: "who is first in line",
+  },
+  {
+    name: "a first in line that is stopped is waited for at every turn",
+    file: "user_lock.zig",
+    from: "        lock.ignoring_until_ns = now + ignored_ns;\n",
+    to: "",
+    tests: "who is first in line",
+  },
+  {
+    name: "a writer that fails while it waits keeps its place in line",
+    file: "map.zig",
+    from: "        defer map.lock.cancel();\n",
+    to: "",
+    tests: "leaves the line",
+  },
+  {
+    name: "a write goes into a segment that was replaced while it waited",
+    file: "map.zig",
+    from: "            try map.segment.check(); // it may have been replaced meanwhile\n",
+    to: "",
+    tests: "is told when that is replaced",
   },
   {
     name: "a thread that ends keeps its handles",
@@ -234,8 +257,8 @@ const MUTANTS = [
   {
     name: "a region's descriptor gains rights by being opened anew",
     file: "raw_file.zig",
-    from: "    if (access.read and mode == .WRONLY or writes and mode == .RDONLY) {",
-    to: "    if (access.read and mode == .WRONLY and writes and mode == .RDONLY) {",
+    from: "    if (access.read and !may_read or writes and !may_write) {",
+    to: "    if (access.read and !may_read and writes and !may_write) {",
     tests: "region_test",
   },
   {
