@@ -7,7 +7,7 @@ import { encodeEntries, encodeKeys, Records } from "./_records.ts";
 import { type Codec, DATA, flags, KEY, type Segment, statuses } from "./_segment.ts";
 import {
   BYTES_KIND,
-  checkSize,
+  checkedLength,
   decode,
   encode,
   isBytes,
@@ -47,9 +47,9 @@ export class Entries<V> {
   readonly segment: Segment;
   readonly codec: Codec | undefined;
 
-  constructor(segment: Segment, codec: Codec | undefined) {
+  constructor(segment: Segment) {
     this.segment = segment;
-    this.codec = codec;
+    this.codec = segment.codec;
   }
 
   /** The value of `key`, or undefined. */
@@ -62,12 +62,12 @@ export class Entries<V> {
   put(key: string, value: V, how: number): number {
     const segment = this.segment;
     if (segment.writeHandle === 0) segment.assertWritable("write");
-    segment.locker.assertFree("write");
     if (value instanceof Uint8Array && value.length >= DIRECT_BYTES && isBytes(value)) {
       return this.#putBytes(key, value, how);
     }
     DATA.end = 0;
     const kind = encode(value, this.codec, DATA);
+    segment.locker.assertFree("write"); // the codec may have taken the lock
     // The key comes after the codec, which may itself have used the map and its buffers.
     const keyLength = writeKey(key, KEY.bytes, 0);
     const { native, writeHandle } = segment;
@@ -290,11 +290,12 @@ export class Entries<V> {
 
   /** As `put`, for many bytes, which cross without a copy in between. */
   #putBytes(key: string, value: Uint8Array, how: number): number {
-    checkSize(value);
+    const length = checkedLength(value);
+    this.segment.locker.assertFree("write");
     const { native, writeHandle } = this.segment;
     const keyLength = writeKey(key, KEY.bytes, 0);
     const kind = BYTES_KIND | how;
-    const result = native.shm_map_put(writeHandle, KEY.bytes, keyLength, value, value.length, kind);
+    const result = native.shm_map_put(writeHandle, KEY.bytes, keyLength, value, length, kind);
     if (result < 0) throw this.segment.failure(result, "write");
     return result;
   }

@@ -82,6 +82,8 @@ export interface Asked {
   readonly maxBytes: number;
   readonly lock: OpenOptions["lock"];
   readonly timeout: number;
+  /** As it was given; undefined for the default one. */
+  readonly codec: Codec | undefined;
   readonly codecId: string;
 }
 
@@ -152,7 +154,7 @@ function ask(
   given: OpenOptions,
   codecId: string,
 ): Asked {
-  const { readonly = false, allowForeignOwner = false } = given;
+  const { readonly = false, allowForeignOwner = false, codec } = given;
   checkType("readonly", readonly, "boolean");
   checkType("allowForeignOwner", allowForeignOwner, "boolean");
   const timeout = checkTimeout(given.timeout, DEFAULT_TIMEOUT);
@@ -168,7 +170,8 @@ function ask(
     maxBytes: checkInteger("maxBytes", given.maxBytes, kind.maxBytesLeast) ?? 0,
     lock: checkWord("lock", given.lock, ["robust", "kernel"]),
     timeout,
-    codecId: given.codec === undefined ? codecId : checkCodec(given.codec),
+    codec,
+    codecId: codec === undefined ? codecId : checkCodec(codec),
   };
 }
 
@@ -231,9 +234,8 @@ export function checkInteger(
   most: number = Number.MAX_SAFE_INTEGER,
 ): number | undefined {
   checkType(option, value, "number");
-  if (value === undefined || Number.isInteger(value) && value >= least && value <= most) {
-    return value;
-  }
+  if (value === undefined) return value;
+  if (Number.isInteger(value) && value >= least && value <= most) return value + 0; // never -0
   throw new RangeError(
     `Cannot use ${option} ${value}: it is a whole number from ${least} to ${most}`,
   );

@@ -38,7 +38,7 @@ const SPACE = 0x20;
 const UNSIGNED_END = 2n ** 64n;
 const SIGNED_MIN = -(2n ** 63n);
 const WHOLE = /^\s*[+-]?\d+\s*$/;
-const DECIMAL = /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$/;
+const DECIMAL = /^\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*$/;
 const NO_NUMBER = /^\s*([+-]?)(?:(inf(?:inity)?)|nan)\s*$/i;
 const NO_BYTES = new Uint8Array(0);
 
@@ -439,11 +439,16 @@ class Packer {
   #compressed(item: Item, asCharacters: boolean): void {
     const number = this.#integer(item);
     if (number < 0) this.#fail("cannot compress negative numbers", item);
-    let rest = BigInt(typeof number === "number" ? Math.floor(number) : number);
-    const bytes = [Number(rest & 0x7fn)];
-    for (rest >>= 7n; rest > 0n; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80);
-    this.#account.spend(bytes.length, item);
-    this.#out.put(Uint8Array.from(bytes.reverse()), asCharacters);
+    const whole = BigInt(typeof number === "number" ? Math.floor(number) : number);
+    const digits = whole.toString(2); // at once, for the number may be long
+    const length = Math.ceil(digits.length / 7);
+    this.#account.spend(length, item);
+    const padded = digits.padStart(7 * length, "0");
+    const bytes = Uint8Array.from({ length }, (_, index) => {
+      return parseInt(padded.slice(7 * index, 7 * index + 7), 2) | 0x80;
+    });
+    bytes[length - 1] &= 0x7f;
+    this.#out.put(bytes, asCharacters);
   }
 
   /** The next value as 64 bits, as Perl has code points. */

@@ -168,7 +168,8 @@ export class Region implements Lockable {
 
   /** As `write`, for a string in UTF-8. */
   writeText(text: string, offset: number, room: number): number {
-    const length = DATA.write(text);
+    // A character more, for the last one may be half of two that belong together.
+    const length = DATA.write(text.slice(0, room + 1));
     try {
       return this.write(DATA.bytes, offset, Math.min(room, length));
     } finally {
@@ -295,7 +296,13 @@ function descriptorPlace(descriptor: number): Place {
   }
   const file = `descriptor ${descriptor}`;
   const where = "its file system";
-  return { label: `region over ${file}`, where, file, filename: undefined, descriptor };
+  return {
+    label: `region over ${file}`,
+    where,
+    file,
+    filename: undefined,
+    descriptor: descriptor + 0,
+  }; // never -0
 }
 
 function pathPlace(file: string | URL): Place {

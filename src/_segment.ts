@@ -14,6 +14,7 @@ import {
   type Asked,
   type AttachOptions,
   checkName,
+  type Codec,
   DEFAULT_TIMEOUT,
   type OpenOptions,
   type SegmentKind,
@@ -100,6 +101,8 @@ export class Segment implements Lockable {
   /** As messages name it: `map "jobs"`. */
   readonly label: string;
   readonly isReadonly: boolean;
+  /** What was given in place of the default one. */
+  readonly codec: Codec | undefined;
   /** How long calls wait for others unless they say otherwise, in milliseconds. */
   readonly timeout: number;
   readonly locker: Locker;
@@ -117,6 +120,7 @@ export class Segment implements Lockable {
     this.label = labelOf(kind, asked.name);
     this.name = asked.name;
     this.isReadonly = asked.readonly;
+    this.codec = asked.codec;
     this.writeHandle = asked.readonly ? 0 : handle;
     this.#where = asked.where;
     this.timeout = asked.timeout;

@@ -215,16 +215,24 @@ export function decode(
   throw new Undecodable(`no value has kind ${kind} and ${length} bytes`);
 }
 
-/** Throws "TooLarge" for more bytes than any value may have. */
-export function checkSize(bytes: Uint8Array): void {
-  if (bytes.length > MAX_VALUE_BYTES) throw tooLarge(bytes.length);
+/** The getter of every byte array: an object made to deceive has a `length` of its own besides. */
+const lengthOf = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Uint8Array.prototype),
+  "length",
+)!.get!;
+
+/** How many bytes there really are. Throws "TooLarge" for more than any value may have. */
+export function checkedLength(bytes: Uint8Array): number {
+  const length: number = lengthOf.call(bytes);
+  if (length > MAX_VALUE_BYTES) throw tooLarge(length);
+  return length;
 }
 
 function append(bytes: Uint8Array, room: Room): void {
-  checkSize(bytes);
-  if (room.end + bytes.length > room.bytes.length) room.reserve(bytes.length);
+  const length = checkedLength(bytes);
+  if (room.end + length > room.bytes.length) room.reserve(length);
   room.bytes.set(bytes, room.end);
-  room.end += bytes.length;
+  room.end += length;
 }
 
 function tooLarge(length: number): SharedMemoryError {

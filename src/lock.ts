@@ -195,7 +195,7 @@ export class Locker {
       const { signal } = asked;
       const timeout = checkTimeout(asked.timeout, this.owner.timeout);
       const shared = this.#sharedIn(asked);
-      if (signal !== undefined && !isSignal(signal)) {
+      if (signal !== undefined && !(signal instanceof AbortSignal)) {
         throw wrongType("signal", "an AbortSignal", signal);
       }
       this.owner.assertLockable("lock", shared);
@@ -479,10 +479,4 @@ class Waiter {
     const { native, handle } = this.locker.owner;
     if (handle !== 0) native.shm_lock_cancel(handle);
   }
-}
-
-function isSignal(signal: unknown): signal is AbortSignal {
-  return typeof signal === "object" && signal !== null &&
-    typeof (signal as AbortSignal).aborted === "boolean" &&
-    typeof (signal as AbortSignal).addEventListener === "function";
 }

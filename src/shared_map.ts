@@ -61,9 +61,9 @@ export type {
 export class SharedMap<V = unknown> extends SharedObject {
   readonly #entries: Entries<V>;
 
-  private constructor(segment: Segment, codec: Codec | undefined) {
+  private constructor(segment: Segment) {
     super(segment);
-    this.#entries = new Entries(segment, codec);
+    this.#entries = new Entries(segment);
   }
 
   /**
@@ -85,7 +85,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
-    return new SharedMap(openSegment(MAP, name, options, DEFAULT_CODEC_ID), options.codec);
+    return new SharedMap(openSegment(MAP, name, options, DEFAULT_CODEC_ID));
   }
 
   /**
@@ -104,7 +104,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
-    return new SharedMap(anonymousSegment(MAP, options, DEFAULT_CODEC_ID), options.codec);
+    return new SharedMap(anonymousSegment(MAP, options, DEFAULT_CODEC_ID));
   }
 
   /**
@@ -126,7 +126,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
-    return new SharedMap(attachSegment(MAP, token, options, DEFAULT_CODEC_ID), options.codec);
+    return new SharedMap(attachSegment(MAP, token, options, DEFAULT_CODEC_ID));
   }
 
   /**

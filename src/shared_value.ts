@@ -25,7 +25,7 @@ import {
 import { SharedObject } from "./_shared_object.ts";
 import {
   BYTES_KIND,
-  checkSize,
+  checkedLength,
   decode,
   DEFAULT_CODEC_ID,
   describe,
@@ -80,10 +80,10 @@ export class SharedValue<T = unknown> extends SharedObject {
   #keptVersion = NO_VERSION;
   #isUpdating = false;
 
-  private constructor(segment: Segment, codec: Codec | undefined, isFrozen: boolean) {
+  private constructor(segment: Segment, isFrozen: boolean) {
     super(segment);
     this.#segment = segment;
-    this.#codec = codec;
+    this.#codec = segment.codec;
     this.#isFrozen = isFrozen;
   }
 
@@ -112,7 +112,7 @@ export class SharedValue<T = unknown> extends SharedObject {
   ): SharedValue<T> {
     const isFrozen = frozenIn(options);
     const segment = openSegment(VALUE, name, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, options.codec, isFrozen);
+    return new SharedValue(segment, isFrozen);
   }
 
   /**
@@ -133,7 +133,7 @@ export class SharedValue<T = unknown> extends SharedObject {
   static anonymous<T = unknown>(options: AnonymousOptions & FrozenOption = {}): SharedValue<T> {
     const isFrozen = frozenIn(options);
     const segment = anonymousSegment(VALUE, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, options.codec, isFrozen);
+    return new SharedValue(segment, isFrozen);
   }
 
   /**
@@ -161,7 +161,7 @@ export class SharedValue<T = unknown> extends SharedObject {
   ): SharedValue<T> {
     const isFrozen = frozenIn(options);
     const segment = attachSegment(VALUE, token, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, options.codec, isFrozen);
+    return new SharedValue(segment, isFrozen);
   }
 
   /**
@@ -354,15 +354,16 @@ export class SharedValue<T = unknown> extends SharedObject {
   #put(value: T, action: string): void {
     const segment = this.#segment;
     if (segment.writeHandle === 0) segment.assertWritable(action);
-    segment.locker.assertFree(action);
     let result: number;
     if (value instanceof Uint8Array && value.length >= DIRECT_BYTES && isBytes(value)) {
-      checkSize(value);
+      const length = checkedLength(value);
+      segment.locker.assertFree(action);
       const { native, writeHandle } = segment;
-      result = native.shm_value_put(writeHandle, value, value.length, BYTES_KIND);
+      result = native.shm_value_put(writeHandle, value, length, BYTES_KIND);
     } else {
       DATA.end = 0;
       const kind = encode(value, this.#codec, DATA);
+      segment.locker.assertFree(action); // the codec may have taken the lock
       const { native, writeHandle } = segment;
       result = native.shm_value_put(writeHandle, DATA.bytes, DATA.end, kind);
       DATA.release();

@@ -322,7 +322,10 @@ test("SharedMap.lock() refuses what is no options object", async (t) => {
     assert.throws(() => map.lock({ timeout }), RangeError, String(timeout));
     await assert.rejects(map.lockAsync({ timeout }), RangeError);
   }
-  for (const signal of [null, 1, "abort", {}, new AbortController(), new EventTarget()]) {
+  // What only looks like a signal could fail once it stands in line, and keep others from the lock.
+  const lookalike = { aborted: false, addEventListener: () => {} };
+  const wrong = [null, 1, "abort", {}, new AbortController(), new EventTarget(), lookalike];
+  for (const signal of wrong) {
     await assert.rejects(map.lockAsync({ signal: untyped(signal) }), TypeError);
   }
   assert.equal(map.locked, false);
@@ -477,3 +480,20 @@ test(
     assert.equal(map.locked, false);
   },
 );
+
+test("SharedMap.set() is Locked where the codec has locked through another handle", (t) => {
+  const locks: Lock[] = [];
+  const codec = {
+    id: "locking",
+    encode(value: unknown) {
+      locks.push(other.lock());
+      return new TextEncoder().encode(JSON.stringify(value));
+    },
+    decode: (bytes: Uint8Array) => JSON.parse(new TextDecoder().decode(bytes)),
+  };
+  const map = freshAnonymous(t, { codec });
+  using other = SharedMap.attach(map.token, { codec });
+  thrown("Locked", () => map.set("a", {}));
+  locks.pop()!.unlock();
+  assert.equal(map.size, 0);
+});

@@ -113,6 +113,15 @@ test("write() of a string far larger than any buffer", LONG, (t) => {
   assert.equal(text(region, 8_999_997), "ab\0");
 });
 
+test("write() of a long string encodes no more than it writes", LONG, (t) => {
+  const region = anonymous(t, 3);
+  const long = `é${"😀".repeat(30_000_000)}`;
+  const started = performance.now();
+  for (let length = 0; length < 400; length += 1) region.write(long, 0, length);
+  assert.deepEqual([...region.read()], [0xc3, 0xa9, 0xf0]);
+  assert.ok(performance.now() - started < 5000);
+});
+
 test("readInto() and write() take any view of bytes", (t) => {
   const region = anonymous(t, 8);
   const whole = new Uint8Array([1, 2, 3, 4, 5, 6]);

@@ -353,6 +353,17 @@ test("pack() and unpack() take a million values in a moment", () => {
   assert.equal(pack("a* Z*", many, many).length, 8_000_001);
 });
 
+test("pack() and unpack() take a number of a million digits in a moment, or refuse it", () => {
+  const large = (1n << 4_000_000n) + 5n;
+  const bytes = pack("w", large);
+  assert.equal(bytes.length, 571_429);
+  assert.deepEqual(unpack("w", bytes), [large]);
+  const started = performance.now();
+  assert.throws(() => pack("l", `${"1".repeat(1_000_000)}x`), /'l' takes a number/);
+  pack("w", large);
+  assert.ok(performance.now() - started < 5000, "its time grows with the square of the digits");
+});
+
 /** Why this machine has no Perl to compare with, or undefined when it has. */
 function refusesPerl(): string | undefined {
   const script = 'use Config; print "$] $Config{ivsize} $Config{longsize} $Config{nvsize}"';

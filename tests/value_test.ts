@@ -406,6 +406,36 @@ test("SharedValue checks its options before anything is made", (t) => {
   thrown("NotFound", () => SharedValue.open(name, { mode: "attach" }));
 });
 
+test("SharedValue and SharedMap read each option once, so that a getter cannot change it", (t) => {
+  for (const kind of [SharedValue, SharedMap]) {
+    const name = freshName(t, "value");
+    let reads = 0;
+    const options = {
+      get codec() {
+        if (++reads > 1) throw new Error("read twice");
+        return CODECS.json;
+      },
+    };
+    kind.open(name, options).close();
+    assert.equal(reads, 1);
+  }
+});
+
+test("SharedValue.open() takes -0 for 0", (t) => {
+  const value = SharedValue.open(freshName(t, "value"), { permissions: -0, timeout: -0 });
+  value.lock({ timeout: -0 }).unlock();
+  value.close();
+});
+
+test("SharedValue takes bytes that lie about their length for what they are", (t) => {
+  const [value] = pair<Uint8Array>(t);
+  for (const length of [1_000_000, 50, 3, -1, NaN]) {
+    const liar = Object.defineProperty(new Uint8Array([1, 2, 3, 4]), "length", { value: length });
+    value.set(liar);
+    assert.deepEqual([...value.get()!], [1, 2, 3, 4], `${length}`);
+  }
+});
+
 test('SharedValue with another maxBytes or codec is "Incompatible"', (t) => {
   const value = freshValue<unknown>(t, { maxBytes: 1000, codec: CODECS.json });
   value.set({ a: 1 });

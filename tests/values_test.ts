@@ -84,6 +84,32 @@ test("SharedMap takes bytes over a buffer that is shared, resizable or offset", 
   }
 });
 
+/** Byte arrays of ten bytes that say of themselves to have more, fewer, or no number of them. */
+function* liars(): Generator<Uint8Array> {
+  for (const value of [1_000_000, 64 * 1024, 50, 3, 0, -1, NaN]) {
+    yield Object.defineProperty(countingBytes(10), "length", { value });
+  }
+}
+
+test("SharedMap takes bytes that lie about their length for what they are", (t) => {
+  const ten = [...countingBytes(10)];
+  const map = freshMap<Uint8Array>(t);
+  map.set("key", new Uint8Array(70_000).fill(0xee)); // what a buffer may hold from before
+  for (const liar of liars()) {
+    assert.deepEqual([...map.set("key", liar).get("key")!], ten, `${liar.length}`);
+    map.setMany([["a", liar], ["b", countingBytes(10)]]);
+    assert.deepEqual(map.getMany(["a", "b"]).map((bytes) => [...bytes!]), [ten, ten]);
+    map.update("key", () => liar);
+    assert.deepEqual([...map.get("key")!], ten, `${liar.length}`);
+    const codec = {
+      id: "liar-test",
+      encode: () => liar,
+      decode: (bytes: Uint8Array) => [...bytes],
+    };
+    assert.deepEqual(freshMap<unknown>(t, { codec }).set("key", {}).get("key"), ten);
+  }
+});
+
 test("SharedMap keeps long strings and bytes of every size around a power of two", (t) => {
   const map = freshMap<string | Uint8Array>(t);
   for (let power = 4; power <= 20; power += 1) {
