@@ -296,13 +296,8 @@ function descriptorPlace(descriptor: number): Place {
   }
   const file = `descriptor ${descriptor}`;
   const where = "its file system";
-  return {
-    label: `region over ${file}`,
-    where,
-    file,
-    filename: undefined,
-    descriptor: descriptor + 0,
-  }; // never -0
+  const label = `region over ${file}`;
+  return { label, where, file, filename: undefined, descriptor: descriptor + 0 }; // never -0
 }
 
 function pathPlace(file: string | URL): Place {

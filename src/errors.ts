@@ -297,12 +297,10 @@ function describeIncompatible(attempt: Attempt, fault: Fault): string {
 }
 
 function describeUnsupported(attempt: Attempt, fault: Fault): string {
-  const lock = attempt.wanted?.lock;
   const what = new Map<number, string>([
     [reasons.networkFileSystem, `${attempt.where} is on a network file system`],
     [reasons.filesystem, `the file system of ${attempt.where} cannot hold shared memory`],
-  ]).get(fault.reason) ??
-    (lock === "kernel" ? 'lock: "kernel" is not available' : "this system cannot do it");
+  ]).get(fault.reason) ?? "this system cannot do it";
   return `${cannot(attempt)}: ${what}${because(fault)}`;
 }
 

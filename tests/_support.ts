@@ -373,6 +373,17 @@ export function inSmallTmpfs(directory: string, size: string): string[] {
   return ["unshare", "-Urm", "sh", "-c", script, directory];
 }
 
+/** A child with the map "small" on a file system of one MiB, and the directory of that. */
+export async function startOnSmallTmpfs(
+  t: TestContext,
+): Promise<{ child: Child; directory: string }> {
+  const directory = freshDirectory(t);
+  const wrap = inSmallTmpfs(directory, "1m");
+  const child = await startChild(t, HERE, { wrap, permissions: ["-A"] });
+  await child.ask("open", { id: "map", name: "small", options: { directory } });
+  return { child, directory };
+}
+
 /** Why this machine refuses a tmpfs of one's own, or undefined when it does not. */
 export function refusesTmpfs(): string | undefined {
   const directory = mkdtempSync(join(tmpdir(), PREFIX));

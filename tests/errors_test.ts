@@ -12,14 +12,13 @@ import {
   freshDirectory,
   freshMap,
   freshName,
-  HERE,
-  inSmallTmpfs,
   NO_PERMISSIONS,
   refusesTmpfs,
   ROOT,
   RUNTIMES,
   SHM,
   startChild,
+  startOnSmallTmpfs,
   startWith,
   testUnless,
   THERE,
@@ -377,10 +376,7 @@ testUnless(
   'SharedMemoryError "NoSpace" in a full file system names the directory',
   LONG,
   async (t) => {
-    const directory = freshDirectory(t);
-    const wrap = inSmallTmpfs(directory, "1m");
-    const child = await startChild(t, HERE, { wrap, permissions: ["-A"] });
-    await child.ask("open", { id: "map", name: "small", options: { directory } });
+    const { child, directory } = await startOnSmallTmpfs(t);
     const fill = child.ask("fill", { id: "map", to: 1e6 });
     await assert.rejects(fill, { code: "NoSpace" });
     await assert.rejects(fill, (error: Error) => {

@@ -18,7 +18,6 @@ import {
   freshMap,
   freshName,
   HERE,
-  inSmallTmpfs,
   isArgumentError,
   NO_PERMISSIONS,
   pause,
@@ -27,6 +26,7 @@ import {
   SHM,
   startChild,
   startMany,
+  startOnSmallTmpfs,
   startWith,
   temporaries,
   type TestContext,
@@ -575,10 +575,7 @@ testUnless(
   'A-72 set() into a full file system is "NoSpace", and the map goes on',
   LONG,
   async (t) => {
-    const directory = freshDirectory(t);
-    const wrap = inSmallTmpfs(directory, "1m");
-    const child = await startChild(t, HERE, { wrap, permissions: ["-A"] });
-    await child.ask("open", { id: "map", name: "small", options: { directory } });
+    const { child } = await startOnSmallTmpfs(t);
     await child.call("set", "first", 1);
     const fill = child.ask("fill", { id: "map", to: 1e6 });
     await assert.rejects(fill, { name: "SharedMemoryError", code: "NoSpace" });

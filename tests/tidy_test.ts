@@ -60,7 +60,7 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/space.zig": "heap hash pool recovery segment layout crash os status",
   "zig/directory.zig": "segment range_lock layout os status",
   "zig/segment.zig": "stripe_lock range_lock layout crash os status",
-  "zig/region.zig": "raw_file user_lock range_lock layout os status",
+  "zig/region.zig": "segment raw_file user_lock range_lock layout os status",
   "zig/raw_file.zig": "os status",
   "zig/user_lock.zig": "range_lock layout crash os status",
   "zig/stripe_lock.zig": "range_lock layout os status",

@@ -469,17 +469,10 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
     return attachDescriptor(segment, pid, fd, options);
 }
 
-/// Opens another process's descriptor through /proc. The link must read as one of ours before it
-/// is followed: a descriptor number is reused for anything.
 fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Options) Error!void {
     const fault = segment.fault;
-    const path = try os.Path.of("/proc/{d}/fd/{d}", .{ pid, fd });
-    var buffer: [64]u8 = undefined;
-    const reads = os.readLink(fault, &path, &buffer) catch
-        return fault.because(.identity, error.NotFound);
-    if (!std.mem.eql(u8, reads, "/memfd:shmap (deleted)"))
-        return fault.because(.identity, error.NotFound);
-    segment.file = try os.openLink(fault, &path, if (options.readonly) .read else .read_write);
+    const access: os.Access = if (options.readonly) .read else .read_write;
+    segment.file = try os.openMemoryOf(fault, pid, fd, access);
     {
         errdefer os.close(segment.file);
         try openLocks(segment);

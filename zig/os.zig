@@ -14,6 +14,9 @@ const Fault = status.Fault;
 pub const page_bytes = 4096;
 pub const Fd = i32;
 
+/// By which memory files of ours are known: the kernel shows it in links to them.
+pub const memory_name = "shmap";
+
 /// How much is allocated by one call: an interrupted larger one would start from nothing each time.
 const fallocate_piece_bytes = 2 << 20;
 
@@ -94,6 +97,18 @@ pub fn openLink(fault: *Fault, path: *const Path, access: Access) Error!Fd {
     return @intCast(try check(fault, linux.open(path.z(), openFlags(access), 0)));
 }
 
+/// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
+/// to nothing of that kind; it may be anything by now, and is looked at before it is followed.
+pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd {
+    const path = try Path.of("/proc/{d}/fd/{d}", .{ owner, fd });
+    var buffer: [64]u8 = undefined;
+    const reads = readLink(fault, &path, &buffer) catch
+        return fault.because(.identity, error.NotFound);
+    if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
+        return fault.because(.identity, error.NotFound);
+    return openLink(fault, &path, access);
+}
+
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     const flags: linux.O = .{ .DIRECTORY = true, .CLOEXEC = true };
     return @intCast(check(fault, linux.open(path.z(), flags, 0)) catch |err| {
@@ -119,7 +134,7 @@ pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
 }
 
 pub fn memoryFile(fault: *Fault) Error!Fd {
-    return @intCast(try check(fault, linux.memfd_create("shmap", linux.MFD.CLOEXEC)));
+    return @intCast(try check(fault, linux.memfd_create(memory_name, linux.MFD.CLOEXEC)));
 }
 
 pub fn close(fd: Fd) void {

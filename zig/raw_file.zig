@@ -113,7 +113,7 @@ pub fn memory(fault: *Fault, bytes: u64) Error!os.Fd {
         return fault.because(.fileSystemFull, error.NoSpace);
     }
     const flags = linux.MFD.CLOEXEC | linux.MFD.ALLOW_SEALING;
-    const fd: os.Fd = @intCast(try os.check(fault, linux.memfd_create("shmap", flags)));
+    const fd: os.Fd = @intCast(try os.check(fault, linux.memfd_create(os.memory_name, flags)));
     errdefer os.close(fd);
     try os.allocate(fault, fd, 0, bytes);
     _ = try os.check(fault, linux.fcntl(fd, linux.F.ADD_SEALS, seal.all));

@@ -14,6 +14,7 @@ const layout = @import("layout.zig");
 const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const raw_file = @import("raw_file.zig");
+const segments = @import("segment.zig");
 const status = @import("status.zig");
 const user_lock = @import("user_lock.zig");
 
@@ -185,14 +186,7 @@ pub const Region = struct {
             return fault.because(.otherKind, error.Incompatible);
         }
         const name = try Token.parse(text);
-        const path = try os.Path.of("/proc/{d}/fd/{d}", .{ name.pid, name.fd });
-        // The number may be anything by now: look where it leads before following it.
-        var buffer: [64]u8 = undefined;
-        const reads = os.readLink(fault, &path, &buffer) catch
-            return fault.because(.identity, error.NotFound);
-        if (!std.mem.eql(u8, reads, "/memfd:shmap (deleted)"))
-            return fault.because(.identity, error.NotFound);
-        region.file = try os.openLink(fault, &path, .read_write);
+        region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
         const length = try checkMemory(fault, region.file, name.id);
         try region.openLocks(.read_write);
@@ -376,21 +370,8 @@ const Token = struct {
 
 /// Checks a memory file before anything of it is mapped, and gives the length of its data.
 fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
-    var header: layout.Header = undefined;
-    const len = try os.readAt(fault, file, std.mem.asBytes(&header), 0);
-    if (len < 8 or header.magic != layout.magic)
-        return fault.because(.notASegment, error.Incompatible);
-    if (len < @sizeOf(layout.Header)) return fault.because(.truncated, error.Corrupt);
-    if (header.version != layout.layout_version) {
-        fault.found = @floatFromInt(header.version);
-        return fault.because(.layoutVersion, error.Incompatible);
-    }
-    if (layout.checksum(&header) != header.checksum)
-        return fault.because(.checksum, error.Corrupt);
-    if (header.shape & 0xff != @intFromEnum(layout.Kind.region)) {
-        fault.found = @floatFromInt(header.shape & 0xff);
-        return fault.because(.otherKind, error.Incompatible);
-    }
+    const header = try segments.readHeader(fault, file);
+    try segments.checkIdentity(fault, &header, .region);
     if (header.id != id) return fault.because(.identity, error.NotFound);
     if (header.shape >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
         return fault.because(.checksum, error.Corrupt);

@@ -343,6 +343,21 @@ pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
     return header;
 }
 
+/// Checks what says how to read the rest: version, checksum, kind.
+pub fn checkIdentity(fault: *Fault, header: *const Header, kind: layout.Kind) Error!void {
+    if (header.version != layout.layout_version) {
+        fault.found = @floatFromInt(header.version);
+        return fault.because(.layoutVersion, error.Incompatible);
+    }
+    if (layout.checksum(header) != header.checksum)
+        return fault.because(.checksum, error.Corrupt);
+    const found = @as(Shape, @bitCast(header.shape)).kind;
+    if (found != @intFromEnum(kind)) {
+        fault.found = @floatFromInt(found);
+        return fault.because(.otherKind, error.Incompatible);
+    }
+}
+
 /// Checks everything an attacher relies on, and what it asked for. Nothing here is trusted.
 pub fn checkHeader(
     fault: *Fault,
@@ -350,17 +365,8 @@ pub fn checkHeader(
     size: u64,
     options: *const Options,
 ) Error!void {
+    try checkIdentity(fault, header, options.kind);
     const shape: Shape = @bitCast(header.shape);
-    if (header.version != layout.layout_version) {
-        fault.found = @floatFromInt(header.version);
-        return fault.because(.layoutVersion, error.Incompatible);
-    }
-    if (layout.checksum(header) != header.checksum)
-        return fault.because(.checksum, error.Corrupt);
-    if (shape.kind != @intFromEnum(options.kind)) {
-        fault.found = @floatFromInt(shape.kind);
-        return fault.because(.otherKind, error.Incompatible);
-    }
     if (shape.lock > 1 or shape.stripe_bits > 10 or shape._unused != 0 or
         header.ceiling % layout.page_bytes != 0 or header.ceiling > ceiling_max or
         header.codec_len > layout.codec_bytes_max)
