@@ -154,6 +154,13 @@ const MUTANTS = [
     tests: "lock storm",
   },
   {
+    name: "a stripe with a kernel lock is entered without it",
+    file: "stripe_lock.zig",
+    from: "if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;",
+    to: "if (range.fd >= 0) return .clean;",
+    tests: "lock storm with kernel locks",
+  },
+  {
     name: "nobody becomes first in line",
     file: "user_lock.zig",
     from: "        if (!lock.is_first)\n            lock.is_first = try range_lock.tryLock(" +
