@@ -17,6 +17,7 @@ pub fn build(b: *std.Build) void {
     addBoundary(b);
     addPeer(b);
     addBench(b);
+    addProofs(b);
     const tests = b.addTest(.{
         .root_module = moduleOf(b, "zig/tests.zig", b.graph.host, .ReleaseSafe),
         .filters = filters,
@@ -86,4 +87,25 @@ fn addBench(b: *std.Build) void {
     const bench = b.addExecutable(.{ .name = "bench-locks", .root_module = locks });
     const run = b.addRunArtifact(bench);
     b.step("bench-locks", "Measure what the user's lock costs").dependOn(&run.step);
+}
+
+/// The native parts of the proof (tests/proof/run.mjs), each a program that records its stores.
+const proofs = [_][]const u8{
+    "enumerate", "life", "step", "storm", "history", "corrupt", "act", "threads", "full",
+};
+
+fn addProofs(b: *std.Build) void {
+    const all = b.step("proof", "Build the native parts of the proof");
+    for (proofs) |name| {
+        const root = moduleOf(b, b.fmt("tests/proof/{s}.zig", .{name}), b.graph.host, .ReleaseSafe);
+        root.addImport("shmap", moduleOf(b, "zig/internals.zig", b.graph.host, .ReleaseSafe));
+        const program = b.addExecutable(.{
+            .name = b.fmt("shmap-proof-{s}", .{name}),
+            .root_module = root,
+        });
+        const install = b.addInstallArtifact(program, .{});
+        all.dependOn(&install.step);
+        b.step(b.fmt("proof-{s}", .{name}), "Build this part of the proof alone")
+            .dependOn(&install.step);
+    }
 }

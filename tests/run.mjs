@@ -53,7 +53,7 @@ const TASKS = {
   build: ["zig build"],
   peer: ["zig build peer"],
   abi: ["zig build abi"],
-  fmt: ["zig fmt build.zig build.zig.zon zig", "deno fmt"],
+  fmt: ["zig fmt build.zig build.zig.zon zig tests", "deno fmt"],
 };
 
 /**
@@ -61,7 +61,7 @@ const TASKS = {
  * what `isCheck` runs no suite.
  */
 const STEPS = [
-  { name: "zig fmt", isCheck: true, command: "zig fmt --check build.zig build.zig.zon zig" },
+  { name: "zig fmt", isCheck: true, command: "zig fmt --check build.zig build.zig.zon zig tests" },
   { name: "deno fmt", isCheck: true, command: "deno fmt --check" },
   { name: "deno lint", isCheck: true, command: "deno lint" },
   { name: "deno check", isCheck: true, command: ["deno", "check", ...existing(SCRIPTS)] },

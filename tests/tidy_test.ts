@@ -58,7 +58,7 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/heap.zig": "layout crash",
   "zig/pool.zig": "layout crash",
   "zig/space.zig": "heap hash pool recovery segment layout crash os status",
-  "zig/directory.zig": "segment range_lock layout os status",
+  "zig/directory.zig": "segment range_lock layout crash os status",
   "zig/segment.zig": "stripe_lock range_lock layout crash os status",
   "zig/region.zig": "segment raw_file user_lock range_lock layout os status",
   "zig/raw_file.zig": "os status",
@@ -73,6 +73,8 @@ const ZIG_IMPORTS: Record<string, string> = {
 };
 
 const ZIG_TESTS = "zig/tests.zig";
+/** What the proofs import the library by. */
+const ZIG_INTERNALS = "zig/internals.zig";
 const ROOTS = ["mod.ts", "zig/abi.zig", "zig/emit_abi.zig", "zig/peer.zig"];
 
 const TOP_LEVEL = new Set(
@@ -98,7 +100,8 @@ interface Check {
 const isTypeScript = (path: string) => /\.(ts|mjs)$/.test(path);
 const isZig = (path: string) => path.endsWith(".zig");
 const isCode = (path: string) => (isTypeScript(path) || isZig(path)) && path !== GENERATED;
-const isZigTest = (path: string) => path === ZIG_TESTS || path.endsWith("_test.zig");
+const isZigTest = (path: string) =>
+  path === ZIG_TESTS || path === ZIG_INTERNALS || path.endsWith("_test.zig");
 const isProduct = (path: string) => /^(mod\.ts$|src\/|zig\/)/.test(path) && !isZigTest(path);
 const isMarkdown = (path: string) => path.endsWith(".md");
 
@@ -122,7 +125,7 @@ function imports({ path, text }: Source): string[] {
   if (isZig(path)) {
     const shipped = code.replace(/^test\b[^]*?^}$/gm, ""); // a test may use what it likes
     return [...shipped.matchAll(/@import\("([^"]+)"\)/g)].map((match) => match[1])
-      .filter((name) => name !== "std" && name !== "builtin")
+      .filter((name) => !["std", "builtin", "root"].includes(name))
       .map((name) => name.replace(/\.zig$/, ""));
   }
   const specifier = /(?:\bfrom|\bimport|\bimport\() *["']([^"']+)["']/g;
@@ -224,6 +227,17 @@ const CHECKS: Check[] = [
     problems: ({ text }) =>
       found(withoutComments(text), /\b(?:Deno|Bun)\b|\bbun:/g, "names a runtime"),
     bad: { path: "src/_library.ts", text: 'const os = Deno.build.os; // "\n' },
+  },
+  {
+    name: "every store to shared memory goes through zig/crash.zig",
+    applies: (path) => isZig(path) && isProduct(path) && path !== "zig/crash.zig",
+    problems: ({ text }) =>
+      found(
+        withoutComments(text),
+        /@(?:atomicStore|atomicRmw|cmpxchg\w+)\b.*|\bheader\(\)\.[\w.]+ = .*/g,
+        "stores by itself",
+      ),
+    bad: { path: "zig/map.zig", text: "@atomicStore(u64, &stripe.live, 1, .release);\n" },
   },
   {
     name: "only zig/abi.zig exports functions",
@@ -360,7 +374,7 @@ test("the Zig tests take in every file", () => {
   const files = FILES.filter(({ path }) => isZig(path) && path.startsWith("zig/"))
     .map(({ path }) => path.replace(/^zig\/(.*)\.zig$/, "$1"));
   const left = files.filter((name) => !imports(tests!).includes(name));
-  assert.deepEqual(left.sort(), ["abi", "emit_abi", "peer", "tests"]);
+  assert.deepEqual(left.sort(), ["abi", "emit_abi", "internals", "peer", "tests"]);
 });
 
 test("the top level has what the house has, and nothing else", () => {

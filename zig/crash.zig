@@ -6,38 +6,48 @@
 //! `publish` is a release store, and `storeFence` and `loadFence` order what release and acquire do
 //! not (docs/design.md, Read).
 //!
-//! In a test build a `Recorder` may be set: it notes every store, and a test rebuilds the memory
-//! image a crash after any of them would have left. A release build contains none of that.
+//! In a build that records stores (the tests', the proofs') an `Observer` may be set: it is told of
+//! every store, and so a test can lay out again what a crash after any of them leaves, or die there
+//! itself. A release build contains none of that.
 
 const std = @import("std");
 const builtin = @import("builtin");
 
-pub const recording = builtin.is_test;
+/// Whether an observer can be set: in tests, and in programs whose root file asks for it.
+pub const recording = builtin.is_test or @hasDecl(@import("root"), "records_stores");
+
+/// Told of every store just before it is made.
+pub const Observer = struct {
+    seen: *const fn (observer: *Observer, word: *const u64, value: u64) void,
+};
+
+/// Who is told of this thread's stores. Recording builds only.
+pub threadlocal var observer: if (recording) ?*Observer else void = if (recording) null else {};
+
+/// Called before a value is copied out: a test lets the writers overtake a reader there. Recording
+/// builds only.
+pub threadlocal var pause: Pause = if (recording) null else {};
+const Pause = if (recording) ?*const fn () void else void;
 
 /// One store: the address it went to and what it wrote.
 pub const Store = struct { address: usize, value: u64 };
 
-/// Notes the stores made while it is set. Test builds only.
+/// Notes the stores made while it observes.
 pub const Recorder = struct {
+    observer: Observer = .{ .seen = add },
     stores: std.ArrayList(Store) = .empty,
     gpa: std.mem.Allocator,
 
-    fn add(self: *Recorder, word: *const u64, value: u64) void {
+    fn add(observer_of: *Observer, word: *const u64, value: u64) void {
+        const self: *Recorder = @fieldParentPtr("observer", observer_of);
         self.stores.append(self.gpa, .{ .address = @intFromPtr(word), .value = value }) catch
             @panic("the crash recorder ran out of memory");
     }
 };
 
-pub threadlocal var recorder: if (recording) ?*Recorder else void = if (recording) null else {};
-
-/// Called before a value is copied out: a test lets the writers overtake a reader there. Test
-/// builds only.
-pub threadlocal var pause: Pause = if (recording) null else {};
-const Pause = if (recording) ?*const fn () void else void;
-
 inline fn note(word: *const u64, value: u64) void {
     if (recording) {
-        if (recorder) |r| r.add(word, value);
+        if (observer) |told| told.seen(told, word, value);
     }
 }
 
@@ -176,8 +186,8 @@ test copyOut {
 test "a recorder notes every store in order" {
     var stores: Recorder = .{ .gpa = std.testing.allocator };
     defer stores.stores.deinit(stores.gpa);
-    recorder = &stores;
-    defer recorder = null;
+    observer = &stores.observer;
+    defer observer = null;
     var words: [4]u64 = undefined;
     store(&words[0], 1);
     publish(&words[1], 2);

@@ -10,12 +10,12 @@ const gather = @import("gather.zig");
 const hash = @import("hash.zig");
 const inspect = @import("inspect.zig");
 const maps = @import("map.zig");
-const map_test = @import("map_test.zig");
+const support = @import("support_test.zig");
 
 const Map = maps.Map;
-const Source = map_test.Source;
+const Source = support.Source;
 const gpa = std.testing.allocator;
-const seedOf = map_test.seedOf;
+const seedOf = support.seedOf;
 
 /// A map whose every store is known, so that any prefix of them can be laid out again.
 const Crashes = struct {
@@ -30,7 +30,7 @@ const Crashes = struct {
     const View = []?[]u8;
 
     fn init(stripe_bits: u6, keys: []const []const u8) !Crashes {
-        const map = try map_test.openMap(stripe_bits, 1 << 20);
+        const map = try support.openMap(stripe_bits, 1 << 20);
         return .{
             .map = map,
             .stores = .{ .gpa = gpa },
@@ -42,7 +42,7 @@ const Crashes = struct {
     fn deinit(crashes: *Crashes) void {
         gpa.free(crashes.image);
         crashes.stores.stores.deinit(gpa);
-        map_test.closeMap(crashes.map);
+        support.closeMap(crashes.map);
     }
 
     fn memory(crashes: *Crashes) []u64 {
@@ -133,8 +133,8 @@ const Crashes = struct {
 
     fn record(crashes: *Crashes, act: anytype) ![]crash.Store {
         crashes.stores.stores.clearRetainingCapacity();
-        crash.recorder = &crashes.stores;
-        defer crash.recorder = null;
+        crash.observer = &crashes.stores.observer;
+        defer crash.observer = null;
         try act.run(crashes.map);
         return gpa.dupe(crash.Store, crashes.stores.stores.items);
     }

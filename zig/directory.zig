@@ -8,6 +8,7 @@
 
 const std = @import("std");
 const layout = @import("layout.zig");
+const crash = @import("crash.zig");
 const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const segments = @import("segment.zig");
@@ -278,7 +279,7 @@ const Standing = struct {
 
     fn setState(standing: *const Standing, state: layout.State) void {
         const header = standing.header orelse return;
-        @atomicStore(u64, &header.state, @intFromEnum(state), .release);
+        crash.publish(&header.state, @intFromEnum(state));
     }
 
     fn unlock(standing: *const Standing) void {
@@ -419,10 +420,8 @@ fn reapOne(
             const header: *layout.Header =
                 @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write));
             defer os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
-            if (header.state != @intFromEnum(layout.State.unlinked)) {
-                const replaced = @intFromEnum(layout.State.replaced);
-                @atomicStore(u64, &header.state, replaced, .release);
-            }
+            if (crash.acquire(&header.state) != @intFromEnum(layout.State.unlinked))
+                crash.publish(&header.state, @intFromEnum(layout.State.replaced));
         }
     } else |_| {
         // Never completed, so nobody can be attached; but only if it has not begun to be anything.

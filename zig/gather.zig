@@ -423,9 +423,9 @@ pub fn takeGathered(map: *Map, offset: u64, target: []u8) usize {
 }
 
 test "a key met twice is kept once, also with its value left out" {
-    const map_test = @import("map_test.zig");
-    const map = try map_test.openMap(0, 8 << 20);
-    defer map_test.closeMap(map);
+    const support = @import("support_test.zig");
+    const map = try support.openMap(0, 8 << 20);
+    defer support.closeMap(map);
     const large: [100_000]u8 = @splat('l');
     _ = try map.put("large", &large, 1, .none);
     _ = try map.put("small", "s", 1, .none);

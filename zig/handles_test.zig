@@ -7,14 +7,14 @@ const directory = @import("directory.zig");
 const gather = @import("gather.zig");
 const inspect = @import("inspect.zig");
 const maps = @import("map.zig");
-const map_test = @import("map_test.zig");
+const support = @import("support_test.zig");
 const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
 
 const Map = maps.Map;
-const openAgain = map_test.openAgain;
+const openAgain = support.openAgain;
 const gpa = std.testing.allocator;
 
 fn fill(map: *Map, count: u64) !void {
@@ -34,36 +34,36 @@ fn fillUp(map: *Map, value: []const u8) !u64 {
 }
 
 test "an idle handle checks, recovers and writes after others have grown the segment" {
-    const busy = try map_test.openMap(2, 64 << 20);
-    defer map_test.closeMap(busy);
+    const busy = try support.openMap(2, 64 << 20);
+    defer support.closeMap(busy);
     const idle = try openAgain(busy, 1000);
-    defer map_test.closeMap(idle);
+    defer support.closeMap(idle);
     try fill(busy, 20_000);
     try std.testing.expectEqual(@as(f64, 0), (try inspect.verify(idle)).problems);
     const late = try openAgain(busy, 1000);
-    defer map_test.closeMap(late);
+    defer support.closeMap(late);
     try fill(busy, 30_000);
     // Somebody died in every stripe, and the next to come is the handle that saw no growth.
     for (0..4) |i| crash.publish(&busy.segment.view.stripe(@intCast(i)).writer, 77);
     const key: u64 = 1;
     try std.testing.expect(try late.put(std.mem.asBytes(&key), "new", 1, .none));
-    try map_test.expectSound(late);
+    try support.expectSound(late);
     try std.testing.expectEqual(@as(u64, 30_000), try late.size());
 }
 
 test "a sole attacher recovers a segment that grew after it had looked at the file" {
-    const busy = try map_test.openMap(2, 64 << 20);
-    defer map_test.closeMap(busy);
+    const busy = try support.openMap(2, 64 << 20);
+    defer support.closeMap(busy);
     const waiting = try openAgain(busy, 1000);
-    defer map_test.closeMap(waiting);
+    defer support.closeMap(waiting);
     try fill(busy, 20_000);
     try inspect.recoverSegment(&waiting.segment, true);
-    try map_test.expectSound(waiting);
+    try support.expectSound(waiting);
 }
 
 test "attaching beside a writer that holds everything ends at the timeout" {
-    const map = try map_test.openMap(0, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
     // As a sole writer that was stopped while it closed: WRITER exclusive, LIFE free.
     var fault: status.Fault = .{};
     try std.testing.expect(
@@ -71,12 +71,12 @@ test "attaching beside a writer that holds everything ends at the timeout" {
     );
     try std.testing.expectError(error.Timeout, openAgain(map, 50));
     _ = try range_lock.tryLock(&fault, map.segment.locks, .writer, .shared);
-    map_test.closeMap(try openAgain(map, 1000));
+    support.closeMap(try openAgain(map, 1000));
 }
 
 test "a writer stopped in one stripe does not keep another from saying that it is full" {
-    const map = try map_test.openMap(1, 256 << 10);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 256 << 10);
+    defer support.closeMap(map);
     map.segment.timeout_ms = 100;
     const value: [1000]u8 = @splat('x');
     const n = try fillUp(map, &value);
@@ -97,8 +97,8 @@ test "a writer stopped in one stripe does not keep another from saying that it i
 }
 
 test "a map emptied by deletes, or cleared, has room for one large value" {
-    const map = try map_test.openMap(1, 4 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 4 << 20);
+    defer support.closeMap(map);
     const large = try gpa.alloc(u8, 3 << 20);
     defer gpa.free(large);
     @memset(large, 'l');
@@ -109,7 +109,7 @@ test "a map emptied by deletes, or cleared, has room for one large value" {
         }
         try std.testing.expect(try map.put("large", large, 1, .none));
         try std.testing.expect(try map.delete("large"));
-        try map_test.expectSound(map);
+        try support.expectSound(map);
     }
 }
 
@@ -130,10 +130,10 @@ const Churn = struct {
 };
 
 test "iteration beside constant change sees what stays exactly once, and nothing damaged" {
-    const map = try map_test.openMap(0, 8 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(0, 8 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 1000);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     for ([_][]const u8{ "stays-a", "stays-b", "stays-c" }) |key|
         _ = try map.put(key, "for ever", 1, .none);
     var churn: Churn = .{ .map = other };

@@ -14,67 +14,10 @@ const maps = @import("map.zig");
 const os = @import("os.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
+const support = @import("support_test.zig");
 
 const Map = maps.Map;
 const gpa = std.testing.allocator;
-
-pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
-    return openMapOf(.robust, stripe_bits, max_bytes);
-}
-
-pub fn openMapOf(lock: layout.LockKind, stripe_bits: u6, max_bytes: u64) !*Map {
-    var fault: status.Fault = .{};
-    const options: segments.Options = .{
-        .recover = inspect.recoverSegment,
-        .lock = lock,
-        .stripe_bits = stripe_bits,
-        .max_bytes = max_bytes,
-        .timeout_ms = 10_000,
-    };
-    const map = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(map);
-    try directory.anonymous(&map.segment, &options);
-    map.begin();
-    return map;
-}
-
-/// One more handle on an anonymous map.
-pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
-    var buffer: [200]u8 = undefined;
-    return openToken(buffer[0..try map.segment.token(&buffer)], timeout_ms);
-}
-
-pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
-    var fault: status.Fault = .{};
-    var options: segments.Options = .{
-        .recover = inspect.recoverSegment,
-        .timeout_ms = timeout_ms,
-    };
-    const other = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(other);
-    try directory.attachToken(&other.segment, token, &options);
-    other.begin();
-    return other;
-}
-
-pub fn closeMap(map: *Map) void {
-    map.close();
-    handles.maps.discard(map);
-}
-
-pub fn expectSound(map: *Map) !void {
-    const verdict = try inspect.verify(map);
-    if (verdict.problems != 0) {
-        std.debug.print("verify: {any}\n", .{verdict});
-        return error.TestUnexpectedResult;
-    }
-    try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try map.size())));
-}
-
-pub fn seedOf(default: u64) u64 {
-    const text = std.testing.environ.getPosix("SHMAP_SEED") orelse return default;
-    return std.fmt.parseInt(u64, text, 10) catch default;
-}
 
 /// The plain map everything is compared with.
 const Oracle = struct {
@@ -110,32 +53,6 @@ const Oracle = struct {
     }
 };
 
-/// Random keys and values, the same for the same seed.
-pub const Source = struct {
-    random: std.Random,
-    key_buffer: [600]u8 = undefined,
-    value_buffer: [40_000]u8 = undefined,
-
-    pub fn key(source: *Source, count: u32) []const u8 {
-        const n = source.random.uintLessThan(u32, count);
-        const len = 4 + (n * 7) % (if (n % 11 == 0) @as(u32, 500) else 20);
-        @memset(source.key_buffer[0..len], 'k');
-        std.mem.writeInt(u32, source.key_buffer[0..4], n, .little);
-        return source.key_buffer[0..len];
-    }
-
-    pub fn value(source: *Source) []const u8 {
-        const len = switch (source.random.uintLessThan(u8, 20)) {
-            0 => 0,
-            1 => source.random.uintLessThan(usize, source.value_buffer.len),
-            2...4 => source.random.uintLessThan(usize, 2000),
-            else => source.random.uintLessThan(usize, 60),
-        };
-        source.random.bytes(source.value_buffer[0..len]);
-        return source.value_buffer[0..len];
-    }
-};
-
 fn expectSame(map: *Map, oracle: *Oracle) !void {
     var buffer: [40_001]u8 = undefined;
     try std.testing.expectEqual(@as(u64, oracle.values.count()), try map.size());
@@ -147,11 +64,11 @@ fn expectSame(map: *Map, oracle: *Oracle) !void {
 }
 
 test "random operations give what a plain hash map gives" {
-    var random = std.Random.DefaultPrng.init(seedOf(1));
-    var source: Source = .{ .random = random.random() };
+    var random = std.Random.DefaultPrng.init(support.seedOf(1));
+    var source: support.Source = .{ .random = random.random() };
     for ([_]u6{ 0, 2, 6 }) |stripe_bits| {
-        const map = try openMap(stripe_bits, 64 << 20);
-        defer closeMap(map);
+        const map = try support.openMap(stripe_bits, 64 << 20);
+        defer support.closeMap(map);
         var oracle: Oracle = .{};
         defer oracle.deinit();
         var buffer: [40_001]u8 = undefined;
@@ -182,23 +99,23 @@ test "random operations give what a plain hash map gives" {
             }
             if (i % 3000 == 0) {
                 try expectSame(map, &oracle);
-                try expectSound(map);
+                try support.expectSound(map);
             }
         }
         try expectSame(map, &oracle);
-        try expectSound(map);
+        try support.expectSound(map);
         const records = gather.countRecords(map, try gather.snapshot(map));
         try std.testing.expectEqual(@as(u64, oracle.values.count()), records);
     }
 }
 
 test "a full segment refuses, keeps everything, and goes on when there is room again" {
-    const map = try openMap(1, 256 << 10);
-    defer closeMap(map);
+    const map = try support.openMap(1, 256 << 10);
+    defer support.closeMap(map);
     var oracle: Oracle = .{};
     defer oracle.deinit();
-    var random = std.Random.DefaultPrng.init(seedOf(2));
-    var source: Source = .{ .random = random.random() };
+    var random = std.Random.DefaultPrng.init(support.seedOf(2));
+    var source: support.Source = .{ .random = random.random() };
     for (0..20) |_| {
         var refused = false;
         for (0..4000) |_| {
@@ -213,7 +130,7 @@ test "a full segment refuses, keeps everything, and goes on when there is room a
         }
         try std.testing.expect(refused);
         try expectSame(map, &oracle);
-        try expectSound(map);
+        try support.expectSound(map);
         // Any value that fits an empty map fits again once everything is deleted.
         var keys: std.ArrayList([]u8) = .empty;
         defer {
@@ -226,15 +143,15 @@ test "a full segment refuses, keeps everything, and goes on when there is room a
         oracle.clear();
         try std.testing.expect(try map.put("large", source.value_buffer[0..40_000], 1, .none));
         try std.testing.expect(try map.delete("large"));
-        try expectSound(map);
+        try support.expectSound(map);
     }
     const too_large = map.segment.view.base[0 .. 256 << 10];
     try std.testing.expectError(error.TooLarge, map.put("k", too_large, 1, .none));
 }
 
 test "a flood of colliding keys changes the hash, and probes stay short" {
-    const map = try openMap(4, 64 << 20);
-    defer closeMap(map);
+    const map = try support.openMap(4, 64 << 20);
+    defer support.closeMap(map);
     const count = 50_000;
     for (0..count) |n| {
         const key = hash.collidingKey(&map.secrets, n);
@@ -256,7 +173,7 @@ test "a flood of colliding keys changes the hash, and probes stay short" {
     try std.testing.expect(probes < count * 4);
     // Other stripes keep the fast hash.
     try std.testing.expectEqual(@as(f64, 1), (try inspect.stats(map)).sip_stripes);
-    try expectSound(map);
+    try support.expectSound(map);
 }
 
 /// A reader that is overtaken in the middle of every read.
@@ -289,8 +206,8 @@ const SlowReader = struct {
 };
 
 test "readers beside a writer that recycles see whole values of their keys only" {
-    const map = try openMap(0, 1 << 20);
-    defer closeMap(map);
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
     var reader: SlowReader = .{ .map = map };
     const thread = try std.Thread.spawn(.{}, SlowReader.run, .{&reader});
     var value: [480]u8 = undefined;
@@ -306,7 +223,7 @@ test "readers beside a writer that recycles see whole values of their keys only"
     reader.stop.store(true, .monotonic);
     thread.join();
     try std.testing.expectEqual(@as(u64, 0), reader.wrong.load(.monotonic));
-    try expectSound(map);
+    try support.expectSound(map);
 }
 
 /// Every call there is, errors allowed.
@@ -331,10 +248,10 @@ fn operateOn(map: *Map, random: std.Random) void {
 }
 
 test "a damaged segment gives errors, never a crash, an endless loop or a write outside" {
-    const map = try openMap(1, 1 << 20);
-    defer closeMap(map);
-    var random = std.Random.DefaultPrng.init(seedOf(5));
-    var source: Source = .{ .random = random.random() };
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
+    var random = std.Random.DefaultPrng.init(support.seedOf(5));
+    var source: support.Source = .{ .random = random.random() };
     for (0..300) |n| {
         const value = source.value();
         const key = std.mem.asBytes(&@as(u32, @intCast(n)));

@@ -448,7 +448,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     errdefer os.unmap(segment.view.base, segment.view.ceiling);
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
-    segment.header().* = header;
+    crash.fill(@ptrCast(segment.header()), std.mem.asBytes(&header));
     if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
     try segment.attachWriter(options, .in(options.timeout_ms));
     try os.setPermissions(fault, segment.file, options.permissions);

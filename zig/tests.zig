@@ -28,6 +28,7 @@ comptime {
     _ = @import("space.zig");
     _ = @import("status.zig");
     _ = @import("stripe_lock.zig");
+    _ = @import("support_test.zig");
     _ = @import("table.zig");
     _ = @import("user_lock.zig");
     _ = @import("user_lock_test.zig");

@@ -6,7 +6,7 @@ const linux = std.os.linux;
 const crash = @import("crash.zig");
 const inspect = @import("inspect.zig");
 const layout = @import("layout.zig");
-const map_test = @import("map_test.zig");
+const support = @import("support_test.zig");
 const maps = @import("map.zig");
 const os = @import("os.zig");
 const status = @import("status.zig");
@@ -14,7 +14,7 @@ const user_locks = @import("user_lock.zig");
 
 const Map = maps.Map;
 const UserLock = user_locks.UserLock;
-const openAgain = map_test.openAgain;
+const openAgain = support.openAgain;
 
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
@@ -26,10 +26,10 @@ fn stateOf(map: *Map) @FieldType(layout.LockWord, "state") {
 }
 
 fn testLock(kind: layout.LockKind) !void {
-    const map = try map_test.openMapOf(kind, 1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMapOf(kind, 1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 30);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     try expect(!try map.lock.acquire(false, 0));
     try expect(try other.lock.isHeld());
     try expectError(error.Locked, map.lock.acquire(false, 1000));
@@ -58,10 +58,10 @@ test "the lock excludes other handles and their writes, in both modes" {
 }
 
 test "a holder's death is told once, to the next holder, and frees writers" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 1000);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     for ([_]bool{ false, true }) |writes_between| {
         _ = try map.lock.acquire(false, 0);
         map.lock.abandon(); // as a killed process leaves it: the word held, the range free
@@ -80,8 +80,8 @@ test "a holder's death is told once, to the next holder, and frees writers" {
 }
 
 test "a locker that dies before it was granted leaves nothing to recover" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const word = &map.segment.header().lock_word;
     for ([_]bool{ false, true }) |owed| {
         for ([_]bool{ false, true }) |writes_between| {
@@ -98,10 +98,10 @@ test "a locker that dies before it was granted leaves nothing to recover" {
 }
 
 test "a locker that cannot pass gives up without a trace, and without losing what is owed" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 1000);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     const stuck = map.segment.guardOf(1);
     for ([_]bool{ false, true }) |owed| {
         if (owed) {
@@ -144,10 +144,10 @@ fn markReplaced(map: *Map) void {
 }
 
 test "a writer that fails while it waits for the lock leaves the line" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 100);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     _ = try map.lock.acquire(false, 0);
     const blocker = try whenInLine(map, blockStripes);
     try expectError(error.Timeout, other.put("k", "v", 1, .none));
@@ -158,10 +158,10 @@ test "a writer that fails while it waits for the lock leaves the line" {
 }
 
 test "who waits for the lock of a segment is told when that is replaced" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 5000);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     _ = try map.lock.acquire(false, 0);
     const replacer = try whenInLine(map, markReplaced);
     defer replacer.join();
@@ -177,10 +177,10 @@ fn releaseSoon(map: *Map) void {
 }
 
 test "who waits behind a first in line that died is rung out of sleep all the same" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const other = try openAgain(map, 1000);
-    defer map_test.closeMap(other);
+    defer support.closeMap(other);
     var shortest: u64 = std.math.maxInt(u64);
     for (0..5) |_| {
         _ = try map.lock.acquire(false, 0);
@@ -305,7 +305,7 @@ fn lockAndWatch(map: *Map) void {
 fn openInChild(parent: *Map, token: []const u8) *Map {
     os.close(parent.segment.locks);
     os.close(parent.segment.file);
-    return map_test.openToken(token, 20_000) catch linux.exit(1);
+    return support.openToken(token, 20_000) catch linux.exit(1);
 }
 
 /// A locker or a writer, until it is killed.
@@ -332,8 +332,8 @@ fn spawn(parent: *Map, token: []const u8, seed: u64, locks: bool) !linux.pid_t {
 }
 
 fn storm(kind: layout.LockKind, milliseconds: u64, kills: bool) !void {
-    const map = try map_test.openMapOf(kind, 2, 4 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMapOf(kind, 2, 4 << 20);
+    defer support.closeMap(map);
     const memory = try std.posix.mmap(
         null,
         os.page_bytes,
@@ -347,7 +347,7 @@ fn storm(kind: layout.LockKind, milliseconds: u64, kills: bool) !void {
     oracle.* = .{};
     var buffer: [200]u8 = undefined;
     const token = buffer[0..try map.segment.token(&buffer)];
-    var seed = map_test.seedOf(os.randomWord());
+    var seed = support.seedOf(os.randomWord());
     errdefer std.debug.print("repeat with SHMAP_SEED={d}\n", .{seed});
     var random_source: std.Random.DefaultPrng = .init(seed);
     const random = random_source.random();
@@ -373,7 +373,7 @@ fn storm(kind: layout.LockKind, milliseconds: u64, kills: bool) !void {
     for (children) |child| try expectEqual(@as(u32, 0), try wait(child));
     _ = try map.lock.acquire(false, 5000);
     map.lock.release(false);
-    try map_test.expectSound(map);
+    try support.expectSound(map);
     errdefer std.debug.print("{s}, {d} killed: {any}\n", .{ @tagName(kind), killed, oracle.* });
     try expectEqual(@as(u64, 0), oracle.foreign_writes);
     try expectEqual(@as(u64, 0), oracle.missed);
@@ -423,8 +423,8 @@ fn grab(parent: *Map, token: []const u8) noreturn {
 }
 
 test "a process that locks again at once starves neither lockers nor writers" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     map.segment.timeout_ms = 1000;
     var buffer: [200]u8 = undefined;
     const token = buffer[0..try map.segment.token(&buffer)];
@@ -453,10 +453,10 @@ test "a process that locks again at once starves neither lockers nor writers" {
 }
 
 test "who is first in line and stopped keeps others waiting for two slices, and not every time" {
-    const map = try map_test.openMap(1, 1 << 20);
-    defer map_test.closeMap(map);
+    const map = try support.openMap(1, 1 << 20);
+    defer support.closeMap(map);
     const stopped = try openAgain(map, 1000);
-    defer map_test.closeMap(stopped);
+    defer support.closeMap(stopped);
     _ = try map.lock.acquire(false, 0);
     // Joins the line, and does not come back.
     try expectEqual(@as(?bool, null), try stopped.lock.attempt(false, std.time.ns_per_s, 0));

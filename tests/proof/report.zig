@@ -1,0 +1,69 @@
+//! How a part of the proof is told its size and seed, and how it says what it tried and found.
+//!
+//!     shmap-proof-<part> [--scale <n>] [--seed <n>] [words …]
+//!
+//! A row is one line of JSON on standard output, which `run.mjs` collects into its table; the rest
+//! goes to standard error.
+
+const std = @import("std");
+
+/// One line of the table.
+pub const Row = struct {
+    /// The number of the part, 1 to 10.
+    part: u8,
+    /// What was tried, in a few words: "crash images".
+    what: []const u8,
+    tried: u64,
+    /// How many of them went wrong.
+    found: u64,
+    /// The fewest that count as a proof.
+    least: u64,
+    /// What replays the run; null where nothing is random.
+    seed: ?u64 = null,
+    /// More figures, for people.
+    note: []const u8 = "",
+};
+
+pub const Arguments = struct {
+    /// A multiple of the sizes of `npm run proof`; less than 1 for a quick look.
+    scale: f64 = 1,
+    seed: u64,
+    /// What is left of the command line.
+    words: []const []const u8,
+
+    pub fn of(init: std.process.Init) !Arguments {
+        const all = try init.minimal.args.toSlice(init.arena.allocator());
+        var words: std.ArrayList([]const u8) = .empty;
+        var seed: [8]u8 = undefined;
+        _ = std.os.linux.getrandom(&seed, seed.len, 0);
+        // Small enough that JavaScript keeps every digit.
+        var arguments: Arguments = .{ .seed = @as(u64, @bitCast(seed)) >> 16, .words = &.{} };
+        var i: usize = 1;
+        while (i < all.len) : (i += 1) {
+            if (std.mem.eql(u8, all[i], "--scale")) {
+                i += 1;
+                arguments.scale = try std.fmt.parseFloat(f64, all[i]);
+            } else if (std.mem.eql(u8, all[i], "--seed")) {
+                i += 1;
+                arguments.seed = try std.fmt.parseInt(u64, all[i], 10);
+            } else try words.append(init.arena.allocator(), all[i]);
+        }
+        arguments.words = words.items;
+        return arguments;
+    }
+
+    /// A size of `npm run proof`, at this run's scale; at least 1.
+    pub fn scaled(arguments: *const Arguments, size: u64) u64 {
+        const wanted = @as(f64, @floatFromInt(size)) * arguments.scale;
+        return @max(1, @as(u64, @intFromFloat(wanted)));
+    }
+};
+
+/// Says one row.
+pub fn say(io: std.Io, row: Row) !void {
+    var buffer: [4096]u8 = undefined;
+    var out = std.Io.File.stdout().writer(io, &buffer);
+    try std.json.Stringify.value(row, .{}, &out.interface);
+    try out.interface.writeAll("\n");
+    try out.interface.flush();
+}
