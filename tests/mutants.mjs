@@ -151,7 +151,7 @@ const MUTANTS = [
     file: "map.zig",
     from: "            if (locked == .owner_died) entrance.makeConsistent();\n",
     to: "",
-    tests: "lock storm",
+    tests: "whose owner was killed",
   },
   {
     name: "a stripe with a kernel lock is entered without it",

@@ -171,7 +171,7 @@ pub fn repair(map: *Map) Error!Verdict {
         };
         defer op.unlock();
         const before = crash.load(&op.stripe.dropped);
-        op.recover() catch |err| if (err != error.Corrupt) return err;
+        repairStripe(&op) catch |err| if (err != error.Corrupt) return err;
         dropped += crash.load(&op.stripe.dropped) -| before;
     }
     if (spaces.lockPool(&map.segment)) |pool| {
@@ -181,6 +181,16 @@ pub fn repair(map: *Map) Error!Verdict {
     var verdict = try verify(map);
     verdict.dropped = number(dropped);
     return verdict;
+}
+
+/// Leaves sound slots only, then each where a probe finds it, then what is derived from them.
+fn repairStripe(op: *Operation) Error!void {
+    try op.recover();
+    op.begin();
+    const view = &op.map.segment.view;
+    const dropped = try op.guard(recovery.reconnect(view, op.space.index));
+    crash.store(&op.stripe.dropped, crash.load(&op.stripe.dropped) +% dropped);
+    try op.guard(op.recover());
 }
 
 /// What a sole attacher does before anybody else may enter: recovers every stripe somebody died

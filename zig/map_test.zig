@@ -247,6 +247,58 @@ fn operateOn(map: *Map, random: std.Random) void {
     _ = map.put("again", "works or fails", 1, .none) catch {};
 }
 
+test "repair brings back what lies behind a damaged slot, whatever the slot holds now" {
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
+    var random = std.Random.DefaultPrng.init(support.seedOf(9));
+    for (0..400) |round| {
+        try map.clear();
+        for (0..100) |n| _ = try map.put(std.mem.asBytes(&n), "whole", 1, .none);
+        const word: layout.TableWord = @bitCast(map.segment.view.stripe(0).table);
+        const slots = map.segment.view.at(@as(u64, word.granule) * layout.granule_bytes);
+        const count = @as(u64, 1) << word.log2;
+        const at = random.random().uintLessThan(u64, count);
+        if (slots[at] <= layout.Slot.tombstone) continue;
+        slots[at] = switch (round % 3) {
+            0 => layout.Slot.empty,
+            1 => layout.Slot.tombstone,
+            else => slots[random.random().uintLessThan(u64, count)],
+        };
+        try std.testing.expectEqual(@as(f64, 0), (try inspect.repair(map)).problems);
+        var found: u64 = 0;
+        for (0..100) |n| found += @intFromBool(try map.get(std.mem.asBytes(&n), &.{}, 0) != null);
+        try std.testing.expect(found >= 99);
+        try support.expectSound(map);
+    }
+}
+
+/// Dies with a stripe's lock, each time one more.
+fn dieInStripe(parent: *Map, token: []const u8) noreturn {
+    os.close(parent.segment.locks);
+    os.close(parent.segment.file);
+    const map = support.openToken(token, 5000) catch std.os.linux.exit(1);
+    _ = maps.Operation.lock(map, 0) catch std.os.linux.exit(2);
+    _ = std.os.linux.kill(@intCast(os.pid()), .KILL);
+    std.os.linux.exit(3);
+}
+
+test "a stripe whose owner was killed is passed on for good" {
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
+    var buffer: [200]u8 = undefined;
+    const token = buffer[0..try map.segment.token(&buffer)];
+    for (0..3) |round| {
+        const child = std.c.fork();
+        if (child == 0) dieInStripe(map, token);
+        var how: u32 = 0;
+        _ = std.os.linux.waitpid(child, &how, 0);
+        try std.testing.expect(std.os.linux.W.IFSIGNALED(how));
+        // Once to take it over, and twice as any other.
+        for (0..3) |n| _ = try map.put(std.mem.asBytes(&(round * 3 + n)), "on", 1, .none);
+    }
+    try support.expectSound(map);
+}
+
 test "a damaged segment gives errors, never a crash, an endless loop or a write outside" {
     const map = try support.openMap(1, 1 << 20);
     defer support.closeMap(map);
