@@ -75,8 +75,11 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
 /// A file like `segment.file` opened once more, for its range locks.
 fn openLocks(segment: *Segment) Error!void {
     const access: os.Access = if (segment.readonly) .read else .read_write;
-    segment.locks = os.openLink(segment.fault, &os.Path.ofDescriptor(segment.file), access) catch
-        try openByName(segment, access);
+    const link = os.Path.ofDescriptor(segment.file);
+    segment.locks = os.openLink(segment.fault, &link, access) catch |err| blk: {
+        if (err != error.NotFound or segment.name_len == 0) return err;
+        break :blk try openByName(segment, access);
+    };
 }
 
 /// Without /proc: open the name again and make sure that it is the same file.
@@ -365,7 +368,11 @@ pub fn unlinkOwn(segment: *Segment) Error!bool {
     const deadline = os.Deadline.in(segment.timeout_ms);
     try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
     defer range_lock.unlock(segment.locks, .life);
-    if (!segment.hasItsName()) return false;
+    switch (segment.nameLeads()) {
+        .here => {},
+        .elsewhere => return false,
+        .unknown => return error.System,
+    }
     const path = try segment.path();
     try os.unlink(segment.fault, &path);
     segment.setState(.unlinked);
@@ -507,7 +514,10 @@ pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize 
     var at: usize = 0;
     while (try names.next(fault)) |entry| {
         if (entry[0] == '.' or entry.len > segments.name_bytes_max) continue;
-        const line = look(directory, entry) catch continue; // not a segment, or not for us
+        const line = look(fault, directory, entry) catch |err| switch (err) {
+            error.System, error.NoSpace => return err, // it may well be one
+            else => continue, // not a segment, or not for us
+        };
         const bytes = @sizeOf(Listed) + std.mem.alignForward(usize, entry.len, 8);
         if (at + bytes <= target.len) {
             @memset(target[at .. at + bytes], 0);
@@ -520,14 +530,13 @@ pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize 
 }
 
 /// Reads, never maps: the file may be anything.
-fn look(directory: *const os.Path, entry: []const u8) Error!Listed {
-    var fault: Fault = .{};
+fn look(fault: *Fault, directory: *const os.Path, entry: []const u8) Error!Listed {
     const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
-    const file = try os.open(&fault, &path, .read);
+    const file = try os.open(fault, &path, .read);
     defer os.close(file);
-    const stat = try os.stat(&fault, file);
+    const stat = try os.stat(fault, file);
     if (!stat.regular) return error.Incompatible;
-    const header = try segments.readHeader(&fault, file);
+    const header = try segments.readHeader(fault, file);
     if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
         return error.Incompatible;
     var entries: u64 = 0;
@@ -537,16 +546,16 @@ fn look(directory: *const os.Path, entry: []const u8) Error!Listed {
     while (index < stripes) : (index += buffer.len) {
         const offset = layout.page_bytes + index * @sizeOf(layout.Stripe);
         const bytes = std.mem.sliceAsBytes(buffer[0..@min(buffer.len, stripes - index)]);
-        if (try os.readAt(&fault, file, bytes, offset) < bytes.len) break;
+        if (try os.readAt(fault, file, bytes, offset) < bytes.len) break;
         for (buffer[0..@min(buffer.len, stripes - index)]) |*stripe| entries +|= stripe.live;
     }
-    const used = try range_lock.isHeld(&fault, file, .writer) or
-        try range_lock.isHeld(&fault, file, .reader);
+    const used = try range_lock.isHeld(fault, file, .writer) or
+        try range_lock.isHeld(fault, file, .reader);
     return .{
         .name_len = @intCast(entry.len),
         .kind = @intCast(header.shape & 0xff),
         .in_use = @intFromBool(used),
-        .locked = @intFromBool(try range_lock.isHeld(&fault, file, .user)),
+        .locked = @intFromBool(try range_lock.isHeld(fault, file, .user)),
         .bytes = @floatFromInt(stat.allocated),
         .entries = @floatFromInt(entries),
         .owner = @floatFromInt(stat.uid),

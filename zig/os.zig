@@ -31,6 +31,14 @@ fn errorOf(errno: linux.E) Error {
     };
 }
 
+/// Makes a call until no signal interrupts it.
+pub fn again(comptime call: anytype, arguments: anytype) usize {
+    while (true) {
+        const result = @call(.auto, call, arguments);
+        if (linux.errno(result) != .INTR) return result;
+    }
+}
+
 pub fn check(fault: *Fault, result: usize) Error!usize {
     const errno = linux.errno(result);
     if (errno == .SUCCESS) return result;
@@ -84,7 +92,7 @@ pub fn openFlags(access: Access) linux.O {
 pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
     var flags = openFlags(access);
     flags.NOFOLLOW = true;
-    const fd = check(fault, linux.open(path.z(), flags, 0)) catch |err| {
+    const fd = check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
         if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
             return fault.because(.notRegularFile, error.Incompatible);
         return err;
@@ -94,7 +102,7 @@ pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
 
 /// Opens what a /proc link leads to: a second open file description of the same file.
 pub fn openLink(fault: *Fault, path: *const Path, access: Access) Error!Fd {
-    return @intCast(try check(fault, linux.open(path.z(), openFlags(access), 0)));
+    return @intCast(try check(fault, again(linux.open, .{ path.z(), openFlags(access), 0 })));
 }
 
 /// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
@@ -111,7 +119,7 @@ pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd
 
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     const flags: linux.O = .{ .DIRECTORY = true, .CLOEXEC = true };
-    return @intCast(check(fault, linux.open(path.z(), flags, 0)) catch |err| {
+    return @intCast(check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
         return if (err == error.NotFound) fault.because(.filesystem, err) else err;
     });
 }
@@ -120,7 +128,7 @@ pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
 pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
     var flags: linux.O = .{ .ACCMODE = .RDWR, .DIRECTORY = true, .CLOEXEC = true };
     flags.TMPFILE = true;
-    const fd = check(fault, linux.open(directory.z(), flags, 0o600)) catch |err| {
+    const fd = check(fault, again(linux.open, .{ directory.z(), flags, 0o600 })) catch |err| {
         return if (failedWith(fault, .ISDIR)) error.Unsupported else err;
     };
     return @intCast(fd);
@@ -130,7 +138,7 @@ pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
     var flags = openFlags(.read_write);
     flags.CREAT = true;
     flags.EXCL = true;
-    return @intCast(try check(fault, linux.open(path.z(), flags, 0o600)));
+    return @intCast(try check(fault, again(linux.open, .{ path.z(), flags, 0o600 })));
 }
 
 pub fn memoryFile(fault: *Fault) Error!Fd {
@@ -207,8 +215,8 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     var at = from;
     while (at < to) {
         const bytes = @min(to - at, fallocate_piece_bytes);
-        const result = linux.fallocate(fd, 0, @intCast(at), @intCast(bytes));
-        if (linux.errno(result) == .INTR) continue;
+        const from_here: i64 = @intCast(at);
+        const result = again(linux.fallocate, .{ fd, 0, from_here, @as(i64, @intCast(bytes)) });
         _ = check(fault, result) catch |err| {
             if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
             if (failedWith(fault, .NOMEM)) return fault.because(.fileSystemFull, error.NoSpace);
@@ -352,7 +360,8 @@ const tmpfs_type = 0x01021994;
 
 pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
     var buffer: StatFs = undefined;
-    const result = linux.syscall2(.fstatfs, @intCast(fd), @intFromPtr(&buffer));
+    const file: usize = @intCast(fd);
+    const result = again(linux.syscall2, .{ .fstatfs, file, @intFromPtr(&buffer) });
     _ = try check(fault, result);
     const block_bytes: u64 = @intCast(@max(buffer.bsize, 0));
     return .{
@@ -431,22 +440,27 @@ pub fn userId() u32 {
     return linux.geteuid();
 }
 
-/// The inode of this process's PID namespace, 0 if it cannot be told.
-pub fn pidNamespace() u64 {
-    var fault: Fault = .{};
+/// The inode of this process's PID namespace, 0 where this machine does not tell.
+pub fn pidNamespace(fault: *Fault) Error!u64 {
     const path = Path.of("/proc/self/ns/pid", .{}) catch unreachable; // a constant
-    return (statLink(&fault, &path) catch return 0).inode;
+    return (statLink(fault, &path) catch |err| return orNothing(err, @as(u64, 0))).inode;
 }
 
-/// This boot's random id, zeros if it cannot be told.
-pub fn bootId() [2]u64 {
-    var fault: Fault = .{};
+/// This boot's random id, zeros where this machine does not tell.
+pub fn bootId(fault: *Fault) Error![2]u64 {
+    const nothing: [2]u64 = .{ 0, 0 };
     const path = Path.of("/proc/sys/kernel/random/boot_id", .{}) catch unreachable; // a constant
-    const fd = open(&fault, &path, .read) catch return .{ 0, 0 };
+    const fd = open(fault, &path, .read) catch |err| return orNothing(err, nothing);
     defer close(fd);
     var text: [40]u8 = @splat(0);
-    _ = readAt(&fault, fd, &text, 0) catch return .{ 0, 0 };
+    _ = readAt(fault, fd, &text, 0) catch |err| return orNothing(err, nothing);
     return .{ std.hash.Fnv1a_64.hash(text[0..18]), std.hash.Fnv1a_64.hash(text[18..]) };
+}
+
+/// What is not there, or not for us, is so for every process here; but no descriptor or memory left
+/// is the matter of a moment, and must not make this process look like a stranger.
+fn orNothing(err: Error, nothing: anytype) Error!@TypeOf(nothing) {
+    return if (err == error.NotFound or err == error.PermissionDenied) nothing else err;
 }
 
 fn clock(id: linux.clockid_t) u64 {

@@ -50,7 +50,8 @@ pub fn open(
     var flags = os.openFlags(access);
     flags.CREAT = make != .nothing;
     flags.EXCL = make == .new;
-    const result = linux.open(path.z(), flags, 0o666); // the umask takes away from it
+    // The umask takes away from these permissions.
+    const result = os.again(linux.open, .{ path.z(), flags, 0o666 });
     const fd = os.check(fault, result) catch |err| return switch (linux.errno(result)) {
         .ISDIR, .NXIO => fault.because(.notRegularFile, error.Incompatible),
         else => err,
@@ -98,10 +99,11 @@ pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
         return fault.because(.fileSystemFull, error.NoSpace);
     }
     os.allocate(fault, fd, from, to) catch |err| {
-        _ = linux.ftruncate(fd, @intCast(from)); // nothing left to do about it
+        // Nothing is left to do if this fails, too.
+        _ = os.again(linux.ftruncate, .{ fd, @as(i64, @intCast(from)) });
         if (err != error.Unsupported) return err;
         // This file system allocates when it writes: a copy that finds no room reports it then.
-        _ = try os.check(fault, linux.ftruncate(fd, @intCast(to)));
+        _ = try os.check(fault, os.again(linux.ftruncate, .{ fd, @as(i64, @intCast(to)) }));
     };
 }
 
@@ -116,13 +118,13 @@ pub fn memory(fault: *Fault, bytes: u64) Error!os.Fd {
     const fd: os.Fd = @intCast(try os.check(fault, linux.memfd_create(os.memory_name, flags)));
     errdefer os.close(fd);
     try os.allocate(fault, fd, 0, bytes);
-    _ = try os.check(fault, linux.fcntl(fd, linux.F.ADD_SEALS, seal.all));
+    _ = try os.check(fault, os.again(linux.fcntl, .{ fd, linux.F.ADD_SEALS, seal.all }));
     return fd;
 }
 
 /// Whether nobody can cut the file short.
 pub fn isSealed(fd: os.Fd) bool {
-    const seals = linux.fcntl(fd, linux.F.GET_SEALS, 0);
+    const seals = os.again(linux.fcntl, .{ fd, linux.F.GET_SEALS, 0 });
     return linux.errno(seals) == .SUCCESS and seals & seal.shrink != 0;
 }
 

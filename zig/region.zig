@@ -109,9 +109,11 @@ pub const Region = struct {
         region.access = access;
         region.length = if (length > 0) length else stat.size;
         region.mapped = region.length;
-        if (stat.size < region.length) try region.lengthen(stat.size);
         region.header = null;
+        // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
         region.base = try raw_file.map(fault, region.file, region.mapped, access);
+        errdefer os.unmap(region.base, region.mapped);
+        if (stat.size < region.length) try region.lengthen(stat.size);
         region.ready();
     }
 

@@ -81,9 +81,15 @@ pub const Segment = struct {
     pub fn nameLeads(segment: *Segment) enum { here, elsewhere, unknown } {
         var fault: Fault = .{};
         const full = segment.path() catch return .unknown;
-        const mine = os.stat(&fault, segment.file) catch return .unknown;
-        const named = os.statName(&fault, &full) catch |err|
-            return if (err == error.NotFound) .elsewhere else .unknown;
+        const named = os.statName(&fault, &full) catch |err| {
+            if (err == error.NotFound) return .elsewhere;
+            segment.fault.errno = fault.errno;
+            return .unknown;
+        };
+        const mine = os.stat(&fault, segment.file) catch {
+            segment.fault.errno = fault.errno;
+            return .unknown;
+        };
         return if (named.same(mine)) .here else .elsewhere;
     }
 
@@ -192,7 +198,7 @@ pub const Segment = struct {
         deadline: os.Deadline,
     ) Error!void {
         const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
-        const facts: Facts = .ofThisProcess();
+        const facts: Facts = try .ofThisProcess(segment.fault);
         while (true) {
             const fault = segment.fault;
             // Exclusive from no lock at all: two that upgraded from shared would both fail.
@@ -292,12 +298,12 @@ const Facts = struct {
     pid_namespace: u64,
     boot: [2]u64,
 
-    fn ofThisProcess() Facts {
+    fn ofThisProcess(fault: *Fault) Error!Facts {
         return .{
             .libc = stripe_lock.libcFact(),
             .mutex_shape = stripe_lock.mutexShape(),
-            .pid_namespace = os.pidNamespace(),
-            .boot = os.bootId(),
+            .pid_namespace = try os.pidNamespace(fault),
+            .boot = try os.bootId(fault),
         };
     }
 

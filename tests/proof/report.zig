@@ -62,7 +62,7 @@ pub const Arguments = struct {
 /// Says one row.
 pub fn say(io: std.Io, row: Row) !void {
     var buffer: [4096]u8 = undefined;
-    var out = std.Io.File.stdout().writer(io, &buffer);
+    var out = std.Io.File.stdout().writerStreaming(io, &buffer);
     try std.json.Stringify.value(row, .{}, &out.interface);
     try out.interface.writeAll("\n");
     try out.interface.flush();
