@@ -256,13 +256,9 @@ pub const Map = struct {
         const deadline = os.Deadline.in(map.segment.timeout_ms);
         while (true) {
             const generation = crash.acquire(&stripe.generation);
-            var count: u64 = 0;
             const opened = tables.Table.open(&map.segment.view, crash.acquire(&stripe.table)) catch
                 return map.segment.fault.because(.tableDamaged, error.Corrupt);
-            if (opened) |table| {
-                for (0..table.slotCount()) |i|
-                    count += @intFromBool(crash.acquire(&table.slots[i]) > Slot.tombstone);
-            }
+            const count = if (opened) |table| table.entryCount() else 0;
             crash.loadFence(); // as in `get`: was the table still one when we had counted it?
             if (crash.load(&stripe.generation) -% generation <= 1) return count;
             if (deadline.left(1) == 0) return error.Timeout;
@@ -500,16 +496,14 @@ pub const Operation = struct {
     /// are only touched when the hash changes: otherwise the slots hold all of it that matters.
     fn rehash(op: *Operation, old: ?tables.Table, sip: bool) Error!void {
         const view = &op.map.segment.view;
-        var live: u64 = 0;
-        if (old) |table| {
-            for (0..table.slotCount()) |i|
-                live += @intFromBool(crash.load(&table.slots[i]) > Slot.tombstone);
-        }
+        const live = if (old) |table| table.entryCount() else 0;
         const log2 = tables.log2For(live + 1) orelse return error.NoSpace;
         const offset = try op.space.alloc(tables.bytesFor(log2));
         const granule: u36 = @intCast(offset / layout.granule_bytes);
         const word = tables.wordFor(granule, log2, sip, crash.load(&op.stripe.begin));
         const new = (try tables.Table.open(view, word)).?;
+        // Damage made the old one's memory seem free: copied onto itself it would have no end.
+        if (old) |table| if (new.overlaps(table)) return error.Corrupt;
         crash.zero(new.slots, new.slotCount());
         if (old) |table| {
             for (0..table.slotCount()) |i| {
@@ -559,9 +553,7 @@ pub const Operation = struct {
         const opened = tables.Table.open(&op.map.segment.view, crash.load(&op.stripe.table)) catch
             return;
         const table = opened orelse return;
-        for (0..table.slotCount()) |i| {
-            if (crash.load(&table.slots[i]) > Slot.tombstone) return;
-        }
+        if (table.entryCount() > 0) return;
         crash.publish(&op.stripe.table, 0);
     }
 

@@ -52,6 +52,20 @@ pub const Table = struct {
     pub inline fn mask(table: Table) u64 {
         return table.slotCount() - 1;
     }
+
+    /// How many slots name an entry.
+    pub fn entryCount(table: Table) u64 {
+        var count: u64 = 0;
+        for (table.slots[0..table.slotCount()]) |*slot|
+            count += @intFromBool(crash.acquire(slot) > Slot.tombstone);
+        return count;
+    }
+
+    pub fn overlaps(table: Table, other: Table) bool {
+        const a = @intFromPtr(table.slots);
+        const b = @intFromPtr(other.slots);
+        return a < b + bytesFor(other.log2) and b < a + bytesFor(table.log2);
+    }
 };
 
 pub fn bytesFor(log2: u6) u64 {
