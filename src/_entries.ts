@@ -4,7 +4,16 @@
  */
 import { damageText, SharedMemoryError } from "./errors.ts";
 import { encodeEntries, encodeKeys, Records } from "./_records.ts";
-import { type Codec, DATA, flags, KEY, type Segment, statuses } from "./_segment.ts";
+import {
+  checkFunction,
+  checkIterable,
+  type Codec,
+  DATA,
+  flags,
+  KEY,
+  type Segment,
+  statuses,
+} from "./_segment.ts";
 import {
   BYTES_KIND,
   checkedLength,
@@ -62,7 +71,7 @@ export class Entries<V> {
   put(key: string, value: V, how: number): number {
     const segment = this.segment;
     if (segment.writeHandle === 0) segment.assertWritable("write");
-    if (value instanceof Uint8Array && value.length >= DIRECT_BYTES && isBytes(value)) {
+    if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
       return this.#putBytes(key, value, how);
     }
     DATA.end = 0;
@@ -87,6 +96,7 @@ export class Entries<V> {
   /** The value of `key`; if there is none, what `compute` returns is stored. */
   getOrInsertComputed(key: string, compute: (key: string) => V): V {
     this.segment.assertWritable("write");
+    checkFunction("compute", compute);
     let computed: { value: V } | undefined;
     for (;;) {
       const length = this.#read(writeKey(key, KEY.bytes, 0));
@@ -99,6 +109,7 @@ export class Entries<V> {
   /** Stores what `fn` makes of the value of `key`, again and again until nobody came between. */
   update(key: string, fn: (current: V | undefined) => V): V {
     this.segment.assertWritable("write");
+    checkFunction("fn", fn);
     this.segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
@@ -144,6 +155,7 @@ export class Entries<V> {
 
   getMany(keys: Iterable<string>): (V | undefined)[] {
     const segment = this.segment;
+    checkIterable("keys", keys);
     const list = [...keys];
     encodeKeys(list, DATA);
     const { native, handle } = segment;
@@ -157,6 +169,7 @@ export class Entries<V> {
   setMany(entries: Iterable<readonly [string, V]>): void {
     const segment = this.segment;
     segment.assertWritable("write");
+    checkIterable("entries", entries);
     let stored = 0;
     for (const piece of encodeEntries(entries, this.codec)) {
       segment.locker.assertFree("write", { stored });

@@ -202,6 +202,16 @@ export function checkType<Type>(option: string, value: Type | undefined, type: s
   if (value !== undefined && typeof value !== type) throw wrongType(option, `a ${type}`, value);
 }
 
+/** Throws unless `fn` can be called. */
+export function checkFunction(what: string, fn: unknown): void {
+  if (typeof fn !== "function") throw wrongType(what, "a function", fn);
+}
+
+/** Throws unless `list` can be iterated over. */
+export function checkIterable(what: string, list: Iterable<unknown>): void {
+  if (typeof list?.[Symbol.iterator] !== "function") throw wrongType(what, "an iterable", list);
+}
+
 /** The milliseconds a call may wait: `timeout`, or `preset` where it was left out. */
 export function checkTimeout(timeout: number | undefined, preset: number): number {
   checkType("timeout", timeout, "number");
@@ -252,11 +262,11 @@ function checkDirectory(directory: string | undefined): string | undefined {
 }
 
 function checkCodec(codec: Codec): string {
-  const isCodec = typeof codec === "object" && codec !== null &&
-    typeof codec.encode === "function" && typeof codec.decode === "function" &&
-    typeof codec.id === "string";
-  if (!isCodec) throw wrongType("codec", "an object with id, encode and decode", codec);
-  const { id } = codec;
+  const isObject = typeof codec === "object" && codec !== null;
+  const { id, encode, decode }: Partial<Codec> = isObject ? codec : {};
+  if (typeof id !== "string" || typeof encode !== "function" || typeof decode !== "function") {
+    throw wrongType("codec", "an object with id, encode and decode", codec);
+  }
   if (!/^[\x20-\x7e]+$/.test(id)) {
     throw new TypeError(
       `Cannot use the codec id ${JSON.stringify(id)}: it is ASCII, and not empty`,

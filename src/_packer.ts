@@ -2,6 +2,7 @@
  * Packs values by a template. The result grows as Perl's string does: as bytes, or, once a template
  * asks for characters beyond them, as UTF-8, in which a byte is the character of its code.
  */
+import { types } from "node:util";
 import {
   alignedDown,
   bytesAsCharacters,
@@ -176,7 +177,7 @@ class Packer {
     }
     if (next.repeat === "count") return next.count;
     const value = this.#values[this.#next];
-    const isText = typeof value === "string" || value instanceof Uint8Array;
+    const isText = typeof value === "string" || types.isUint8Array(value);
     return (isText ? value.length : 0) + (next.letter === "Z" ? 1 : 0);
   }
 
@@ -256,7 +257,7 @@ class Packer {
   /** The next value as bytes, one for each character. */
   #bytes(item: Item): Uint8Array {
     const value = this.#value(item);
-    if (value instanceof Uint8Array) return value;
+    if (types.isUint8Array(value)) return value;
     const text = this.#length === undefined ? value : String(value);
     if (typeof text !== "string") this.#wrongKind(item, text, "a string or a Uint8Array");
     if (text === "") return NO_BYTES;

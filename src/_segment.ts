@@ -21,7 +21,7 @@ import {
 } from "./_options.ts";
 
 export { DATA, flags, KEY, Scratch, statuses } from "./_native.ts";
-export { checkObject, checkType, MAP, VALUE } from "./_options.ts";
+export { checkFunction, checkIterable, checkObject, checkType, MAP, VALUE } from "./_options.ts";
 export type { AnonymousOptions, AttachOptions, Codec, OpenOptions } from "./_options.ts";
 
 /** One segment of a directory. */
@@ -318,7 +318,8 @@ export function unlinkSegment(
     FAULT.bytes,
   );
   if (result >= 0) return result === 1;
-  throw openFailure(result, { action: "unlink", thing: labelOf(kind, name), where });
+  const wanted = { kind: `a ${kind.noun}` };
+  throw openFailure(result, { action: "unlink", thing: labelOf(kind, name), where, wanted });
 }
 
 /** Every segment in a directory. */

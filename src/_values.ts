@@ -159,7 +159,7 @@ export const BYTES_KIND: number = KIND.bytes;
 
 /** Whether `value` is stored as its bytes: a Uint8Array, or a Buffer, which comes back as one. */
 export function isBytes(value: unknown): value is Uint8Array {
-  if (!(value instanceof Uint8Array)) return false;
+  if (!ArrayBuffer.isView(value)) return false;
   const prototype = Object.getPrototypeOf(value);
   return prototype === Uint8Array.prototype || prototype === Buffer.prototype;
 }
@@ -330,13 +330,17 @@ const unpacker = new Packr({ structuredClone: true, moreTypes: true, copyBuffers
 const NEVER_USED: unknown = unpacker.unpack(Uint8Array.of(0xc1));
 
 function encodeStructure(value: object, codec: Coder | undefined, room: Room): number {
+  const start = room.end;
   if (codec !== undefined) {
-    append(encodeWith(codec, value), room);
+    const bytes = encodeWith(codec, value);
+    room.end = start; // calls the codec made, and that failed, leave their bytes behind
+    append(bytes, room);
     return KIND.structure;
   }
   const check = new Check();
   check.visit(value, undefined, 0);
   const packed = pack(value);
+  room.end = start; // as do those that getters made
   append(packed, room);
   if (packed.length > SPARE_BYTES) packer.useBuffer(Buffer.allocUnsafeSlow(8192));
   return check.foundError ? KIND.structureWithErrors : KIND.structure;
@@ -361,7 +365,7 @@ function encodeWith(codec: Coder, value: object): Uint8Array {
     if (isOurs) throw cause;
     throw new TypeError(`Cannot encode the value with codec "${codec.id}"`, { cause });
   }
-  if (bytes instanceof Uint8Array) return bytes;
+  if (types.isUint8Array(bytes)) return bytes;
   throw new TypeError(
     `Cannot store what codec "${codec.id}" returned: encode must return a Uint8Array`,
   );
@@ -507,7 +511,7 @@ class Check {
     } else if (prototype === Set.prototype) {
       checkBare(value, 0, place);
       for (const member of value as Set<unknown>) this.visit(member, place, depth + 1);
-    } else if (prototype !== null && ARRAY_VIEWS.has(prototype)) {
+    } else if (prototype !== null && ARRAY_VIEWS.has(prototype) && ArrayBuffer.isView(value)) {
       const { length } = value as Uint8Array;
       if (length <= MAX_SEARCHED_LENGTH) checkBare(value, length, place);
     } else if (prototype === Date.prototype || prototype === DataView.prototype) {
@@ -572,7 +576,10 @@ function refusal(what: unknown, place: unknown): TypeError {
 
 /** A value as messages name it. */
 export function describe(value: unknown): string {
-  if (typeof value === "function") return value.name ? `function "${value.name}"` : "a function";
+  if (typeof value === "function") {
+    const { name }: { name: unknown } = value;
+    return typeof name === "string" && name !== "" ? `function "${name}"` : "a function";
+  }
   if (typeof value === "symbol") return `symbol "${value.description ?? ""}"`;
   if (typeof value === "object" && value !== null) return `an instance of ${className(value)}`;
   return String(value);

@@ -9,6 +9,7 @@
  * @module
  */
 import process from "node:process";
+import { types } from "node:util";
 import { holderIn } from "./errors.ts";
 import { canWait, FAULT, type Native, Scratch, statuses } from "./_native.ts";
 import { checkObject, checkTimeout, checkType, wrongType } from "./_options.ts";
@@ -134,6 +135,10 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const IDENTITY = new Scratch(IDENTITY_BYTES);
 const BELL = new Scratch(16);
 
+/** What every signal has: one made to deceive has its own besides, which would fail in line. */
+const { addEventListener, removeEventListener } = AbortSignal.prototype;
+const abortedOf = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!;
+
 /** How many sleeps of this isolate have not ended. */
 let sleepCount = 0;
 
@@ -195,11 +200,11 @@ export class Locker {
       const { signal } = asked;
       const timeout = checkTimeout(asked.timeout, this.owner.timeout);
       const shared = this.#sharedIn(asked);
-      if (signal !== undefined && !(signal instanceof AbortSignal)) {
+      if (signal !== undefined && (!(signal instanceof AbortSignal) || types.isProxy(signal))) {
         throw wrongType("signal", "an AbortSignal", signal);
       }
       this.owner.assertLockable("lock", shared);
-      if (signal?.aborted) throw signal.reason;
+      if (signal !== undefined && abortedOf.call(signal)) throw signal.reason;
       this.#line().add(new Waiter(this, shared, timeout, signal, resolve, reject));
     });
   }
@@ -453,7 +458,7 @@ class Waiter {
     const signal = this.#signal;
     if (signal !== undefined) {
       this.#onAbort = () => line.leave(this, signal.reason);
-      signal.addEventListener("abort", this.#onAbort);
+      addEventListener.call(signal, "abort", this.#onAbort);
     }
     this.#arm(line);
   }
@@ -471,7 +476,8 @@ class Waiter {
   /** Nothing is to be watched for any more. */
   settle(): void {
     clearTimeout(this.#timer);
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener("abort", this.#onAbort);
+    if (this.#onAbort === undefined) return;
+    removeEventListener.call(this.#signal!, "abort", this.#onAbort);
   }
 
   /** Tells the library that the handle gives up its place among the processes. */

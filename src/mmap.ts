@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { types } from "node:util";
 import type { AsyncLockOptions, Lock, LockOptions } from "./lock.ts";
 import {
   anonymousRegion,
@@ -208,7 +209,7 @@ export class Mmap implements Disposable {
   readInto(target: Uint8Array, offset: number = 0): number {
     const region = this.#region;
     region.assertReadable();
-    if (!(target instanceof Uint8Array)) throw wrongType("target", "a Uint8Array", target);
+    if (!types.isUint8Array(target)) throw wrongType("target", "a Uint8Array", target);
     return region.read(target, offset, region.room("read", offset));
   }
 
@@ -236,7 +237,7 @@ export class Mmap implements Disposable {
     const region = this.#region;
     region.assertWritable();
     const room = region.room("write", offset, length);
-    if (data instanceof Uint8Array) return region.write(data, offset, room);
+    if (types.isUint8Array(data)) return region.write(data, offset, room);
     if (typeof data !== "string") throw wrongType("data", "a string or a Uint8Array", data);
     return region.writeText(data, offset, room);
   }

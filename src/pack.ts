@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { types } from "node:util";
 import { type PackValue, packValues } from "./_packer.ts";
 import { readTemplate } from "./_template.ts";
 import { unpackBytes, type UnpackedValue } from "./_unpacker.ts";
@@ -107,7 +108,7 @@ export function pack(template: string, ...values: PackValue[]): Uint8Array {
  */
 export function unpack(template: string, bytes: Uint8Array): UnpackedValue[] {
   const items = readTemplate("unpack", template);
-  if (!(bytes instanceof Uint8Array)) {
+  if (!types.isUint8Array(bytes)) {
     throw new TypeError("Cannot unpack: the bytes are no Uint8Array");
   }
   return unpackBytes(items, bytes);

@@ -9,6 +9,7 @@ import {
   anonymousSegment,
   type AttachOptions,
   attachSegment,
+  checkFunction,
   type Codec,
   flags,
   listSegments,
@@ -470,6 +471,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   forEach(fn: (value: V, key: string, map: this) => void, thisArg?: unknown): void {
+    checkFunction("fn", fn);
     for (const [key, value] of this.entries()) fn.call(thisArg, value, key, this);
   }
 

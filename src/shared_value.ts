@@ -355,7 +355,7 @@ export class SharedValue<T = unknown> extends SharedObject {
     const segment = this.#segment;
     if (segment.writeHandle === 0) segment.assertWritable(action);
     let result: number;
-    if (value instanceof Uint8Array && value.length >= DIRECT_BYTES && isBytes(value)) {
+    if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
       const length = checkedLength(value);
       segment.locker.assertFree(action);
       const { native, writeHandle } = segment;

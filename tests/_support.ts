@@ -76,7 +76,9 @@ export function freshDirectory(t: TestContext, parent = tmpdir()): string {
 function sweep(): void {
   for (const file of readdirSync(SHM)) {
     const pid = new RegExp(`^\\.?${PREFIX}(\\d+)-`).exec(file)?.[1];
-    if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(SHM, file), { force: true });
+    if (pid && !existsSync(`/proc/${pid}`)) {
+      rmSync(join(SHM, file), { force: true, recursive: true });
+    }
   }
 }
 sweep();

@@ -163,9 +163,10 @@ test(
     assert.equal(error.code, "Timeout");
     assert.match(error.message, /150/);
     assert.ok(error.message.includes(`"${map.name}"`), error.message);
-    map.set("stop", 1);
+    using patient = SharedMap.open(map.name);
+    patient.set("stop", 1);
     await child.end();
-    assert.equal(map.delete("large"), true);
+    assert.equal(patient.delete("large"), true);
   },
 );
 
@@ -333,13 +334,33 @@ for (const [method, call] of Object.entries(KEYED)) {
 
 test("SharedMap's functions refuse what is no function, and change nothing", (t) => {
   const map = freshMap(t).set("a", 1);
+  const empty = freshMap(t);
   for (const bad of [undefined, null, 1, "f", {}]) {
-    assert.throws(() => map.update("a", untyped(bad)), TypeError);
-    assert.throws(() => map.getOrInsertComputed("b", untyped(bad)), TypeError);
-    assert.throws(() => map.forEach(untyped(bad)), TypeError);
-    if (bad !== "f") assert.throws(() => map.getMany(untyped(bad)), TypeError);
+    const wanted = (what: string, kind: string) => ({
+      name: "TypeError",
+      message: new RegExp(`^Cannot use .+ as ${what}: it must be ${kind}$`),
+    });
+    assert.throws(() => map.update("a", untyped(bad)), wanted("fn", "a function"));
+    const compute = wanted("compute", "a function");
+    for (const key of ["a", "b"]) {
+      assert.throws(() => map.getOrInsertComputed(key, untyped(bad)), compute);
+    }
+    assert.throws(() => map.forEach(untyped(bad)), wanted("fn", "a function"));
+    assert.throws(() => empty.forEach(untyped(bad)), wanted("fn", "a function"));
+    if (bad === "f") continue; // an iterable of its characters
+    assert.throws(() => map.getMany(untyped(bad)), wanted("keys", "an iterable"));
+    assert.throws(() => map.setMany(untyped(bad)), wanted("entries", "an iterable"));
   }
   assert.deepEqual(content(map), [["a", 1]]);
+});
+
+test("SharedMap.set() refuses a function by its name, whatever that is", (t) => {
+  const map = freshMap(t);
+  const named = (value: unknown) => Object.defineProperty(() => 1, "name", { value });
+  assert.throws(() => map.set("f", named("go")), { message: 'Cannot store function "go"' });
+  for (const name of ["", Symbol("s"), { toString: () => assert.fail("called") }, undefined, 7]) {
+    assert.throws(() => map.set("f", named(name)), { message: "Cannot store a function" });
+  }
 });
 
 test("SharedMap.anonymous() and attach() refuse options that make no sense", (t) => {

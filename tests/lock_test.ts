@@ -325,6 +325,8 @@ test("SharedMap.lock() refuses what is no options object", async (t) => {
   // What only looks like a signal could fail once it stands in line, and keep others from the lock.
   const lookalike = { aborted: false, addEventListener: () => {} };
   const wrong = [null, 1, "abort", {}, new AbortController(), new EventTarget(), lookalike];
+  wrong.push(Object.create(AbortSignal.prototype, { aborted: { value: false } }));
+  wrong.push(new Proxy(new AbortController().signal, {}));
   for (const signal of wrong) {
     await assert.rejects(map.lockAsync({ signal: untyped(signal) }), TypeError);
   }
@@ -340,10 +342,32 @@ test("Lock cannot be constructed", () => {
 test("SharedMap.lockAsync() with an aborted signal takes nothing", async (t) => {
   const map = freshAnonymous(t);
   const reason = new Error("enough");
-  const promise = map.lockAsync({ signal: AbortSignal.abort(reason) });
-  assert.equal(map.locked, false);
-  await assert.rejects(promise, (error) => error === reason);
+  const liar = Object.defineProperty(AbortSignal.abort(reason), "aborted", { value: false });
+  for (const signal of [AbortSignal.abort(reason), liar]) {
+    const promise = map.lockAsync({ signal });
+    assert.equal(map.locked, false);
+    await assert.rejects(promise, (error) => error === reason);
+  }
 });
+
+for (const method of ["addEventListener", "removeEventListener"]) {
+  test(`SharedMap.lockAsync() heeds a signal, not the ${method} it has of its own`, async (t) => {
+    const map = freshAnonymous(t);
+    const controller = new AbortController();
+    const get = () => assert.fail("called");
+    const signal = Object.defineProperty(controller.signal, method, { get });
+    const lock = map.lock();
+    const granted = map.lockAsync({ signal });
+    const aborted = map.lockAsync({ signal });
+    lock.unlock();
+    const reason = new Error("enough");
+    controller.abort(reason);
+    await assert.rejects(aborted, (error) => error === reason);
+    (await granted).unlock();
+    await assert.rejects(map.lockAsync({ signal }), (error) => error === reason);
+    assert.equal(map.locked, false);
+  });
+}
 
 test("SharedMap.lockAsync() is not undone by an abort after it was granted", async (t) => {
   const map = freshAnonymous(t);

@@ -342,6 +342,39 @@ test("SharedMap may be used by what its own calls call", (t) => {
   assert.equal(map.get("from a generator"), "first");
 });
 
+/** Calls that fail when their value is in the buffer already, by which others go too. */
+function failInBetween(map: SharedMap): void {
+  assert.throws(() => map.set("", "garbage"), TypeError);
+  assert.throws(() => map.set("", new Uint8Array(70_000)), TypeError);
+  assert.throws(() => map.getMany(["good", ""]), TypeError);
+}
+
+test("SharedMap stores nothing of the calls that fail inside of its own", (t) => {
+  const plain = freshMap<unknown>(t);
+  const codec = {
+    id: "failing-test",
+    encode(value: unknown) {
+      failInBetween(plain);
+      return new TextEncoder().encode(JSON.stringify(value));
+    },
+    decode: (bytes: Uint8Array) => JSON.parse(new TextDecoder().decode(bytes)),
+  };
+  const value = {
+    get x() {
+      failInBetween(plain);
+      return 1;
+    },
+  };
+  for (const map of [plain, freshMap<unknown>(t, { codec })]) {
+    map.set("set", value).add("add", value);
+    map.update("update", () => value);
+    map.getOrInsert("getOrInsert", value);
+    map.setMany([["first", 1], ["setMany", value]]);
+    for (const [key, found] of map) assert.deepEqual(found, key === "first" ? 1 : { x: 1 }, key);
+    assert.equal(map.size, 6);
+  }
+});
+
 test("SharedMap may be used by its codec", (t) => {
   const log = freshMap<unknown>(t);
   let map = undefined as SharedMap<unknown> | undefined;

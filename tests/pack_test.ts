@@ -288,6 +288,20 @@ test("pack() names a value that is missing or of the wrong kind", () => {
   assert.equal(hex(pack("C", 1, 2, 3)), "01", "values left over do nothing");
 });
 
+test("pack() and unpack() refuse what only looks like bytes", () => {
+  for (const fake of [Object.create(Uint8Array.prototype), new Proxy(new Uint8Array(4), {})]) {
+    const wrong = { name: "TypeError", message: "Cannot unpack: the bytes are no Uint8Array" };
+    assert.throws(() => unpack("C", fake), wrong);
+    for (const letter of ["a", "Z", "b", "H"]) {
+      assert.throws(() => pack(`${letter}2`, fake), {
+        name: "TypeError",
+        message:
+          `Cannot pack "${letter}2": '${letter}' takes a string or a Uint8Array, not object, at 0`,
+      });
+    }
+  }
+});
+
 test("unpack() names where it would leave the bytes", () => {
   const bytes = new Uint8Array(4);
   const wrong: [string, string][] = [

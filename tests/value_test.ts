@@ -346,11 +346,15 @@ test("SharedValue and SharedMap do not open each other", (t) => {
   const asMap = thrown("Incompatible", () => SharedMap.open(value.name));
   assert.match(asMap.message, /^Cannot open map ".*": it is a value, wanted a map$/);
   for (const mode of ["create", "attach", "exclusive"] as const) {
-    assert.throws(() => SharedValue.open(map.name, { mode }), { name: "SharedMemoryError" });
-    assert.throws(() => SharedMap.open(value.name, { mode }), { name: "SharedMemoryError" });
+    const isMap = mode === "create" ? /there is one already/ : /it is a map, wanted a value$/;
+    assert.throws(() => SharedValue.open(map.name, { mode }), { message: isMap });
+    const isValue = mode === "create" ? /there is one already/ : /it is a value, wanted a map$/;
+    assert.throws(() => SharedMap.open(value.name, { mode }), { message: isValue });
   }
-  thrown("Incompatible", () => SharedValue.unlink(map.name));
-  thrown("Incompatible", () => SharedMap.unlink(value.name));
+  const mapLeft = thrown("Incompatible", () => SharedValue.unlink(map.name));
+  assert.match(mapLeft.message, /^Cannot unlink value ".*": it is a map, wanted a value$/);
+  const valueLeft = thrown("Incompatible", () => SharedMap.unlink(value.name));
+  assert.match(valueLeft.message, /^Cannot unlink map ".*": it is a value, wanted a map$/);
   thrown("Incompatible", () => SharedValue.attach(map.token));
   assert.deepEqual([map.get("a"), value.get()], [1, 1]);
 });
@@ -419,6 +423,36 @@ test("SharedValue and SharedMap read each option once, so that a getter cannot c
     kind.open(name, options).close();
     assert.equal(reads, 1);
   }
+});
+
+test("SharedValue and SharedMap read a codec's id once, before anything is written", (t) => {
+  for (const kind of [SharedValue, SharedMap]) {
+    const [name, other] = [freshName(t, "value"), freshMap(t)];
+    let reads = 0;
+    const hijack = () => (other.has("x".repeat(name.length)), "again");
+    const codec = Object.defineProperty({ ...CODECS.json }, "id", {
+      get: () => ++reads > 1 ? { length: 1, toString: hijack } : "once",
+    });
+    using object = kind.open(name, { codec });
+    const hasName = kind.unlink(name);
+    object.unlink(); // whatever its name is
+    assert.deepEqual([reads, hasName], [1, true]);
+  }
+});
+
+test("SharedValue.set() stores nothing of a call that fails inside of it", (t) => {
+  const [value] = pair<unknown>(t);
+  const map = freshMap(t);
+  const given = {
+    get x() {
+      assert.throws(() => map.set("", "garbage"), TypeError);
+      return 1;
+    },
+  };
+  value.set(given);
+  assert.deepEqual(value.get(), { x: 1 });
+  value.update(() => given);
+  assert.deepEqual(value.get(), { x: 1 });
 });
 
 test("SharedValue.open() takes -0 for 0", (t) => {

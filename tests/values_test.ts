@@ -324,6 +324,26 @@ test("SharedMap.set() passes on what a getter throws, and the old value stays", 
   assert.deepEqual(map.set("key", { list: [1, 2] }).get("key"), { list: [1, 2] });
 });
 
+test("SharedMap.set() refuses what only looks like bytes, in words of its own", (t) => {
+  const values = freshMap<unknown>(t);
+  for (const length of [3, 100_000]) {
+    const proxy = new Proxy(new Uint8Array(length), {});
+    const child = Object.create(Uint8Array.prototype, { length: { value: length } });
+    for (const [fake, what] of [[proxy, "a proxy"], [child, "an instance of Uint8Array"]]) {
+      const refused = (message: string) => ({ name: "TypeError", message });
+      for (const method of ["set", "add", "update"] as const) {
+        const value = method === "update" ? () => fake : fake;
+        assert.throws(() => values[method]("key", value), refused(`Cannot store ${what}`));
+      }
+      assert.throws(() => values.set("key", [fake]), refused(`Cannot store ${what} under "0"`));
+      const codec = { id: "fake-test", encode: () => fake, decode: () => 1 };
+      const why = 'Cannot store what codec "fake-test" returned: encode must return a Uint8Array';
+      assert.throws(() => freshMap<unknown>(t, { codec }).set("key", {}), refused(why));
+    }
+  }
+  assert.equal(values.size, 0);
+});
+
 test("SharedMap stores with a codec of another kind, and primitives without it", (t) => {
   const map = freshMap(t, { codec: CODECS.json });
   map.set("object", { a: [1, null, "é☺"] }).set("number", -0).set("bytes", Uint8Array.of(1));

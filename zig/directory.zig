@@ -300,8 +300,11 @@ fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!void {
     };
     if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
         return;
-    if (header.shape & 0xff != @intFromEnum(options.kind))
+    const found = header.shape & 0xff;
+    if (found != @intFromEnum(options.kind)) {
+        fault.found = @floatFromInt(found);
         return fault.because(.otherKind, error.Incompatible);
+    }
 }
 
 /// A fresh segment under the name, whatever it led to. Those attached to the old one find out by
