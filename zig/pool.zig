@@ -236,8 +236,10 @@ pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
 pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
     markOwned(view, marks) catch return false;
     const first = view.data_start / unit_bytes;
-    const frontier = crash.load(&pool.frontier) / unit_bytes;
-    if (frontier > view.committed / unit_bytes) return false;
+    const frontier_offset = crash.load(&pool.frontier);
+    const frontier = frontier_offset / unit_bytes;
+    if (frontier_offset % unit_bytes != 0 or frontier < first or
+        frontier_offset > view.committed) return false;
     var free: u64 = 0;
     for (&pool.bins) |*bin| {
         var offset = crash.load(bin);
@@ -303,7 +305,7 @@ test "claimed chunks never overlap, released ones are found again and joined" {
     try std.testing.expect(try claim(&view, pool, 0, 1, .thorough) == null);
 }
 
-test "a list of chunks that runs in a circle or into foreign bytes is damaged" {
+test "a list of chunks in a circle or into foreign bytes is damaged, and a frontier out of place" {
     const table = @import("table.zig");
     const memory = try std.testing.allocator.alignedAlloc(u8, .fromByteUnits(4096), 1 << 18);
     defer std.testing.allocator.free(memory);
@@ -320,4 +322,8 @@ test "a list of chunks that runs in a circle or into foreign bytes is damaged" {
     try std.testing.expectError(error.Corrupt, rebuild(&view, pool, &marks));
     view.chunk(first.offset).next = 0;
     try rebuild(&view, pool, &marks);
+    for ([_]u64{ 0, 1, view.data_start - unit_bytes, view.committed + unit_bytes }) |frontier| {
+        pool.frontier = frontier;
+        try std.testing.expect(!isSound(&view, pool, &marks));
+    }
 }

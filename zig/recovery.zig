@@ -83,12 +83,12 @@ pub const Marks = struct {
     /// Marks a block. False: it lies outside the chunks or over another.
     pub fn add(marks: *Marks, offset: u64, bytes: u64) bool {
         const piece = marks.pieceOf(offset) orelse return false;
-        if (bytes == 0) return false;
+        if (bytes == 0 or bytes > piece.end - offset) return false;
         const large = !heap.isSmall(bytes);
         if (large and offset != piece.start) return false;
         // A large block has its chunk for itself, slack included.
         const end = if (large) piece.end else offset + heap.blockBytes(bytes);
-        if (end > piece.end or offset + bytes > piece.end) return false;
+        if (end > piece.end) return false;
         const first = piece.first_bit + (offset - piece.start) / granule_bytes;
         const last = piece.first_bit + (end - piece.start) / granule_bytes;
         for (first..last) |bit| if (marks.has(bit)) return false;
