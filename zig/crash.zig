@@ -140,12 +140,14 @@ pub fn fill(target: [*]u64, bytes: []const u8) void {
     compilerBarrier();
 }
 
-/// Zeroes words nobody can reach yet.
+/// Zeroes words nobody can reach yet. Word by word: a reader that comes too late, and will refuse
+/// what it read, may still be loading them.
 pub fn zero(target: [*]u64, count: usize) void {
     compilerBarrier();
-    if (recording) {
-        for (0..count) |i| store(&target[i], 0);
-    } else @memset(target[0..count], 0);
+    for (target[0..count]) |*word| {
+        note(word, 0);
+        @atomicStore(u64, word, 0, .monotonic);
+    }
     compilerBarrier();
 }
 
