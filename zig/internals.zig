@@ -3,6 +3,8 @@
 pub const abi = @import("abi.zig");
 pub const boundary = @import("boundary.zig");
 pub const crash = @import("crash.zig");
+pub const crash_images = @import("crash_images_test.zig");
+pub const crash_replay = @import("crash_replay_test.zig");
 pub const directory = @import("directory.zig");
 pub const gather = @import("gather.zig");
 pub const handles = @import("handles.zig");
