@@ -4,6 +4,9 @@ comptime {
     _ = @import("abi_test.zig");
     _ = @import("boundary.zig");
     _ = @import("crash.zig");
+    _ = @import("crash_expected_test.zig");
+    _ = @import("crash_images_test.zig");
+    _ = @import("crash_replay_test.zig");
     _ = @import("crash_test.zig");
     _ = @import("directory.zig");
     _ = @import("gather.zig");
@@ -25,6 +28,7 @@ comptime {
     _ = @import("region.zig");
     _ = @import("region_test.zig");
     _ = @import("segment.zig");
+    _ = @import("snapshot_test.zig");
     _ = @import("space.zig");
     _ = @import("status.zig");
     _ = @import("stripe_lock.zig");
