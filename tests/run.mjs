@@ -17,13 +17,13 @@ import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const MODULES = join(ROOT, "node_modules");
 const SHARED_MEMORY = "/dev/shm";
 const STEP_TIMEOUT_MS = 20 * 60_000;
 const OUTPUT_LINES_MAX = 400;
 
-const ENVIRONMENT = {
+export const ENVIRONMENT = {
   ...process.env,
   PATH: join(MODULES, ".bin") + delimiter + (process.env.PATH ?? ""),
   NO_COLOR: "1",
@@ -244,7 +244,7 @@ function missingPackages() {
 }
 
 /** Installs what is missing. npm may have been told to run no install scripts: then we run them. */
-async function install() {
+export async function install() {
   if (missingPackages().length > 0) {
     console.log("installing the locked packages with npm ci");
     const { isOk, output } = await run("npm ci --no-audit --no-fund");

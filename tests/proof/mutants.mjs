@@ -1,0 +1,227 @@
+/** Known bugs, each planted in a copy of the library, and the part that must find it. */
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+import { failsTests, isFoundByProof } from "../_plant.mjs";
+
+/** What to replace in which file, and the part, or the Zig tests, that must find it. */
+const MUTANTS = [
+  {
+    name: "a slot is published before its entry is filled",
+    file: "map.zig",
+    from: "        crash.store(&entry[0], crash.load(&op.stripe.begin));\n",
+    to: "        crash.publish(&at.table.?.slots[at.probe.index], tables.slotWord(" +
+      "op.map.tagFor(at.table.?, place, key), offset));\n",
+    proof: "enumerate --scale 0.01",
+  },
+  {
+    name: "a set writer word is ignored by the next to lock",
+    file: "map.zig",
+    from: "if (locked == .owner_died or crash.load(&op.stripe.writer) != 0) {",
+    to: "if (locked == .owner_died) {",
+    proof: "enumerate --scale 0.01",
+  },
+  {
+    name: "recovery does not reset the lists of free blocks",
+    file: "recovery.zig",
+    from: "    heap.reset(stripe);\n",
+    to: "",
+    proof: "enumerate --scale 0.01",
+  },
+  {
+    name: "a promotion does not bump the generation",
+    file: "heap.zig",
+    from: "crash.load(&stripe.generation) +% 1);",
+    to: "crash.load(&stripe.generation));",
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "readers do not compare generations",
+    file: "map.zig",
+    from: "if (crash.load(&stripe.generation) -% generation <= 1) return result;\n" +
+      "            map.segment.fault.reason",
+    to: "if (crash.load(&stripe.generation) -% generation <= 1 << 62) return result;\n" +
+      "            map.segment.fault.reason",
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "a snapshot does not look a second time at stripes in progress",
+    file: "gather.zig",
+    from: "        if (!try sameSlots(map, view.stripe(@intCast(i)), count, &slots)) return false;",
+    to: "        _ = try sameSlots(map, view.stripe(@intCast(i)), count, &slots);",
+    tests: "snapshot",
+  },
+  {
+    name: "one count is moved at the end, instead of begin and end",
+    edits: [
+      {
+        file: "map.zig",
+        from: "        crash.store(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);\n",
+        to: "",
+      },
+      {
+        file: "map.zig",
+        from: "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
+        to: "            crash.publish(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);\n" +
+          "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
+      },
+    ],
+    tests: "snapshot",
+  },
+  {
+    name: "an entry's place is not checked",
+    file: "table.zig",
+    from: "    if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;\n",
+    to: "",
+    proof: "corrupt --scale 0.01",
+  },
+  {
+    name: "a locker does not pass through the stripes",
+    file: "map.zig",
+    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        passStripe(",
+    to: "    for (0..0) |i| {\n        passStripe(",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "a block is reused after one generation",
+    edits: [
+      {
+        file: "heap.zig",
+        from: "    const older = crash.load(&stripe.retired_count[1]);\n" +
+          "    const newer = crash.load(&stripe.retired_count[0]);",
+        to: "    const older = crash.load(&stripe.retired_count[0]);\n    const newer: u64 = 0;",
+      },
+      {
+        file: "heap.zig",
+        from: "        const block: Retired = @bitCast(crash.load(&stripe.retired[1][i]));",
+        to: "        const block: Retired = @bitCast(crash.load(&stripe.retired[0][i]));",
+      },
+    ],
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "a compare-and-set decides before it has the lock",
+    edits: [
+      {
+        file: "map.zig",
+        from: "        var op: Operation = .of(map, place.index);\n" +
+          "        try op.lockToWrite();\n        defer op.unlock();\n" +
+          "        const before = try op.find(place, key);\n        switch (condition) {",
+        to: "        var op: Operation = .of(map, place.index);\n" +
+          "        if (condition == .version) {\n" +
+          "            const early = try op.find(place, key);\n" +
+          "            const seen = if (early.probe.found) |found| found.version() else 0;\n" +
+          "            if (seen != condition.version) return false;\n        }\n" +
+          "        try op.lockToWrite();\n        defer op.unlock();\n" +
+          "        const before = try op.find(place, key);\n        switch (condition) {",
+      },
+      {
+        file: "map.zig",
+        from: "                if (version != wanted) return false;",
+        to: "                if (version != wanted and wanted == 1 << 60) return false;",
+      },
+    ],
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "mutexes are made anew beside a living writer",
+    file: "segment.zig",
+    from: ".writer, .exclusive)) {\n                try segment.become",
+    to: ".writer, .exclusive) or true) {\n                try segment.become",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "a name is unlinked whatever it leads to by now",
+    file: "directory.zig",
+    from: "        if (!named.same(stat)) {\n            range_lock.unlockAll(file);\n" +
+      "            os.close(file);\n            return null;",
+    to: "        if (!named.same(stat) and stat.size == 1) {\n" +
+      "            range_lock.unlockAll(file);\n            os.close(file);\n            return null;",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "two lockers are granted the lock",
+    file: "user_lock.zig",
+    from: "if (!try range_lock.tryLock(target.fault, target.locks, .user, mode)) return null;",
+    to: "_ = try range_lock.tryLock(target.fault, target.locks, .user, mode);",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "a segment is marked unlinked before its name is gone",
+    file: "directory.zig",
+    from: "        try os.unlink(segment.fault, &path);\n        standing.setState(.unlinked);\n",
+    to: "        standing.setState(.unlinked);\n        try os.unlink(segment.fault, &path);\n",
+    proof: "life --scale 0.01 unlink",
+  },
+  {
+    name: "what a dead replacer left is not settled",
+    file: "directory.zig",
+    from: "    if (segment.state() == .replacing) segment.setState(.live);\n",
+    to: "",
+    proof: "life --scale 0.01 replace",
+  },
+  {
+    name: "a death in the pass forgets the death before it",
+    file: "user_lock.zig",
+    from: "lock.publish(.{ .state = .pending, .owed = owed, .serial = serial });",
+    to: "lock.publish(.{ .state = .pending, .owed = false, .serial = serial });",
+    proof: "life --scale 0.01 holder",
+  },
+  {
+    name: "temporary names of the dead stay",
+    file: "directory.zig",
+    from: "    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};",
+    to: '    if (mode == .exclusive) reap(segment.fault, &segment.directory, "") catch {};',
+    proof: "life --scale 0.01 clean",
+  },
+];
+
+/** How many are built and run at once. */
+const LANES = 2;
+
+async function verdictOf(mutant) {
+  try {
+    const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
+    return isCaught ? "" : "MISSED";
+  } catch (error) {
+    return `FAILED: ${error.message}`;
+  }
+}
+
+/** Without a bug the same command lines find nothing, or being caught would mean nothing. */
+async function soundness(mutants) {
+  const commands = new Set(mutants.flatMap(({ proof }) => proof ?? []));
+  const row = { part: 10, what: "no bug at all", tried: 0, found: 0, least: commands.size };
+  for (const proof of commands) {
+    const verdict = await verdictOf({ name: "no bug", edits: [], proof });
+    row.tried += 1;
+    if (verdict === "MISSED") continue; // as it should
+    row.found += 1;
+    console.log(`${verdict || "caught"}  no bug at all (${proof})`);
+  }
+  return row;
+}
+
+/** Plants every bug; resolves with one row of the table for each. */
+export async function runProofMutants(chosen = "") {
+  const mutants = MUTANTS.filter(({ name }) => name.includes(chosen));
+  const waiting = [...mutants];
+  const rows = [];
+  const lane = async () => {
+    for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
+      const verdict = await verdictOf(mutant);
+      const by = mutant.proof?.split(" ")[0] ?? `the Zig tests "${mutant.tests}"`;
+      console.log(`${verdict || "caught"}  ${mutant.name} (${by})`);
+      // For a planted bug, not to be found is what is wrong.
+      const note = verdict || `caught by ${by}`;
+      const found = verdict === "" ? 0 : 1;
+      rows.push({ part: 10, what: mutant.name, tried: 1, found, least: 1, note });
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  return [await soundness(mutants), ...rows];
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const rows = await runProofMutants(process.argv[2]);
+  process.exitCode = rows.some((row) => row.found > 0) ? 1 : 0;
+}
