@@ -61,7 +61,7 @@ pub fn main(init: std.process.Init) !void {
         .what = "deaths behind such a death",
         .tried = counts.nested,
         .found = counts.found,
-        .least = arguments.scaled(15_000),
+        .least = if (arguments.scale < 1) 0 else arguments.scaled(15_000),
     });
     if (counts.found > 0) std.process.exit(1);
 }

@@ -31,7 +31,7 @@ const PARTS = [
   { name: "enumerate", cores: 1, command: native("enumerate") },
   { name: "api on bun", cores: 1, command: ["bun", "tests/proof/api.ts"] },
   { name: "life", cores: 1, command: native("life") },
-  { name: "faults", cores: 1, command: ["node", "tests/proof/faults.mjs"] },
+  { name: "faults", cores: 2, command: ["node", "tests/proof/faults.mjs"] },
   { name: "fuzz", cores: 1, command: ["node", "tests/proof/fuzz.mjs"] },
   { name: "full", cores: 1, command: native("full") },
   { name: "step", cores: 1, command: native("step") },
