@@ -1,0 +1,264 @@
+//! What a program does with a segment, through the functions it would call, whatever state the
+//! segment is in; and the bounds that no store of the library may leave meanwhile.
+
+const std = @import("std");
+const shmap = @import("shmap");
+const images = @import("images.zig");
+
+const abi = shmap.abi;
+const boundary = shmap.boundary;
+const crash = shmap.crash;
+const handles = shmap.handles;
+const layout = shmap.layout;
+const Map = shmap.map.Map;
+
+/// Ends the process at the first store that leads outside what is mapped and allocated.
+pub const Bounds = struct {
+    observer: crash.Observer = .{ .seen = look },
+    maps: [4]?*Map = @splat(null),
+    /// Whether names are being changed: then a state word is stored through a mapping of its own.
+    naming: bool = false,
+
+    pub fn add(bounds: *Bounds, map: *Map) void {
+        for (&bounds.maps) |*place| {
+            if (place.* != null) continue;
+            place.* = map;
+            return;
+        }
+        unreachable; // no case opens as many
+    }
+
+    pub fn remove(bounds: *Bounds, map: *Map) void {
+        for (&bounds.maps) |*place| if (place.* == map) {
+            place.* = null;
+        };
+    }
+
+    fn look(observer: *crash.Observer, word: *const u64, value: u64) void {
+        const bounds: *Bounds = @fieldParentPtr("observer", observer);
+        const at = @intFromPtr(word);
+        for (bounds.maps) |found| {
+            const view = &(found orelse continue).segment.view;
+            const base = @intFromPtr(view.base);
+            if (at >= base and at + 8 <= base + view.committed and at % 8 == 0) return;
+        }
+        const is_state = at % layout.page_bytes == @offsetOf(layout.Header, "state");
+        if (bounds.naming and is_state and value >= 1 and value <= 4) return;
+        std.debug.print("a store outside the segment: {x} at {x}\n", .{ value, at });
+        std.process.abort();
+    }
+};
+
+pub const Opening = struct {
+    mode: shmap.directory.Mode = .attach,
+    kind: layout.Kind = .map,
+    readonly: bool = false,
+    /// Stated for a segment that is made.
+    max_bytes: u64 = 0,
+    stripe_bits: ?u6 = null,
+
+    pub fn options(opening: *const Opening) shmap.segment.Options {
+        return .{
+            .recover = shmap.inspect.recoverSegment,
+            .kind = opening.kind,
+            .readonly = opening.readonly,
+            .max_bytes = opening.max_bytes,
+            .stripe_bits = opening.stripe_bits,
+            .timeout_ms = 300,
+        };
+    }
+};
+
+/// Opens `name` in a directory, as `boundary.opened` does. A handle.
+pub fn open(
+    bounds: *Bounds,
+    directory: *const shmap.os.Path,
+    name: []const u8,
+    opening: Opening,
+) shmap.status.Error!u32 {
+    var fault: shmap.status.Fault = .{};
+    const options = opening.options();
+    const map = try boundary.prepared(&fault, &options);
+    bounds.add(map);
+    errdefer {
+        bounds.remove(map);
+        handles.maps.discard(map);
+    }
+    map.segment.directory = directory.*;
+    try shmap.directory.setName(&map.segment, name);
+    bounds.naming = true;
+    defer bounds.naming = false;
+    try shmap.directory.open(&map.segment, opening.mode, &options);
+    map.begin();
+    return handles.maps.add(map) orelse error.System;
+}
+
+/// Opens what a token names. A handle.
+pub fn openToken(bounds: *Bounds, token: []const u8, opening: Opening) shmap.status.Error!u32 {
+    var fault: shmap.status.Fault = .{};
+    var options = opening.options();
+    const map = try boundary.prepared(&fault, &options);
+    bounds.add(map);
+    errdefer {
+        bounds.remove(map);
+        handles.maps.discard(map);
+    }
+    try shmap.directory.attachToken(&map.segment, token, &options);
+    map.begin();
+    return handles.maps.add(map) orelse error.System;
+}
+
+pub fn mapOf(handle: u32) *Map {
+    return handles.maps.get(handle).?;
+}
+
+pub fn close(bounds: *Bounds, handle: u32) void {
+    const map = mapOf(handle);
+    _ = abi.shm_segment_close(handle);
+    bounds.remove(map);
+}
+
+const Verdict = shmap.inspect.Verdict;
+
+/// What a check of every invariant says, or a repair and such a check. Null: an error.
+pub fn verify(handle: u32, repair: bool) ?Verdict {
+    var verdict: Verdict = .{};
+    const bytes = std.mem.asBytes(&verdict);
+    const result = abi.shm_map_verify(handle, @intFromBool(repair), bytes, bytes.len);
+    return if (result >= 0) verdict else null;
+}
+
+var room: [64 << 10]u8 = undefined;
+const filler: [8000]u8 = @splat('f');
+
+/// Calls one function of many, with the keys that `image` had and others.
+pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
+    var buffer: [16]u8 = undefined;
+    const key = keyFor(image, random, &buffer);
+    const len: u32 = @intCast(key.len);
+    const kind: u32 = 3;
+    switch (random.uintLessThan(u8, 32)) {
+        0...5 => _ = abi.shm_map_get(handle, key.ptr, len, &room, room.len),
+        6 => _ = abi.shm_map_get_version(handle, key.ptr, len, &room, room.len),
+        7 => _ = abi.shm_map_has(handle, key.ptr, len),
+        8...13 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, lengthFor(random), kind),
+        14 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, 20, kind | 256),
+        15 => putVersion(handle, key),
+        16...20 => _ = abi.shm_map_delete(handle, key.ptr, len),
+        21 => _ = abi.shm_map_size(handle),
+        22 => gatherAll(handle, image, random.boolean()),
+        23 => takeGathered(handle, abi.shm_map_snapshot(handle)),
+        24 => getMany(handle, image),
+        25 => putMany(handle),
+        26 => _ = abi.shm_segment_stats(handle, &room, room.len),
+        27 => lock(handle, key),
+        28 => _ = abi.shm_lock_held(handle),
+        29 => _ = abi.shm_segment_token(handle, &room, room.len),
+        30 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, filler.len, kind),
+        else => switch (random.uintLessThan(u8, 8)) {
+            0 => _ = abi.shm_map_clear(handle),
+            1, 2 => _ = verify(handle, false),
+            3 => _ = verify(handle, true),
+            else => _ = abi.shm_map_has(handle, key.ptr, len),
+        },
+    }
+}
+
+/// Stores small values under keys that no image has.
+pub fn putNew(handle: u32, count: u32) void {
+    var buffer: [16]u8 = undefined;
+    for (0..count) |n| {
+        const key = std.fmt.bufPrint(&buffer, "more{d}", .{n}) catch unreachable; // it fits
+        _ = abi.shm_map_put(handle, key.ptr, @intCast(key.len), &filler, 8, 1);
+    }
+}
+
+fn keyFor(image: *const images.Image, random: std.Random, buffer: *[16]u8) []const u8 {
+    if (image.entries.len > 0 and random.uintLessThan(u8, 4) > 0)
+        return image.entries[random.uintLessThan(usize, image.entries.len)].key;
+    const n = random.uintLessThan(u32, 40);
+    return std.fmt.bufPrint(buffer, "new{d}", .{n}) catch unreachable; // it fits
+}
+
+fn lengthFor(random: std.Random) u32 {
+    return switch (random.uintLessThan(u8, 8)) {
+        0 => random.uintLessThan(u32, filler.len),
+        1, 2 => random.uintLessThan(u32, 1000),
+        else => random.uintLessThan(u32, 60),
+    };
+}
+
+fn putVersion(handle: u32, key: []const u8) void {
+    const len: u32 = @intCast(key.len);
+    const got = abi.shm_map_get_version(handle, key.ptr, len, &room, room.len);
+    if (got < 0 or @as(usize, @intCast(got)) + 9 > room.len) return;
+    const version: f64 = @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
+    _ = abi.shm_map_put_version(handle, key.ptr, len, &filler, 33, 1, version);
+}
+
+fn gatherAll(handle: u32, image: *const images.Image, keys_only: bool) void {
+    const flags: u32 = if (keys_only) @intFromEnum(abi.Flags.keysOnly) else 0;
+    for (0..image.stripes()) |i|
+        takeGathered(handle, abi.shm_map_gather(handle, @intCast(i), flags));
+}
+
+/// Reads all of what was gathered, as the other side of the boundary does.
+fn takeGathered(handle: u32, bytes: f64) void {
+    if (bytes < 0) return;
+    var at: f64 = 0;
+    while (at < bytes) : (at += room.len) {
+        if (abi.shm_map_gathered(handle, at, &room, room.len) <= 0) return;
+    }
+}
+
+fn getMany(handle: u32, image: *const images.Image) void {
+    var keys: [2000]u8 = undefined;
+    var at: u32 = 0;
+    var count: u32 = 0;
+    for (image.entries) |entry| {
+        if (at + 4 + entry.key.len > keys.len) break;
+        std.mem.writeInt(u32, keys[at..][0..4], @intCast(entry.key.len), .little);
+        @memcpy(keys[at + 4 ..][0..entry.key.len], entry.key);
+        at += @intCast(4 + entry.key.len);
+        count += 1;
+    }
+    takeGathered(handle, abi.shm_map_get_many(handle, &keys, at, count));
+}
+
+fn putMany(handle: u32) void {
+    const Record = extern struct { head: shmap.gather.Record, body: [16]u8 };
+    var records: [6]Record = undefined;
+    for (&records, 0..) |*record, n| record.* = .{
+        .head = .{ .key_len = 5, .value_len = 9, .kind = 1 },
+        .body = .{ 'm', 'a', 'n', 'y', '0' + @as(u8, @intCast(n)) } ++ @as([11]u8, @splat(0)),
+    };
+    _ = abi.shm_map_put_many(handle, std.mem.asBytes(&records), @sizeOf(@TypeOf(records)), 6);
+}
+
+fn lock(handle: u32, key: []const u8) void {
+    if (abi.shm_lock_acquire(handle, 0, 300) < 0) return;
+    _ = abi.shm_map_put(handle, key.ptr, @intCast(key.len), &filler, 10, 1);
+    _ = abi.shm_lock_release(handle, 0);
+    if (abi.shm_lock_try(handle, 0, 0) >= 0) _ = abi.shm_lock_release(handle, 1);
+}
+
+/// Whether every entry can be had again by its key, and nothing more is counted than there is.
+/// Assumes a segment that was found sound.
+pub fn isWhole(handle: u32) bool {
+    const bytes = abi.shm_map_snapshot(handle);
+    if (bytes < 0) return false;
+    const map = mapOf(handle);
+    var at: usize = 0;
+    var count: f64 = 0;
+    while (at < map.gathered_len) : (count += 1) {
+        const head = std.mem.bytesToValue(shmap.gather.Record, map.gathered[at..][0..16]);
+        const body = map.gathered[at + 16 ..][0 .. @as(u64, head.key_len) + head.value_len];
+        const got = abi.shm_map_get(handle, body.ptr, head.key_len, &room, room.len);
+        if (got != head.value_len) return false;
+        const read = room[0..@min(room.len, head.value_len)];
+        const whole = head.value_len < room.len;
+        if (whole and !std.mem.eql(u8, read, body[head.key_len..])) return false;
+        at += 16 + std.mem.alignForward(u64, body.len, 8);
+    }
+    return abi.shm_map_size(handle) == count;
+}
