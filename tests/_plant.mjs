@@ -3,7 +3,15 @@
  * builds are `Debug` ones: half of the time goes into compiling.
  */
 import { spawn } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ENVIRONMENT, ROOT } from "./run.mjs";
@@ -61,22 +69,33 @@ export function failsTests(mutant) {
   });
 }
 
+/** The program of a part of the proof, built in the copy if it is a native one. */
+async function programOf(part, copy, name) {
+  if (existsSync(join(copy, "tests", "proof", `${part}.mjs`))) {
+    symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
+    return ["node", join("tests", "proof", `${part}.mjs`)];
+  }
+  const root = ["--dep", "shmap", `-Mroot=tests/proof/${part}.zig`];
+  const modules = [...root, "-Mshmap=zig/internals.zig", "-lc"];
+  const { status, output } = await runIn(copy, "zig", ["build-exe", ...modules, "--name", "part"]);
+  if (status !== 0) throw new Error(`does not compile: ${name}\n${output}`);
+  return [join(copy, "part")];
+}
+
 /**
- * Whether a native part of the proof, told `mutant.proof` as its command line, finds this bug: it
- * reports something found, or is ended by it.
+ * Whether a part of the proof, told `mutant.proof` as its command line, finds this bug: it reports
+ * something found, or is ended by it. Undefined: this machine has no tool for that part.
  */
 export function isFoundByProof(mutant) {
   const [part, ...args] = mutant.proof.split(" ");
   return withPlanted(mutant, async (copy) => {
-    const root = ["--dep", "shmap", `-Mroot=tests/proof/${part}.zig`];
-    const modules = [...root, "-Mshmap=zig/internals.zig", "-lc"];
-    const built = await runIn(copy, "zig", ["build-exe", ...modules, "--name", "part"]);
-    if (built.status !== 0) throw new Error(`does not compile: ${mutant.name}\n${built.output}`);
-    const { status, signal, output } = await runIn(copy, join(copy, "part"), args);
-    if (status === 0) return false;
+    const [program, ...first] = await programOf(part, copy, mutant.name);
+    const { status, signal, output } = await runIn(copy, program, [...first, ...args]);
     const rows = output.split("\n").filter((line) => line.startsWith("{")).map((line) =>
       JSON.parse(line)
     );
+    if (rows.length > 0 && rows.every(({ skipped }) => skipped !== undefined)) return undefined;
+    if (status === 0) return false;
     // Ended before it could report, or reported something: not merely tried too little.
     return signal !== null || rows.length === 0 || rows.some((row) => row.found > 0);
   });
