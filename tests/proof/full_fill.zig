@@ -154,10 +154,10 @@ pub const Filler = struct {
             filler.delete(number);
         }
         var again: u64 = 0;
-        while (count < key_max) : (count += 1) {
+        var refused: u64 = 0; // one stripe may be full while others are not
+        while (count < key_max and refused < 50) : (count += 1) {
             const entry: Entry = .{ .len = @min(filler.length(), 1000), .version = 1 };
-            if (filler.put(count, entry) != 1) break;
-            again += entry.len + 12;
+            if (filler.put(count, entry) == 1) again += entry.len + 12 else refused += 1;
         }
         // Alone: another process may have been faster.
         if (filler.round.side == 0 and !filler.round.report.is_repeated and again * 4 < freed)

@@ -114,24 +114,27 @@ async function runParts(parts, options) {
   return rows;
 }
 
+/** One line for each row, and below it what there is to say about them. */
 function table(rows) {
-  const lines = [["", "tried", "found", "seed", ""]];
+  const lines = [["", "tried", "found", "seed"]];
+  const notes = [];
   for (const row of rows.toSorted((a, b) => a.part - b.part)) {
     const what = `${row.part} ${row.what}`;
-    if (row.skipped !== undefined) lines.push([what, "-", "-", "", `skipped: ${row.skipped}`]);
-    else {
-      const tooFew = row.tried < row.least ? `fewer than ${row.least.toLocaleString("en")}! ` : "";
-      const tried = row.tried.toLocaleString("en");
-      lines.push([what, tried, `${row.found}`, `${row.seed ?? ""}`, tooFew + (row.note ?? "")]);
+    if (row.skipped !== undefined) {
+      lines.push([what, "skipped", "", ""]);
+      notes.push(`${what}: skipped: ${row.skipped}`);
+      continue;
     }
+    lines.push([what, row.tried.toLocaleString("en"), `${row.found}`, `${row.seed ?? ""}`]);
+    if (row.tried < row.least) notes.push(`${what}: fewer than ${row.least.toLocaleString("en")}`);
+    if (row.note) notes.push(`${what}: ${row.note}`);
   }
   const widths = [0, 1, 2, 3].map((i) => Math.max(...lines.map((line) => line[i].length)));
-  const cells = (line) => [
-    line[0].padEnd(widths[0]),
-    ...[1, 2, 3].map((i) => line[i].padStart(widths[i])),
-    line[4],
+  const cells = ([what, ...rest]) => [
+    what.padEnd(widths[0]),
+    ...rest.map((cell, i) => cell.padStart(widths[i + 1])),
   ];
-  return lines.map((line) => cells(line).join("  ").trimEnd()).join("\n");
+  return [...lines.map((line) => cells(line).join("  ").trimEnd()), "", ...notes].join("\n");
 }
 
 /** Builds the library and the native parts. */
