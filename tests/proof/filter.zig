@@ -20,7 +20,7 @@ fn argument(index: u32) u32 {
 
 const tmpfile: u32 = @bitCast(linux.O{ .TMPFILE = true, .DIRECTORY = true });
 
-fn error_of(errno: linux.E) u32 {
+fn failure(errno: linux.E) u32 {
     return fail_with | @as(u32, @intFromEnum(errno));
 }
 
@@ -43,8 +43,8 @@ pub fn withoutUnnamedFiles() !void {
         .{ .code = load_word, .k = argument(4) },
         .{ .code = jump_equal, .k = 2, .jump_true = 2 },
         .{ .code = give_back, .k = allow },
-        .{ .code = give_back, .k = error_of(.OPNOTSUPP) },
-        .{ .code = give_back, .k = error_of(.INVAL) },
+        .{ .code = give_back, .k = failure(.OPNOTSUPP) },
+        .{ .code = give_back, .k = failure(.INVAL) },
     };
     const program: Program = .{ .len = instructions.len, .instructions = &instructions };
     _ = linux.prctl(@intFromEnum(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0);

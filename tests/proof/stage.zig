@@ -402,7 +402,7 @@ fn replaceNamed(stage: *Stage) !void {
 
 /// An ordinary process: opens, writes, locks and writes, closes.
 pub fn visit(stage: *Stage) !void {
-    const map = stage.open(.shared, false) catch |err| return err;
+    const map = try stage.open(.shared, false);
     _ = try map.put(changed_key, "new", 1, .none);
     _ = try map.lock.acquire(false, timeout_ms);
     _ = try map.put(changed_key, "new", 1, .none);
