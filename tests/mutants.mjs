@@ -199,8 +199,8 @@ const MUTANTS = [
   {
     name: "a region in memory can be cut short",
     file: "raw_file.zig",
-    from: "linux.F.ADD_SEALS, seal.all)",
-    to: "linux.F.ADD_SEALS, seal.grow)",
+    from: "linux.F.ADD_SEALS, seal.all })",
+    to: "linux.F.ADD_SEALS, seal.grow })",
     tests: "region_test",
   },
   {
