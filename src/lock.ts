@@ -335,7 +335,13 @@ class Line {
   add(waiter: Waiter): void {
     this.waiters.add(waiter);
     if (this.first === waiter) this.turn();
-    if (this.waiters.has(waiter)) waiter.await(this);
+    if (!this.waiters.has(waiter)) return;
+    try {
+      waiter.await(this);
+    } catch (cause) {
+      // The runtime reads options from where a program may have put some, `Object.prototype` say.
+      this.leave(waiter, new TypeError("Cannot lock: the signal cannot be heard", { cause }));
+    }
   }
 
   get first(): Waiter | undefined {
@@ -477,7 +483,11 @@ class Waiter {
   settle(): void {
     clearTimeout(this.#timer);
     if (this.#onAbort === undefined) return;
-    removeEventListener.call(this.#signal!, "abort", this.#onAbort);
+    try {
+      removeEventListener.call(this.#signal!, "abort", this.#onAbort);
+    } catch {
+      // As in `Line.add`. It may still hear of an abort, and has no place to leave then.
+    }
   }
 
   /** Tells the library that the handle gives up its place among the processes. */

@@ -521,3 +521,25 @@ test("SharedMap.set() is Locked where the codec has locked through another handl
   locks.pop()!.unlock();
   assert.equal(map.size, 0);
 });
+
+test("lockAsync() whose listening fails leaves no place in line behind", async (t) => {
+  const map = freshAnonymous(t);
+  const lock = map.lock();
+  // Deno takes it for an option of every listener, and fails.
+  Object.defineProperty(Object.prototype, "signal", { configurable: true, value: {} });
+  const { signal } = new AbortController();
+  let waiting: Promise<Lock>;
+  try {
+    waiting = map.lockAsync({ signal });
+  } finally {
+    delete (Object.prototype as { signal?: unknown }).signal;
+  }
+  const ended = waiting.then(
+    (later) => later.unlock(),
+    (error) => assert.match(error.message, /signal cannot be heard/),
+  );
+  lock.unlock();
+  await ended;
+  assert.equal(map.locked, false);
+  map.lock().unlock();
+});
