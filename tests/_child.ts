@@ -3,7 +3,7 @@
  * argument, and answers each with a JSON line. Ends with its stdin.
  */
 import { spawn } from "node:child_process";
-import { readdirSync, readlinkSync, writeSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { type Lock, SharedMap, SharedValue } from "../mod.ts";
@@ -11,6 +11,7 @@ import "./_lock_mode.ts";
 import { checkCorpus, CODECS, writeCorpus } from "./_corpus.ts";
 import { LOCK_TASKS, VALUE_TASKS } from "./_lock_tasks.ts";
 import { REGION_COMMANDS } from "./_region_tasks.ts";
+import { say } from "./_say.ts";
 import { churn, TASKS } from "./_tasks.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -18,7 +19,6 @@ type Json = any;
 type Commands = Record<string, (args: Json) => unknown>;
 
 interface Deno {
-  stdout: { writeSync(bytes: Uint8Array): number };
   Command: new (command: string, options: unknown) => {
     output(): Promise<{ code: number; stdout: Uint8Array; stderr: Uint8Array }>;
   };
@@ -37,23 +37,6 @@ const objects = new Map<string, SharedMap | SharedValue>();
 const locks = new Map<string, Lock>();
 const inLine = new Map<string, Promise<Lock>>();
 const KINDS = { map: SharedMap, value: SharedValue };
-
-/** Writes to stdout before it returns: what was written survives this process's death. */
-function say(text: string): void {
-  let bytes: Uint8Array = new TextEncoder().encode(text);
-  while (bytes.length > 0) {
-    bytes = bytes.subarray(Deno ? Deno.stdout.writeSync(bytes) : writeWhenReady(bytes));
-  }
-}
-
-function writeWhenReady(bytes: Uint8Array): number {
-  try {
-    return writeSync(1, bytes);
-  } catch (error) {
-    if ((error as { code?: string }).code === "EAGAIN") return 0;
-    throw error;
-  }
-}
 
 /** What was opened as `id`: a map, unless the command opened something else. */
 function opened(id = "map"): Json {

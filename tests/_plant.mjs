@@ -19,6 +19,17 @@ import { ENVIRONMENT, ROOT } from "./run.mjs";
 const MINUTES_MAX = 10;
 const COPIED = ["zig", "tests/proof", "build.zig", "build.zig.zon"];
 
+/** How many bugs are planted, built and run at once. */
+const LANES = 2;
+
+/** Calls `act` with each of the mutants, some at a time. */
+export async function inLanes(mutants, act) {
+  const waiting = [...mutants];
+  await Promise.all(Array.from({ length: LANES }, async () => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await act(next);
+  }));
+}
+
 /** Runs a command to its end; resolves with what it said and how it ended. */
 export function runIn(directory, program, args) {
   return new Promise((resolve, reject) => {

@@ -66,6 +66,19 @@ pub fn expectSound(map: *Map) !void {
     try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try map.size())));
 }
 
+/// Zeroed memory for one `T` that forked processes share. Nobody unmaps it: it ends with them.
+pub fn shared(comptime T: type) !*T {
+    const memory = try std.posix.mmap(
+        null,
+        std.mem.alignForward(usize, @sizeOf(T), layout.page_bytes),
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .SHARED, .ANONYMOUS = true },
+        -1,
+        0,
+    );
+    return @ptrCast(memory.ptr);
+}
+
 pub fn seedOf(default: u64) u64 {
     const text = std.testing.environ.getPosix("SHMAP_SEED") orelse return default;
     return std.fmt.parseInt(u64, text, 10) catch default;

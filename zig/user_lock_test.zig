@@ -334,16 +334,7 @@ fn spawn(parent: *Map, token: []const u8, seed: u64, locks: bool) !linux.pid_t {
 fn storm(kind: layout.LockKind, milliseconds: u64, kills: bool) !void {
     const map = try support.openMapOf(kind, 2, 4 << 20);
     defer support.closeMap(map);
-    const memory = try std.posix.mmap(
-        null,
-        os.page_bytes,
-        .{ .READ = true, .WRITE = true },
-        .{ .TYPE = .SHARED, .ANONYMOUS = true },
-        -1,
-        0,
-    );
-    defer std.posix.munmap(memory);
-    oracle = @ptrCast(memory.ptr);
+    oracle = try support.shared(Oracle);
     oracle.* = .{};
     var buffer: [200]u8 = undefined;
     const token = buffer[0..try map.segment.token(&buffer)];

@@ -176,7 +176,7 @@ pub fn main(init: std.process.Init) !void {
     const words = arguments.words;
     if (words.len == 2 and std.mem.eql(u8, words[0], "look")) return look(words[1]);
     var run: Run = .{
-        .shared = try World.make(),
+        .shared = try shmap.support.shared(World),
         .directory = try os.Path.of("/dev/shm/shmap-test-{d}-act", .{os.pid()}),
         .random = .init(arguments.seed),
         .scale = arguments.scale,
@@ -197,7 +197,7 @@ pub fn main(init: std.process.Init) !void {
 
 /// Goes on with the map that somebody else left.
 fn look(directory: []const u8) !void {
-    const shared = try World.make();
+    const shared = try shmap.support.shared(World);
     const checker: roles.Checker = .{
         .case = .{ .act = .open_existing, .kernel = false },
         .shared = shared,

@@ -58,14 +58,6 @@ pub const World = extern struct {
     file_bytes: u64 = 0,
     token_len: u32 = 0,
     token: [200]u8 = undefined,
-
-    pub fn make() !*World {
-        const len = std.mem.alignForward(usize, @sizeOf(World), 4096);
-        const flags: linux.MAP = .{ .TYPE = .SHARED, .ANONYMOUS = true };
-        const result = linux.mmap(null, len, .{ .READ = true, .WRITE = true }, flags, -1, 0);
-        if (linux.errno(result) != .SUCCESS) return error.OutOfMemory;
-        return @ptrFromInt(result);
-    }
 };
 
 var value_room: [3 << 20]u8 = undefined;

@@ -111,18 +111,9 @@ fn planOf(arguments: *const report.Arguments) cases.Plan {
 }
 
 fn prepare(gpa: std.mem.Allocator, context: *const Context, number: u64) !Worker {
-    var fault: shmap.status.Fault = .{};
     const directory = try os.Path.of("/dev/shm/shmap-test-{d}-corrupt{d}", .{ os.pid(), number });
     if (linux.errno(linux.mkdir(directory.z(), 0o700)) != .SUCCESS) return error.NoDirectory;
-    const shared = linux.mmap(
-        null,
-        os.page_bytes,
-        .{ .READ = true, .WRITE = true },
-        .{ .TYPE = .SHARED, .ANONYMOUS = true },
-        -1,
-        0,
-    );
-    const progress: *Progress = @ptrFromInt(try os.check(&fault, shared));
+    const progress = try shmap.support.shared(Progress);
     return .{
         .number = number,
         .next = number,

@@ -7,23 +7,6 @@ const crash = shmap.crash;
 const linux = std.os.linux;
 const Map = shmap.map.Map;
 
-/// Zeroed memory that forked processes share.
-pub fn shared(comptime T: type) !*T {
-    const memory = try sharedBytes(@sizeOf(T));
-    return @ptrCast(memory.ptr);
-}
-
-pub fn sharedBytes(bytes: usize) ![]align(std.heap.page_size_min) u8 {
-    return std.posix.mmap(
-        null,
-        bytes,
-        .{ .READ = true, .WRITE = true },
-        .{ .TYPE = .SHARED, .ANONYMOUS = true },
-        -1,
-        0,
-    );
-}
-
 /// CLOCK_MONOTONIC, which is one clock for all processors. The fences keep what comes before from
 /// happening after it, and the other way round.
 pub fn now() u64 {

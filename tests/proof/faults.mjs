@@ -10,11 +10,10 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { ROOT, scale, seed } from "./_part.mjs";
 
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-act");
 const SCRIPT = join(ROOT, "tests", "proof", "act.ts");
 const MODULES = join(ROOT, "node_modules", ".bin");
@@ -40,13 +39,6 @@ const ERRORS = ["ENOSPC", "ENOMEM", "EINTR", "EIO", "EMFILE"];
 const INTERRUPTIBLE = ["open", "fstatfs", "fallocate"];
 /** What a step may fail with. */
 const TYPED = ["NoSpace", "System"];
-
-const option = (name, otherwise) => {
-  const at = process.argv.indexOf(`--${name}`);
-  return at < 0 ? otherwise : Number(process.argv[at + 1]);
-};
-const scale = option("scale", 1);
-const seed = option("seed", Math.floor(Math.random() * 2 ** 31));
 
 const totals = new Map();
 let isSound = true;

@@ -40,14 +40,6 @@ const Site = extern struct {
     refusal: [100]u8 = @splat(0),
 };
 
-fn shared(comptime T: type) !*T {
-    const len = std.mem.alignForward(usize, @sizeOf(T), 4096);
-    const flags: linux.MAP = .{ .TYPE = .SHARED, .ANONYMOUS = true };
-    const result = linux.mmap(null, len, .{ .READ = true, .WRITE = true }, flags, -1, 0);
-    if (linux.errno(result) != .SUCCESS) return error.OutOfMemory;
-    return @ptrFromInt(result);
-}
-
 fn writeFile(comptime path: []const u8, text: []const u8) void {
     var fault: Fault = .{};
     const full = os.Path.of(path, .{}) catch unreachable; // a constant
@@ -286,7 +278,7 @@ fn fileSystems(io: std.Io, arguments: *const report.Arguments) !bool {
     const directory = try os.Path.of("/dev/shm/shmap-test-{d}-full", .{os.pid()});
     if (linux.errno(linux.mkdir(directory.z(), 0o700)) != .SUCCESS) return error.NoDirectory;
     defer _ = linux.rmdir(directory.z());
-    const site = try shared(Site);
+    const site = try shmap.support.shared(Site);
     site.* = .{};
     const count = arguments.scaled(rounds_per_size);
     for (sizes_mib) |mib| {

@@ -315,7 +315,7 @@ fn clean(directory: *const os.Path) bool {
 
 /// Row `limits`. True: nothing was found.
 pub fn run(io: std.Io, arguments: *const report.Arguments) !bool {
-    const shared = try world.World.make();
+    const shared = try shmap.support.shared(world.World);
     const directory = try os.Path.of("/dev/shm/shmap-test-{d}-limits", .{os.pid()});
     if (linux.errno(linux.mkdir(directory.z(), 0o700)) != .SUCCESS) return error.NoDirectory;
     defer _ = linux.rmdir(directory.z());

@@ -11,11 +11,10 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { ROOT, scale, seed } from "./_part.mjs";
 
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const RUNTIME = "/usr/lib/afl/afl-compiler-rt.o";
 const WHAT = "fuzzed inputs";
 const INPUTS = 100_000;
@@ -23,13 +22,6 @@ const SECONDS = 40;
 /** On a busy machine it takes longer to try as many; not for ever. */
 const ROUNDS_MAX = 6;
 const TIMEOUT_MS = 2000;
-
-const option = (name, otherwise) => {
-  const at = process.argv.indexOf(`--${name}`);
-  return at < 0 ? otherwise : Number(process.argv[at + 1]);
-};
-const scale = option("scale", 1);
-const seed = option("seed", Math.floor(Math.random() * 2 ** 31));
 
 const say = (row) => console.log(JSON.stringify({ part: 6, what: WHAT, ...row }));
 

@@ -40,7 +40,7 @@ fn isWanted(arguments: *const report.Arguments, name: []const u8) bool {
 
 fn histories(init: std.process.Init, arguments: *const report.Arguments) !bool {
     const least = arguments.scaled(1_000_000);
-    const logs = try crowd.shared(load.Logs);
+    const logs = try shmap.support.shared(load.Logs);
     var prng = std.Random.DefaultPrng.init(arguments.seed);
     const random = prng.random();
     var total: load.Outcome = .{};
@@ -90,7 +90,7 @@ fn histories(init: std.process.Init, arguments: *const report.Arguments) !bool {
 
 fn snapshots(init: std.process.Init, arguments: *const report.Arguments) !bool {
     const least = arguments.scaled(20_000);
-    const board = try crowd.shared(causal.Board);
+    const board = try shmap.support.shared(causal.Board);
     var prng = std.Random.DefaultPrng.init(arguments.seed);
     var total: causal.Outcome = .{};
     // A busy machine needs many times as long as an idle one.

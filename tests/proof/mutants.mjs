@@ -1,7 +1,7 @@
 /** Known bugs, each planted in a copy of the library, and the part that must find it. */
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import { failsTests, isFoundByProof } from "../_plant.mjs";
+import { failsTests, inLanes, isFoundByProof } from "../_plant.mjs";
 
 /** What to replace in which file, and the part, or the Zig tests, that must find it. */
 const MUTANTS = [
@@ -204,9 +204,6 @@ const MUTANTS = [
   },
 ];
 
-/** How many are built and run at once. */
-const LANES = 2;
-
 async function verdictOf(mutant) {
   try {
     const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
@@ -233,24 +230,20 @@ async function soundness(mutants) {
 /** Plants every bug; resolves with one row of the table for each. */
 export async function runProofMutants(chosen = "") {
   const mutants = MUTANTS.filter(({ name }) => name.includes(chosen));
-  const waiting = [...mutants];
   const rows = [];
-  const lane = async () => {
-    for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-      const verdict = await verdictOf(mutant);
-      const by = mutant.proof?.split(" ")[0] ?? `the Zig tests "${mutant.tests}"`;
-      console.log(`${verdict || "caught"}  ${mutant.name} (${by})`);
-      if (verdict === "not run") {
-        rows.push({ part: 10, what: mutant.name, skipped: `no tool for ${by}` });
-        continue;
-      }
-      // For a planted bug, not to be found is what is wrong.
-      const note = verdict || `caught by ${by}`;
-      const found = verdict === "" ? 0 : 1;
-      rows.push({ part: 10, what: mutant.name, tried: 1, found, least: 1, note });
+  await inLanes(mutants, async (mutant) => {
+    const verdict = await verdictOf(mutant);
+    const by = mutant.proof?.split(" ")[0] ?? `the Zig tests "${mutant.tests}"`;
+    console.log(`${verdict || "caught"}  ${mutant.name} (${by})`);
+    if (verdict === "not run") {
+      rows.push({ part: 10, what: mutant.name, skipped: `no tool for ${by}` });
+      return;
     }
-  };
-  await Promise.all(Array.from({ length: LANES }, lane));
+    // For a planted bug, not to be found is what is wrong.
+    const note = verdict || `caught by ${by}`;
+    const found = verdict === "" ? 0 : 1;
+    rows.push({ part: 10, what: mutant.name, tried: 1, found, least: 1, note });
+  });
   return [await soundness(mutants), ...rows];
 }
 

@@ -20,9 +20,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import {
   attribute,
   instructions,
@@ -33,25 +32,16 @@ import {
   sites,
 } from "./_order_sites.mjs";
 import { MODELS } from "./_order_models.mjs";
+import { ROOT, scale, seed, words } from "./_part.mjs";
 import { QEMU_LEAVES_OUT, testNames, VALGRIND_LEAVES_OUT } from "./_order_tests.mjs";
 
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const ZIG = join(ROOT, "node_modules", ".bin", "zig");
 const PART = 8;
 const STEP_SECONDS = 900;
 const OUTPUT_BYTES = 1 << 28;
 
-const words = process.argv.slice(2);
-const scale = Number(option("--scale") ?? 1);
-const seed = Number(option("--seed") ?? Math.floor(Math.random() * 2 ** 32));
 const work = mkdtempSync(join(tmpdir(), "shmap-order-"));
 let isGood = true;
-
-/** Takes an option and its value out of the command line. */
-function option(name) {
-  const at = words.indexOf(name);
-  return at < 0 ? undefined : words.splice(at, 2)[1];
-}
 
 /** Prints a row; one with something found, or too little tried, fails the run. */
 function say(row) {

@@ -65,15 +65,7 @@ pub const Stage = struct {
         stage.path_len = (try std.fmt.bufPrintZ(&stage.path_buffer, format, .{os.pid()})).len;
         stage.bystander = null;
         if (linux.errno(linux.mkdir(stage.path(), 0o700)) != .SUCCESS) return error.NoDirectory;
-        const memory = try std.posix.mmap(
-            null,
-            os.page_bytes,
-            .{ .READ = true, .WRITE = true },
-            .{ .TYPE = .SHARED, .ANONYMOUS = true },
-            -1,
-            0,
-        );
-        stage.witness = @ptrCast(memory.ptr);
+        stage.witness = try support.shared(Witness);
         stage.descriptors = countDescriptors();
         return stage;
     }

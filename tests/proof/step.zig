@@ -409,7 +409,7 @@ pub fn main(init: std.process.Init) !void {
     const arguments: report.Arguments = try .of(init);
     const path = if (arguments.words.len > 0) arguments.words[0] else "zig-out/lib/libshmap.so";
     var library: Library = try .open(path);
-    const script = try steppers.newScript();
+    const script = try shmap.support.shared(steppers.Script);
     stayOnThisProcessor();
     _ = alarm(@intFromFloat(120 + 600 * arguments.scale));
     var totals: Totals = .{};

@@ -77,14 +77,6 @@ pub const Script = extern struct {
     }
 };
 
-pub fn newScript() !*Script {
-    const protection: linux.PROT = .{ .READ = true, .WRITE = true };
-    const flags: linux.MAP = .{ .TYPE = .SHARED, .ANONYMOUS = true };
-    const address = linux.mmap(null, @sizeOf(Script), protection, flags, -1, 0);
-    if (linux.errno(address) != .SUCCESS) return error.NoMemory;
-    return @ptrFromInt(address);
-}
-
 /// What a call stores: a value, or the records of several.
 pub const Values = struct {
     bytes: [value_bytes_max]u8 align(8),

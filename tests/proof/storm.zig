@@ -309,7 +309,7 @@ pub fn main(init: std.process.Init) !u8 {
         return beside.run(arguments.words[1..]);
     // Sleeps end when they should, to some microseconds.
     _ = linux.prctl(@intFromEnum(linux.PR.SET_TIMERSLACK), 1000, 0, 0, 0);
-    const oracle = try Oracle.create();
+    const oracle = try shmap.support.shared(Oracle);
     oracle.kills_wanted = arguments.scaled(50_000);
     var source: std.Random.DefaultPrng = .init(arguments.seed);
     var storm: Storm = .{

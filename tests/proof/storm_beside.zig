@@ -116,7 +116,7 @@ fn work(worker: *Worker, words: []const []const u8) !u64 {
 pub fn run(words: []const []const u8) !u8 {
     if (words.len < 3) return 2;
     _ = linux.prctl(@intFromEnum(linux.PR.SET_PDEATHSIG), @intFromEnum(linux.SIG.KILL), 0, 0, 0);
-    const oracle = try oracles.Oracle.create();
+    const oracle = try shmap.support.shared(oracles.Oracle);
     var source: std.Random.DefaultPrng = .init(shmap.os.randomWord());
     var worker: Worker = .{
         .oracle = oracle,

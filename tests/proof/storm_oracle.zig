@@ -161,18 +161,6 @@ pub const Oracle = extern struct {
     violation_count: u64,
     violations: [32]Violation,
 
-    pub fn create() !*Oracle {
-        const memory = try std.posix.mmap(
-            null,
-            std.mem.alignForward(usize, @sizeOf(Oracle), os.page_bytes),
-            .{ .READ = true, .WRITE = true },
-            .{ .TYPE = .SHARED, .ANONYMOUS = true },
-            -1,
-            0,
-        );
-        return @ptrCast(memory.ptr);
-    }
-
     pub fn count(oracle: *Oracle, what: Count, more: u64) void {
         _ = @atomicRmw(u64, &oracle.counts[@intFromEnum(what)], .Add, more, .monotonic);
     }

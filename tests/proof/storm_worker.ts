@@ -9,12 +9,13 @@
  *
  * What must never be is told on standard error, and ends it.
  */
-import { readFileSync, writeSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import process from "node:process";
 import { type Lock, SharedMap, SharedMemoryError, SharedValue } from "../../mod.ts";
 import { checkedSequence, checkedValue } from "../_checked.ts";
 import { type JournalPlan, writeJournal } from "../_journal.ts";
 import { type Random, seededRandom } from "../_random.ts";
+import { say } from "../_say.ts";
 import { churn, STOP } from "../_tasks.ts";
 
 /** What a worker is told to do. */
@@ -58,28 +59,6 @@ export interface Survival {
   worst: { call: string; ms: number };
   slow: SlowCall[];
   acknowledged: { sections: number; updates: number };
-}
-
-const { Deno } = globalThis as unknown as {
-  Deno?: { stdout: { writeSync(bytes: Uint8Array): number } };
-};
-const encoder = new TextEncoder();
-
-/** Writes to stdout before it returns: what was written survives this process's death. */
-function say(text: string): void {
-  let bytes: Uint8Array = encoder.encode(text);
-  while (bytes.length > 0) {
-    bytes = bytes.subarray(Deno ? Deno.stdout.writeSync(bytes) : writeWhenReady(bytes));
-  }
-}
-
-function writeWhenReady(bytes: Uint8Array): number {
-  try {
-    return writeSync(1, bytes);
-  } catch (error) {
-    if ((error as { code?: string }).code === "EAGAIN") return 0;
-    throw error;
-  }
 }
 
 function fail(text: string): never {
