@@ -81,12 +81,36 @@ fn addPeer(b: *std.Build) void {
     b.step("peer", "Build a native process for the tests").dependOn(&install.step);
 }
 
+/// The native benchmarks (bench/run.mjs), for any processor of this kind, as the library is.
+const benches = [_][]const u8{ "engine", "growth", "processes", "locks" };
+
 fn addBench(b: *std.Build) void {
-    const locks = moduleOf(b, "bench/locks.zig", b.graph.host, .ReleaseFast);
-    locks.addImport("shmap", moduleOf(b, "zig/abi.zig", b.graph.host, .ReleaseFast));
-    const bench = b.addExecutable(.{ .name = "bench-locks", .root_module = locks });
-    const run = b.addRunArtifact(bench);
-    b.step("bench-locks", "Measure what the user's lock costs").dependOn(&run.step);
+    const target = b.resolveTargetQuery(.{ .cpu_model = .baseline });
+    const all = b.step("bench-programs", "Build the native benchmarks");
+    all.dependOn(b.getInstallStep());
+    const floor = moduleOf(b, "bench/floor.zig", target, .ReleaseFast);
+    floor.addAnonymousImport("table", .{ .root_source_file = b.path("src/_abi.ts") });
+    const library = b.addLibrary(.{
+        .name = "shmap-floor",
+        .root_module = floor,
+        .linkage = .dynamic,
+    });
+    all.dependOn(&b.addInstallArtifact(library, .{}).step);
+    for (benches) |name| {
+        const root = moduleOf(b, b.fmt("bench/{s}.zig", .{name}), target, .ReleaseFast);
+        root.addImport("shmap", moduleOf(b, "zig/abi.zig", target, .ReleaseFast));
+        root.addImport("internals", moduleOf(b, "zig/internals.zig", target, .ReleaseFast));
+        const program = b.addExecutable(.{
+            .name = b.fmt("shmap-bench-{s}", .{name}),
+            .root_module = root,
+        });
+        all.dependOn(&b.addInstallArtifact(program, .{}).step);
+        if (!std.mem.eql(u8, name, "engine")) continue;
+        const run = b.addRunArtifact(program);
+        run.step.dependOn(b.getInstallStep());
+        run.addArg(b.getInstallPath(.lib, "libshmap.so"));
+        b.step("bench", "Measure the engine beside a plain table and LMDB").dependOn(&run.step);
+    }
 }
 
 /// The native parts of the proof (tests/proof/run.mjs), each a program that records its stores.

@@ -11,7 +11,7 @@ import { failsTests, inLanes } from "./_plant.mjs";
 const MUTANTS = [
   {
     name: "a table is published before its slots are copied",
-    file: "map.zig",
+    file: "operation.zig",
     from: "        crash.zero(new.slots, new.slotCount());\n",
     to: "        crash.zero(new.slots, new.slotCount());\n" +
       "        crash.publish(&op.stripe.table, word);\n",
@@ -42,7 +42,7 @@ const MUTANTS = [
   },
   {
     name: "recovery moves one of the two counts only",
-    file: "map.zig",
+    file: "operation.zig",
     from: "        crash.publish(&op.stripe.begin, count);\n",
     to: "",
     tests: "snapshot",
@@ -56,14 +56,14 @@ const MUTANTS = [
   },
   {
     name: "a flood of colliding keys does not change the hash",
-    file: "map.zig",
-    from: "before.probe.suspicious() and !table.sip",
-    to: "before.probe.suspicious() and table.sip",
+    file: "operation.zig",
+    from: "op.probe.suspicious() and !old.sip",
+    to: "op.probe.suspicious() and old.sip",
     tests: "flood",
   },
   {
     name: "the lock word is read before the stripe's lock is taken",
-    file: "map.zig",
+    file: "operation.zig",
     from:
       "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(crash.acquire(" +
       "&map.segment.header().lock_word))) return;\n",
@@ -95,7 +95,7 @@ const MUTANTS = [
   },
   {
     name: "a writer that notes a death does not look again",
-    file: "map.zig",
+    file: "operation.zig",
     from: "            try map.lock.giveWay(word, &wait);\n",
     to: "            try map.lock.giveWay(word, &wait);\n" +
       "            if (crash.load(&map.segment.header().lock_word) != word) " +
@@ -104,7 +104,7 @@ const MUTANTS = [
   },
   {
     name: "a dead owner's mutex is not made consistent",
-    file: "map.zig",
+    file: "operation.zig",
     from: "            if (locked == .owner_died) entrance.makeConsistent();\n",
     to: "",
     tests: "whose owner was killed",
@@ -147,14 +147,14 @@ const MUTANTS = [
   },
   {
     name: "a writer that fails while it waits keeps its place in line",
-    file: "map.zig",
+    file: "operation.zig",
     from: "        defer map.lock.cancel();\n",
     to: "",
     tests: "leaves the line",
   },
   {
     name: "a write goes into a segment that was replaced while it waited",
-    file: "map.zig",
+    file: "operation.zig",
     from: "            try map.segment.check(); // it may have been replaced meanwhile\n",
     to: "",
     tests: "is told when that is replaced",

@@ -115,28 +115,39 @@ pub inline fn load(word: *const u64) u64 {
     return @atomicLoad(u64, word, .monotonic);
 }
 
-/// The eight bytes at `bytes[at..]`, fewer at the end: zero-padded, little-endian.
-pub inline fn wordOf(bytes: []const u8, at: usize) u64 {
-    if (at + 8 <= bytes.len) return std.mem.readInt(u64, bytes[at..][0..8], .little);
-    return tailOf(bytes[at..]);
+/// The bytes as words, little-endian: one that is whole.
+pub inline fn wholeWord(bytes: []const u8, index: usize) u64 {
+    return read(u64, bytes.ptr + 8 * index);
 }
 
-fn tailOf(bytes: []const u8) u64 {
-    var word: u64 = 0;
-    for (bytes, 0..) |byte, i| word |= @as(u64, byte) << @intCast(8 * i);
-    return word;
+inline fn read(comptime Word: type, bytes: [*]const u8) u64 {
+    return std.mem.readInt(Word, bytes[0..@sizeOf(Word)], .little);
+}
+
+/// The `bytes.len % 8` last bytes, of which there is at least one, zero-padded. By loads that
+/// overlap instead of byte by byte: how many there are, a processor cannot foresee.
+pub inline fn lastWord(bytes: []const u8) u64 {
+    const len = bytes.len;
+    const end = bytes.ptr + len;
+    const tail_bits: u6 = @intCast(len % 8 * 8);
+    if (len > 8) return read(u64, end - 8) >> @intCast(64 - @as(u7, tail_bits));
+    // Where the loads below overlap they have the same bits.
+    if (len >= 4) return read(u32, bytes.ptr) | read(u32, end - 4) << (tail_bits - 32);
+    const middle: u6 = @intCast(len / 2 * 8);
+    const ends = bytes[0] | @as(u64, bytes[len - 1]) << (tail_bits - 8);
+    return ends | @as(u64, bytes[len / 2]) << middle;
 }
 
 /// Fills a block nobody can reach yet: `bytes`, zero-padded to whole words.
-pub fn fill(target: [*]u64, bytes: []const u8) void {
+pub inline fn fill(target: [*]u64, bytes: []const u8) void {
     compilerBarrier();
     const whole = bytes.len / 8;
     for (0..whole) |i| {
-        const word = std.mem.readInt(u64, bytes[8 * i ..][0..8], .little);
+        const word = wholeWord(bytes, i);
         note(&target[i], word);
         @atomicStore(u64, &target[i], word, .monotonic);
     }
-    if (bytes.len % 8 != 0) store(&target[whole], tailOf(bytes[8 * whole ..]));
+    if (bytes.len % 8 != 0) store(&target[whole], lastWord(bytes));
     compilerBarrier();
 }
 
@@ -152,37 +163,57 @@ pub fn zero(target: [*]u64, count: usize) void {
 }
 
 /// Copies `len` bytes out of the segment while others may be overwriting them; the caller checks
-/// the generation afterwards. Word by word, because a plain copy would be a data race.
-pub fn copyOut(target: [*]u8, source: [*]const u64, len: usize) void {
+/// the generation afterwards. Word by word, because a plain copy would be a data race. Behind them,
+/// `target` may get the zeros of the last word as well.
+pub inline fn copyOut(target: []u8, source: [*]const u64, len: usize) void {
     if (recording) {
         if (pause) |wait| wait();
     }
-    const whole = len / 8;
-    var i: usize = 0;
-    while (i + 4 <= whole) : (i += 4) {
-        inline for (0..4) |k| {
-            std.mem.writeInt(u64, target[8 * (i + k) ..][0..8], load(&source[i + k]), .little);
-        }
-    }
-    while (i < whole) : (i += 1) {
+    var count = len / 8;
+    if (target.len >= (count + 1) * 8) {
+        count += @intFromBool(len % 8 != 0);
+    } else if (len % 8 != 0) copyTail(target.ptr, load(&source[count]), count, len);
+    for (0..count) |i|
         std.mem.writeInt(u64, target[8 * i ..][0..8], load(&source[i]), .little);
-    }
-    if (len % 8 != 0) {
-        var word = load(&source[whole]);
-        for (target[8 * whole .. len]) |*byte| {
-            byte.* = @truncate(word);
-            word >>= 8;
-        }
-    }
 }
 
-test copyOut {
-    var words: [3]u64 = undefined;
-    fill(&words, "seventeen bytes!!");
-    var bytes: [17]u8 = undefined;
-    copyOut(&bytes, &words, 17);
-    try std.testing.expectEqualStrings("seventeen bytes!!", &bytes);
-    try std.testing.expectEqual(@as(u64, '!'), words[2]);
+/// Writes the last bytes of a copy, which lie in `word`, by stores that overlap (see `lastWord`).
+fn copyTail(target: [*]u8, word: u64, whole: usize, len: usize) void {
+    const tail = target + 8 * whole;
+    const tail_len = len % 8;
+    if (tail_len >= 4) {
+        const shift: u6 = @intCast(8 * tail_len - 32);
+        std.mem.writeInt(u32, tail[0..4], @truncate(word), .little);
+        std.mem.writeInt(u32, (tail + tail_len - 4)[0..4], @truncate(word >> shift), .little);
+        return;
+    }
+    const middle: u6 = @intCast(tail_len / 2 * 8);
+    const last: u6 = @intCast(tail_len * 8 - 8);
+    tail[0] = @truncate(word);
+    tail[tail_len / 2] = @truncate(word >> middle);
+    tail[tail_len - 1] = @truncate(word >> last);
+}
+
+test "bytes of any length come back, zero-padded in between" {
+    const text = "forty bytes, each of them another: ABCDE";
+    for (1..text.len + 1) |len| {
+        var words: [5]u64 = @splat(std.math.maxInt(u64));
+        fill(&words, text[0..len]);
+        var padded: [40]u8 = @splat(0);
+        @memcpy(padded[0..len], text[0..len]);
+        const whole = std.mem.alignForward(usize, len, 8);
+        const stored = std.mem.sliceAsBytes(&words)[0..whole];
+        try std.testing.expectEqualSlices(u8, padded[0..whole], stored);
+        if (len % 8 != 0)
+            try std.testing.expectEqual(words[whole / 8 - 1], lastWord(text[0..len]));
+        // With room behind them, and without any.
+        for ([_]usize{ 48, len }) |room| {
+            var bytes: [48]u8 = @splat('-');
+            copyOut(bytes[0..room], &words, len);
+            try std.testing.expectEqualStrings(text[0..len], bytes[0..len]);
+            try std.testing.expectEqual(@as(u8, '-'), bytes[@min(room, whole)]);
+        }
+    }
 }
 
 test "a recorder notes every store in order" {

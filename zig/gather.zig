@@ -63,8 +63,8 @@ fn append(map: *Map, slot: u64, detail: Detail) Error!void {
     };
     @memcpy(room[0..@sizeOf(Record)], std.mem.asBytes(&record));
     const rest = room[@sizeOf(Record)..];
-    crash.copyOut(rest.ptr, found.key(), key_len);
-    if (with_value) crash.copyOut(rest[key_len..].ptr, found.value(), value_len);
+    crash.copyOut(rest, found.key(), key_len);
+    if (with_value) crash.copyOut(rest[key_len..], found.value(), value_len);
     @memset(rest[body..], 0);
 }
 

@@ -14,6 +14,7 @@ pub const inspect = @import("inspect.zig");
 pub const layout = @import("layout.zig");
 pub const lifetime = @import("lifetime.zig");
 pub const map = @import("map.zig");
+pub const operation = @import("operation.zig");
 pub const os = @import("os.zig");
 pub const pool = @import("pool.zig");
 pub const range_lock = @import("range_lock.zig");

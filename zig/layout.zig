@@ -259,9 +259,13 @@ pub const View = struct {
 
     /// Whether `bytes` bytes at `offset` lie inside the data and may be touched.
     pub inline fn covers(view: *View, offset: u64, bytes: u64) bool {
-        if (offset < view.data_start or offset > view.ceiling or bytes > view.ceiling) return false;
-        if (offset + bytes <= view.committed) return true;
-        return view.refresh(view) and offset + bytes <= view.committed;
+        if (view.coversNow(offset, bytes)) return true;
+        return view.refresh(view) and view.coversNow(offset, bytes);
+    }
+
+    /// As `covers`, as far as is known without a look at what others have added.
+    pub inline fn coversNow(view: *const View, offset: u64, bytes: u64) bool {
+        return offset >= view.data_start and offset +| bytes <= view.committed;
     }
 
     pub inline fn at(view: *const View, offset: u64) [*]u64 {

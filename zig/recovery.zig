@@ -148,8 +148,7 @@ fn isSound(
 }
 
 pub inline fn indexOf(view: *const View, fast: u64) u32 {
-    if (view.stripe_bits == 0) return 0;
-    return @intCast(fast >> @intCast(64 - @as(u7, view.stripe_bits)));
+    return @intCast(fast >> 1 >> 63 - view.stripe_bits);
 }
 
 pub inline fn tagOf(hash_value: u64) tables.Tag {
@@ -251,8 +250,9 @@ fn isFoundAt(
     key: []const u8,
     index: ?u64,
 ) bool {
-    const probe = tables.find(view, table, tag, key) catch return false;
-    return probe.found != null and (index == null or probe.index == index.?);
+    var probe: tables.Probe = undefined;
+    if (tables.find(view, table, tag, key, &probe) != .found) return false;
+    return index == null or probe.index == index.?;
 }
 
 /// Makes the empty slots between a tag's home and `index` tombstones, which a probe passes.
@@ -340,11 +340,9 @@ fn checkTable(
         const found = tables.entryAt(view, word) catch continue; // it was sound a moment ago
         const key = std.mem.sliceAsBytes(found.key()[0..layout.words(found.sizes.key_len)]);
         const tag = @as(Slot, @bitCast(word)).tag;
-        const probe = tables.find(view, table, tag, key[0..found.sizes.key_len]) catch {
-            report.note(.entry);
-            continue;
-        };
-        if (probe.found == null or probe.index != i) report.note(.entry);
+        var probe: tables.Probe = undefined;
+        const end = tables.find(view, table, tag, key[0..found.sizes.key_len], &probe);
+        if (end != .found or probe.index != i) report.note(.entry);
     }
     if (report.entries != crash.load(&stripe.live)) report.note(.table);
     if (tombstones != crash.load(&stripe.tombstones)) report.note(.table);

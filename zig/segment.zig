@@ -126,6 +126,12 @@ pub const Segment = struct {
         if (segment.state() != .live) try segment.settle();
     }
 
+    /// As `check`, before a write.
+    pub inline fn checkWritable(segment: *Segment) Error!void {
+        if (segment.readonly) return error.ReadOnly;
+        try segment.check();
+    }
+
     /// The slow path of `check`. An unlinked segment lives on for those attached to it. `replacing`
     /// is the mark of a replacement in progress: if its maker is gone (LIFE is free), the name
     /// tells how far it came, and whoever notices finishes it.

@@ -30,15 +30,13 @@ pub const Space = struct {
     segment: *Segment,
     secrets: *const hash.Secrets,
     index: u32,
-
-    fn stripe(space: Space) *layout.Stripe {
-        return space.segment.view.stripe(space.index);
-    }
+    /// The one of that index.
+    stripe: *layout.Stripe,
 
     /// The offset of a block for `bytes` bytes, contents undefined. `NoSpace`: nothing changed.
     pub inline fn alloc(space: Space, bytes: u64) Error!u64 {
         if (heap.isSmall(bytes)) {
-            if (try heap.take(&space.segment.view, space.stripe(), bytes)) |offset| return offset;
+            if (try heap.take(&space.segment.view, space.stripe, bytes)) |offset| return offset;
         }
         return space.allocSlowly(bytes);
     }
@@ -46,7 +44,7 @@ pub const Space = struct {
     fn allocSlowly(space: Space, bytes: u64) Error!u64 {
         if (heap.isSmall(bytes)) {
             // First together, then apart: pieces cut before they are joined stay crumbs.
-            if (heap.worthRebuilding(space.stripe())) try space.rebuild();
+            if (heap.worthRebuilding(space.stripe)) try space.rebuild();
             if (try space.takeAny(bytes)) |offset| return offset;
         }
         if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
@@ -74,9 +72,9 @@ pub const Space = struct {
     /// Sees to a block kept back for replacing an entry as large as this one. A new key is stored
     /// only beside one, so that a full segment refuses new keys but goes on replacing values.
     pub inline fn keepSpare(space: Space, bytes: u64) Error!void {
-        if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe(), bytes)) return;
+        if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe, bytes)) return;
         const offset = try space.alloc(bytes);
-        try heap.keepSpare(&space.segment.view, space.stripe(), offset, bytes);
+        try heap.keepSpare(&space.segment.view, space.stripe, offset, bytes);
     }
 
     /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used, and
@@ -89,8 +87,8 @@ pub const Space = struct {
     }
 
     fn allocSpare(space: Space, bytes: u64) Error!u64 {
-        if (heap.hasSpare(space.stripe(), bytes)) {
-            try heap.giveSpare(&space.segment.view, space.stripe());
+        if (heap.hasSpare(space.stripe, bytes)) {
+            try heap.giveSpare(&space.segment.view, space.stripe);
         } else {
             try space.promote();
             try space.promote();
@@ -100,14 +98,14 @@ pub const Space = struct {
 
     fn takeAny(space: Space, bytes: u64) Error!?u64 {
         const view = &space.segment.view;
-        if (try heap.take(view, space.stripe(), bytes)) |offset| return offset;
-        return try heap.takeLarger(view, space.stripe(), bytes);
+        if (try heap.take(view, space.stripe, bytes)) |offset| return offset;
+        return try heap.takeLarger(view, space.stripe, bytes);
     }
 
     /// A chunk as large as a sixteenth to an eighth of what the stripe has, so that the unused rest
     /// stays small beside the entries.
     fn chunkBytes(space: Space) u64 {
-        const eighth = crash.load(&space.stripe().owned) / 8;
+        const eighth = crash.load(&space.stripe.owned) / 8;
         if (eighth <= chunk_bytes_min) return chunk_bytes_min;
         return @min(std.math.floorPowerOfTwo(u64, eighth), chunk_bytes_max);
     }
@@ -117,8 +115,8 @@ pub const Space = struct {
         if (!heap.isSmall(bytes)) return (try space.claim(pools.unitsFor(bytes))).start();
         const least = pools.unitsFor(heap.blockBytes(bytes));
         const chunk = try space.claim(@max(least, chunk_bytes / unit_bytes));
-        heap.adoptRest(view, space.stripe(), chunk.start(), chunk.end());
-        return try heap.take(view, space.stripe(), bytes) orelse error.Corrupt;
+        heap.adoptRest(view, space.stripe, chunk.start(), chunk.end());
+        return try heap.take(view, space.stripe, bytes) orelse error.Corrupt;
     }
 
     fn claim(space: Space, units: u64) Error!pools.Checked {
@@ -144,19 +142,19 @@ pub const Space = struct {
 
     /// Notes that nothing names this block any more. Assumes the commit has happened.
     pub inline fn retire(space: Space, offset: u64, bytes: u64) Error!void {
-        if (heap.retire(space.stripe(), offset, bytes)) try space.promoteAndTrim();
+        if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
     }
 
     fn promoteAndTrim(space: Space) Error!void {
         try space.promote();
-        const s = space.stripe();
+        const s = space.stripe;
         const owned = crash.load(&s.owned);
         if (owned >= trim_bytes_min and crash.load(&s.free) >= owned / 4 * 3 and
             heap.worthRebuilding(s)) try space.rebuild();
     }
 
     fn promote(space: Space) Error!void {
-        const large = try heap.promote(&space.segment.view, space.stripe());
+        const large = try heap.promote(&space.segment.view, space.stripe);
         if (large.count > 0) try space.giveBack(large.slice());
     }
 
@@ -183,7 +181,7 @@ pub const Space = struct {
     /// Whether a pass over the stripe could find enough to be worth it: a sixteenth of what it has
     /// was freed, or retired, since the last one.
     pub fn holdsReusable(space: Space) bool {
-        const s = space.stripe();
+        const s = space.stripe;
         const retired = crash.load(&s.retired_bytes[0]) +| crash.load(&s.retired_bytes[1]);
         return crash.load(&s.freed) +| retired >= @max(unit_bytes, crash.load(&s.owned) / 16);
     }

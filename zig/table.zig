@@ -31,14 +31,20 @@ pub const Table = struct {
     sip: bool,
 
     /// Assumes nothing of `word`. Null: there is no table, the stripe is empty.
-    pub inline fn open(view: *View, word: u64) error{Corrupt}!?Table {
+    pub fn open(view: *View, word: u64) error{Corrupt}!?Table {
         if (word == 0) return null;
         const table: TableWord = @bitCast(word);
         if (!table.present or table.log2 > layout.table_log2_max) return error.Corrupt;
         const offset = @as(u64, table.granule) * layout.granule_bytes;
         if (!view.covers(offset, bytesFor(table.log2))) return error.Corrupt;
+        return .of(view, word);
+    }
+
+    /// Assumes that a table may lie where `word` says.
+    pub inline fn of(view: *const View, word: u64) Table {
+        const table: TableWord = @bitCast(word);
         return .{
-            .slots = view.at(offset),
+            .slots = view.at(@as(u64, table.granule) * layout.granule_bytes),
             .log2 = table.log2,
             .granule = table.granule,
             .sip = table.sip,
@@ -87,11 +93,21 @@ pub fn slotWord(tag: Tag, offset: u64) u64 {
     return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
 }
 
+/// What is told of a value that was read. Without `found` the rest means nothing: there is none.
+pub const Value = struct { found: bool, len: u32, kind: u8, version: u64 };
+
 /// An entry as a slot names it, with its header loaded once and checked.
 pub const Found = struct {
     words: [*]const u64,
     offset: u64,
     sizes: Entry.Sizes,
+
+    /// Assumes that the header may be touched.
+    inline fn at(view: *const View, offset: u64) Found {
+        const entry_words = view.at(offset);
+        const sizes: Entry.Sizes = @bitCast(crash.load(&entry_words[1]));
+        return .{ .words = entry_words, .offset = offset, .sizes = sizes };
+    }
 
     pub inline fn bytes(found: Found) u64 {
         return Entry.bytesFor(found.sizes.key_len, found.sizes.value_len);
@@ -105,6 +121,26 @@ pub const Found = struct {
         return found.key() + layout.words(found.sizes.key_len);
     }
 
+    /// Copies the value if it fits with `reserve` bytes to spare. Whoever says how long the key is
+    /// has the value's words on their way from memory before the header is there.
+    pub inline fn copyOut(
+        found: *const Found,
+        key_len: usize,
+        target: []u8,
+        reserve: u32,
+        out: *Value,
+    ) void {
+        const len = found.sizes.value_len;
+        if (len + @as(u64, reserve) <= target.len)
+            crash.copyOut(target, found.key() + layout.words(key_len), len);
+        out.* = .{
+            .found = true,
+            .len = len,
+            .kind = found.sizes.kind,
+            .version = found.version(),
+        };
+    }
+
     pub inline fn version(found: Found) u64 {
         return crash.load(&found.words[0]);
     }
@@ -112,84 +148,147 @@ pub const Found = struct {
 
 /// The entry a slot word names. `Corrupt` for a lock-free reader may only mean that the block was
 /// reused: its generation check decides.
-pub inline fn entryAt(view: *View, slot: u64) error{Corrupt}!Found {
-    const word: Slot = @bitCast(slot);
-    const offset = @as(u64, word.granule) * layout.granule_bytes;
+pub fn entryAt(view: *View, slot: u64) error{Corrupt}!Found {
+    const offset = offsetOf(slot);
     if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;
-    const entry_words = view.at(offset);
-    const sizes: Entry.Sizes = @bitCast(crash.load(&entry_words[1]));
-    if (sizes.key_len == 0 or sizes.value_len > layout.value_bytes_max) return error.Corrupt;
-    if (!view.covers(offset, Entry.bytesFor(sizes.key_len, sizes.value_len))) return error.Corrupt;
-    return .{ .words = entry_words, .offset = offset, .sizes = sizes };
+    const found: Found = .at(view, offset);
+    if (found.sizes.key_len == 0 or found.sizes.value_len > layout.value_bytes_max)
+        return error.Corrupt;
+    if (!view.covers(offset, found.bytes())) return error.Corrupt;
+    return found;
 }
 
-inline fn sameKey(found: Found, key: []const u8) bool {
+inline fn offsetOf(slot: u64) u64 {
+    return @as(u64, @as(Slot, @bitCast(slot)).granule) * layout.granule_bytes;
+}
+
+inline fn sameKey(found: *const Found, key: []const u8) bool {
     if (found.sizes.key_len != key.len) return false;
     const stored = found.key();
-    var i: usize = 0;
-    while (8 * i < key.len) : (i += 1) {
-        if (crash.load(&stored[i]) != crash.wordOf(key, 8 * i)) return false;
+    const whole = key.len / 8;
+    for (0..whole) |i| {
+        if (crash.load(&stored[i]) != crash.wholeWord(key, i)) return false;
     }
-    return true;
+    return key.len % 8 == 0 or crash.load(&stored[whole]) == crash.lastWord(key);
 }
+
+/// How a probe ended. `full`: without the key, and without a slot for it, which only a damaged
+/// counter can cause.
+pub const Outcome = enum { found, absent, full, corrupt };
 
 /// Where a key is, or where it would go.
 pub const Probe = struct {
-    found: ?Found = null,
+    found: Found,
     /// The slot of the key; else the first slot an insert may take.
-    index: u64 = 0,
+    index: u64,
     /// What that slot holds (empty or a tombstone when not found).
-    slot: u64 = 0,
-    probes: u32 = 0,
-    twins: u32 = 0,
+    slot: u64,
+    probes: u32,
+    twins: u32,
+
+    pub const none: Probe = .{
+        .found = undefined,
+        .index = 0,
+        .slot = Slot.empty,
+        .probes = 0,
+        .twins = 0,
+    };
 
     pub fn suspicious(probe: Probe) bool {
         return probe.probes >= probes_suspect or probe.twins >= twins_suspect;
     }
 };
 
-/// Expected O(1); at most one pass over the table. `Full`: no slot is left for an insert, which
-/// only a damaged counter can cause.
-pub inline fn find(
+/// How many slots `glance` looks at: at our load, all but a few keys of a hundred lie in them.
+const glance_count = 2;
+
+/// Finds a key if all is as it nearly always is: the table where it was, hashed the fast way, and
+/// the key near its home. False: anything else; then `find` decides. No call, no result but this
+/// one, so that a compiler keeps everything in registers; and no branch for each slot, because how
+/// many a probe takes is what a processor foresees worst. It looks behind empty slots as well,
+/// where nothing is to be found in a sound table.
+pub inline fn glance(view: *const View, word: u64, fast: u64, key: []const u8, probe: *Probe) bool {
+    const table_bits: TableWord = @bitCast(word);
+    // Present, not of the other hash, and no longer than any can be.
+    const log2 = @as(u8, @truncate(word >> 36)) ^ 0x80;
+    if (log2 > layout.table_log2_max) return false;
+    const committed = view.committed;
+    const table_offset = @as(u64, table_bits.granule) * layout.granule_bytes;
+    if (table_offset < view.data_start) return false;
+    if (table_offset + bytesFor(@intCast(log2)) > committed) return false;
+
+    const slots = view.at(table_offset);
+    const mask = (@as(u64, 1) << @intCast(log2)) - 1;
+    const home = fast & @as(Tag, @truncate(mask));
+    const wanted: u64 = @bitCast(Slot{ .granule = 0, .tag = @truncate(fast) });
+    var hits: u32 = 1;
+    inline for (0..glance_count) |i| {
+        const slot = crash.load(&slots[(home + glance_count - 1 - i) & mask]);
+        hits = 2 * hits + @intFromBool(slot ^ wanted < tag_unit);
+    }
+    // The slot may have changed since: this load counts. Pairs with the publish of `map.zig`:
+    // whoever sees the slot sees its entry.
+    probe.index = (home + @ctz(hits)) & mask;
+    probe.slot = crash.acquire(&slots[probe.index]);
+    const granule = probe.slot ^ wanted;
+    const offset = granule *% layout.granule_bytes; // means something below `tag_unit` only
+    if (granule >= tag_unit or offset < view.data_start or offset + @sizeOf(Entry) > committed)
+        return false;
+    probe.found = .at(view, offset);
+    if (probe.found.sizes.value_len > layout.value_bytes_max) return false;
+    return sameKey(&probe.found, key) and offset + probe.found.bytes() <= committed;
+}
+
+/// Has the first slot of a key's probe brought from memory while the caller does something else.
+/// Wherever a damaged word leads, a prefetch does no harm.
+pub inline fn prefetchHome(view: *const View, word: u64, fast: u64) void {
+    const table: TableWord = @bitCast(word);
+    const mask = (@as(u64, 1) << table.log2) - 1;
+    const offset = @as(u64, table.granule) * layout.granule_bytes;
+    @prefetch(view.base + (offset + 8 * (fast & @as(Tag, @truncate(mask)))), .{ .rw = .write });
+}
+
+/// The least slot word with a tag.
+const tag_unit: u64 = @bitCast(Slot{ .granule = 0, .tag = 1 });
+
+/// Expected O(1); at most one pass over the table.
+pub fn find(
     view: *View,
     table: Table,
     tag: Tag,
     key: []const u8,
-) error{ Corrupt, Full }!Probe {
+    probe: *Probe,
+) Outcome {
     const mask = table.mask();
-    var probe: Probe = .{};
+    probe.* = .none;
     var vacant: ?u64 = null;
-    var vacant_word: u64 = Slot.empty;
     var index = tag & mask;
     while (probe.probes <= mask) : (index = (index + 1) & mask) {
         probe.probes += 1;
-        // Pairs with the publish of `map.zig`: whoever sees the slot sees its entry.
-        const word = crash.acquire(&table.slots[index]);
+        const word = crash.acquire(&table.slots[index]); // as in `glance`
         if (word == Slot.empty) {
             probe.index = vacant orelse index;
-            probe.slot = if (vacant != null) vacant_word else word;
-            return probe;
+            if (vacant == null) probe.slot = word;
+            return .absent;
         }
         if (word == Slot.tombstone) {
             if (vacant == null) {
                 vacant = index;
-                vacant_word = word;
+                probe.slot = word;
             }
             continue;
         }
         if (@as(Slot, @bitCast(word)).tag != tag) continue;
-        const found = try entryAt(view, word);
-        if (sameKey(found, key)) {
-            probe.found = found;
+        probe.found = entryAt(view, word) catch return .corrupt;
+        if (sameKey(&probe.found, key)) {
             probe.index = index;
             probe.slot = word;
-            return probe;
+            return .found;
         }
         probe.twins += 1;
     }
-    probe.index = vacant orelse return error.Full;
-    probe.slot = vacant_word;
-    return probe;
+    probe.index = vacant orelse return .full;
+    return .absent;
 }
 
 /// Puts a slot word into a table nobody can reach yet.
@@ -256,24 +355,25 @@ test find {
     crash.fill(entry + 4, "hi");
     place(table, slotWord(5, 9216));
 
-    const hit = try find(&view, table, 5, "key");
-    try std.testing.expectEqual(@as(u64, 5), hit.index);
-    try std.testing.expectEqual(@as(u64, 'h' | 'i' << 8), crash.load(&hit.found.?.value()[0]));
-    const twin = try find(&view, table, 5, "kez");
-    try std.testing.expect(twin.found == null and twin.index == 6 and twin.twins == 1);
+    var probe: Probe = undefined;
+    try std.testing.expectEqual(Outcome.found, find(&view, table, 5, "key", &probe));
+    try std.testing.expectEqual(@as(u64, 5), probe.index);
+    try std.testing.expectEqual(@as(u64, 'h' | 'i' << 8), crash.load(&probe.found.value()[0]));
+    try std.testing.expectEqual(Outcome.absent, find(&view, table, 5, "kez", &probe));
+    try std.testing.expect(probe.index == 6 and probe.twins == 1);
 
     // A tombstone is passed and offered for reuse.
     table.slots[5] = Slot.tombstone;
     place(table, slotWord(5, 9216));
-    const behind = try find(&view, table, 5, "key");
-    try std.testing.expectEqual(@as(u64, 6), behind.index);
-    const reuse = try find(&view, table, 5, "new");
-    try std.testing.expectEqual(@as(u64, 5), reuse.index);
+    try std.testing.expectEqual(Outcome.found, find(&view, table, 5, "key", &probe));
+    try std.testing.expectEqual(@as(u64, 6), probe.index);
+    try std.testing.expectEqual(Outcome.absent, find(&view, table, 5, "new", &probe));
+    try std.testing.expect(probe.index == 5 and probe.slot == Slot.tombstone);
 
     // A slot that names bytes outside is refused, and a table without an end is left.
     table.slots[6] = slotWord(5, 1 << 30);
-    try std.testing.expectError(error.Corrupt, find(&view, table, 5, "key"));
+    try std.testing.expectEqual(Outcome.corrupt, find(&view, table, 5, "key", &probe));
     for (0..16) |i| table.slots[i] = slotWord(7, 9216);
-    try std.testing.expectError(error.Full, find(&view, table, 5, "key"));
+    try std.testing.expectEqual(Outcome.full, find(&view, table, 5, "key", &probe));
     try std.testing.expectError(error.Corrupt, Table.open(&view, wordFor(1 << 20, 4, false, 1)));
 }

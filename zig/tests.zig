@@ -20,6 +20,7 @@ comptime {
     _ = @import("lifetime_test.zig");
     _ = @import("map.zig");
     _ = @import("map_test.zig");
+    _ = @import("operation.zig");
     _ = @import("os.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
