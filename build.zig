@@ -88,14 +88,7 @@ fn addBench(b: *std.Build) void {
     const target = b.resolveTargetQuery(.{ .cpu_model = .baseline });
     const all = b.step("bench-programs", "Build the native benchmarks");
     all.dependOn(b.getInstallStep());
-    const floor = moduleOf(b, "bench/floor.zig", target, .ReleaseFast);
-    floor.addAnonymousImport("table", .{ .root_source_file = b.path("src/_abi.ts") });
-    const library = b.addLibrary(.{
-        .name = "shmap-floor",
-        .root_module = floor,
-        .linkage = .dynamic,
-    });
-    all.dependOn(&b.addInstallArtifact(library, .{}).step);
+    all.dependOn(addFloor(b));
     for (benches) |name| {
         const root = moduleOf(b, b.fmt("bench/{s}.zig", .{name}), target, .ReleaseFast);
         root.addImport("shmap", moduleOf(b, "zig/abi.zig", target, .ReleaseFast));
@@ -111,6 +104,19 @@ fn addBench(b: *std.Build) void {
         run.addArg(b.getInstallPath(.lib, "libshmap.so"));
         b.step("bench", "Measure the engine beside a plain table and LMDB").dependOn(&run.step);
     }
+}
+
+/// The library without an engine that is measured beside the real one, linked the same way.
+fn addFloor(b: *std.Build) *std.Build.Step {
+    const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
+    const arch = @tagName(b.graph.host.result.cpu.arch);
+    link.addArgs(&.{ "-O", "ReleaseFast", "-target", b.fmt("{s}-linux-none", .{arch}) });
+    link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap-floor" });
+    const library = link.addPrefixedOutputFileArg("-femit-bin=", "libshmap-floor.so");
+    link.addArgs(&.{ "--dep", "table" });
+    link.addPrefixedFileArg("-Mroot=", b.path("bench/floor.zig"));
+    link.addPrefixedFileArg("-Mtable=", b.path("src/_abi.ts"));
+    return &b.addInstallFileWithDir(library, .lib, "libshmap-floor.so").step;
 }
 
 /// The native parts of the proof (tests/proof/run.mjs), each a program that records its stores.

@@ -2,13 +2,14 @@
  * JavaScript values to bytes and back, and the keys beside them.
  *
  * A stored value is a kind byte and its bytes. Primitives and byte arrays have kinds of their own
- * and come back exactly. Everything else goes through a codec; the default one is MessagePack in
- * structured-clone mode, behind a check that refuses what it would lose.
+ * and come back exactly. Everything else goes through a codec; the default one is `_structures.ts`.
  */
 import { Buffer } from "node:buffer";
 import { types } from "node:util";
-import { Packr, RESET_BUFFER_MODE } from "msgpackr/pack";
 import { formatBytes, SharedMemoryError } from "./errors.ts";
+import { describe, NEVER_USED, pack, type Shape, shapeOf, unpack } from "./_structures.ts";
+
+export { describe };
 
 /** What turns structures into bytes and back, in place of the default. */
 interface Coder {
@@ -59,7 +60,15 @@ const KIND = {
   true: 11,
   null: 12,
   bytes: 13,
+  /** A structure of plain objects, arrays and primitives alone. */
+  plain: 14,
 } as const;
+
+const SHAPE_KINDS: Readonly<Record<Shape, number>> = {
+  plain: KIND.plain,
+  full: KIND.structure,
+  withErrors: KIND.structureWithErrors,
+};
 
 /** The id of the default codec, recorded in every segment that uses it. */
 export const DEFAULT_CODEC_ID = "msgpackr";
@@ -184,10 +193,12 @@ export function decode(
     case KIND.number:
       if (length === 8) return memory.view.getFloat64(offset, true);
       break;
+    case KIND.plain:
+      return decodeStructure(memory, offset, end, "plain", codec);
     case KIND.structure:
-      return decodeStructure(memory, offset, end, codec);
+      return decodeStructure(memory, offset, end, "full", codec);
     case KIND.structureWithErrors:
-      return mend(decodeStructure(memory, offset, end, codec), new Set());
+      return decodeStructure(memory, offset, end, "withErrors", codec);
     case KIND.utf8:
       return decodeUtf8(memory, offset, end);
     case KIND.utf16:
@@ -320,15 +331,6 @@ function decodeMagnitude({ bytes }: Memory, offset: number, end: number): bigint
   return BigInt(`0x0${bytes.subarray(offset, end).toHex()}`);
 }
 
-/** Results larger than this are not kept in the packer's own buffer. */
-const SPARE_BYTES = 4 * 2 ** 20;
-
-const packer = new Packr({ structuredClone: true, moreTypes: true, useToJSON: false });
-const unpacker = new Packr({ structuredClone: true, moreTypes: true, copyBuffers: true });
-
-/** What the unpacker makes of the byte that MessagePack never uses. */
-const NEVER_USED: unknown = unpacker.unpack(Uint8Array.of(0xc1));
-
 function encodeStructure(value: object, codec: Coder | undefined, room: Room): number {
   const start = room.end;
   if (codec !== undefined) {
@@ -337,22 +339,11 @@ function encodeStructure(value: object, codec: Coder | undefined, room: Room): n
     append(bytes, room);
     return KIND.structure;
   }
-  const check = new Check();
-  check.visit(value, undefined, 0);
-  const packed = pack(value);
+  const shape = shapeOf(value);
+  const packed = pack(value, shape);
   room.end = start; // as do those that getters made
   append(packed, room);
-  if (packed.length > SPARE_BYTES) packer.useBuffer(Buffer.allocUnsafeSlow(8192));
-  return check.foundError ? KIND.structureWithErrors : KIND.structure;
-}
-
-function pack(value: object): Uint8Array {
-  try {
-    return packer.encode(value, RESET_BUFFER_MODE);
-  } catch (cause) {
-    if (cause instanceof TypeError || cause instanceof RangeError) throw cause;
-    throw new TypeError("Cannot encode the value", { cause });
-  }
+  return SHAPE_KINDS[shape];
 }
 
 function encodeWith(codec: Coder, value: object): Uint8Array {
@@ -375,11 +366,12 @@ function decodeStructure(
   memory: Memory,
   start: number,
   end: number,
+  shape: Shape,
   codec: Coder | undefined,
 ): unknown {
   try {
     if (codec !== undefined) return codec.decode(memory.bytes.slice(start, end));
-    const value: unknown = unpacker.unpack(memory.bytes, start === 0 ? end : { start, end });
+    const value = unpack(memory.bytes, start, end, shape);
     if (typeof value === "object" && value !== null && value !== NEVER_USED) return value;
   } catch (cause) {
     const isOurs = cause instanceof SharedMemoryError ||
@@ -388,205 +380,4 @@ function decodeStructure(
     throw new Undecodable("the codec does not read its bytes", { cause });
   }
   throw new Undecodable("its bytes are no structure");
-}
-
-/** Takes back the `cause` that the unpacker gives to every error, where there was none. */
-function mend(value: unknown, seen: Set<unknown>): unknown {
-  if (typeof value !== "object" || value === null || seen.has(value)) return value;
-  seen.add(value);
-  if (value instanceof Error) {
-    if (value.cause === undefined) delete value.cause;
-    else mend(value.cause, seen);
-  } else if (value instanceof Map) {
-    for (const [key, entry] of value) {
-      mend(key, seen);
-      mend(entry, seen);
-    }
-  } else if (value instanceof Set) {
-    for (const member of value) mend(member, seen);
-  } else if (!ArrayBuffer.isView(value)) {
-    for (const member of Object.values(value)) mend(member, seen);
-  }
-  return value;
-}
-
-/** Deeper structures would overflow the stack of one runtime or another, here or at the reader. */
-const MAX_DEPTH = 500;
-
-/** Longer arrays are not searched for properties besides their elements, which takes too long. */
-const MAX_SEARCHED_LENGTH = 32;
-
-/** The unpacker drops a byte order mark at the start of strings with more bytes than this. */
-const MAX_MARKED_BYTES = 64;
-
-const ARRAY_VIEWS: ReadonlySet<object> = new Set([
-  Int8Array.prototype,
-  Uint8Array.prototype,
-  Buffer.prototype,
-  Uint8ClampedArray.prototype,
-  Int16Array.prototype,
-  Uint16Array.prototype,
-  Int32Array.prototype,
-  Uint32Array.prototype,
-  Float32Array.prototype,
-  Float64Array.prototype,
-  BigInt64Array.prototype,
-  BigUint64Array.prototype,
-]);
-
-const ERRORS: ReadonlyMap<object, string> = new Map(
-  [Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map(
-    (kind) => [kind.prototype as object, kind.name],
-  ),
-);
-const ERROR_NAMES = new Set([...ERRORS.values(), "AggregateError"]);
-
-/**
- * One walk over a structure, in the packer's order, that throws a TypeError for what would not come
- * back as it was. Each object is visited once.
- */
-class Check {
-  /** Whether the structure has errors in it. */
-  foundError = false;
-  readonly #seen = new Set<object>();
-  /** The errors the walk is inside of. */
-  readonly #open: object[] = [];
-
-  /** Checks `value`, found under `place`. */
-  visit(value: unknown, place: unknown, depth: number): void {
-    if (typeof value === "string") return checkText(value, place);
-    if (typeof value !== "object") {
-      if (typeof value === "function" || typeof value === "symbol") throw refusal(value, place);
-      return;
-    }
-    if (value === null) return;
-    if (this.#seen.has(value)) {
-      if (this.#open.includes(value)) throw refusal("an error that leads back to itself", place);
-      return;
-    }
-    this.#seen.add(value);
-    if (depth > MAX_DEPTH) throw refusal(`more than ${MAX_DEPTH} levels`, place);
-    if (types.isProxy(value)) throw refusal("a proxy", place);
-    const prototype = Object.getPrototypeOf(value);
-    if (prototype === Object.prototype) this.#visitObject(value, place, depth);
-    else if (prototype === Array.prototype) this.#visitArray(value as unknown[], place, depth);
-    else this.#visitBuiltIn(value, prototype, place, depth);
-  }
-
-  #visitObject(value: object, place: unknown, depth: number): void {
-    const record = value as Record<string, unknown>;
-    for (const key in record) {
-      checkText(key, key);
-      // The packer would rename the first, and the second is a name of its own.
-      if (key === "__proto__" || key === "__keys__") throw refusal(`a key "${key}"`, key);
-      const member = record[key];
-      // Reading twice costs less than asking whether it is a getter, and more cannot be lost.
-      if (!Object.is(member, record[key])) throw refusal("a getter that changes its value", key);
-      this.visit(member, key, depth + 1);
-    }
-    if (hasSymbols(value)) throw refusal("a symbol as a key", place);
-  }
-
-  #visitArray(array: unknown[], place: unknown, depth: number): void {
-    const { length } = array;
-    if (
-      length <= MAX_SEARCHED_LENGTH && Object.keys(array).length !== length || hasSymbols(array)
-    ) {
-      throw refusal("an array with holes or other properties", place);
-    }
-    for (let i = 0; i < length; i += 1) {
-      const member = array[i];
-      if (member === undefined && !(i in array)) throw refusal("an array with holes", place);
-      this.visit(member, i, depth + 1);
-    }
-  }
-
-  #visitBuiltIn(value: object, prototype: object | null, place: unknown, depth: number): void {
-    if (prototype === Map.prototype) {
-      checkBare(value, 0, place);
-      for (const [key, member] of value as Map<unknown, unknown>) {
-        this.visit(key, place, depth + 1);
-        this.visit(member, key, depth + 1);
-      }
-    } else if (prototype === Set.prototype) {
-      checkBare(value, 0, place);
-      for (const member of value as Set<unknown>) this.visit(member, place, depth + 1);
-    } else if (prototype !== null && ARRAY_VIEWS.has(prototype) && ArrayBuffer.isView(value)) {
-      const { length } = value as Uint8Array;
-      if (length <= MAX_SEARCHED_LENGTH) checkBare(value, length, place);
-    } else if (prototype === Date.prototype || prototype === DataView.prototype) {
-      checkBare(value, 0, place);
-    } else if (prototype === ArrayBuffer.prototype) {
-      checkBare(value, 0, place);
-      if ((value as ArrayBuffer).resizable) throw refusal("a resizable ArrayBuffer", place);
-    } else if (prototype === RegExp.prototype) {
-      checkBare(value, 1, place);
-      if ((value as RegExp).lastIndex !== 0) throw refusal("a RegExp with a lastIndex", place);
-      checkText((value as RegExp).source, place);
-    } else if (prototype !== null && ERRORS.has(prototype)) {
-      this.#visitError(value as Error, ERRORS.get(prototype)!, place, depth);
-    } else {
-      throw refusal(value, place);
-    }
-  }
-
-  /** An error keeps its class, name, message and cause, and gets the stack of its reader. */
-  #visitError(error: Error, kind: string, place: unknown, depth: number): void {
-    const { name, message } = error;
-    const isRenamed = kind === "Error" && typeof name === "string" && !ERROR_NAMES.has(name);
-    const isKept = Object.keys(error).every((key) => key === "name" && isRenamed) &&
-      typeof message === "string" && (name === kind || isRenamed) &&
-      !hasSymbols(error);
-    if (!isKept) throw refusal("an error with properties of its own", place);
-    checkText(name, place);
-    checkText(message, place);
-    this.foundError = true;
-    this.#open.push(error);
-    this.visit(error.cause, "cause", depth + 1);
-    this.#open.pop();
-  }
-}
-
-function checkText(text: string, place: unknown): void {
-  if (!text.isWellFormed()) {
-    throw refusal("a string with a lone surrogate inside a structure", place);
-  }
-  if (text.charCodeAt(0) === 0xfeff && Buffer.byteLength(text) > MAX_MARKED_BYTES) {
-    throw refusal("a long string with a byte order mark inside a structure", place);
-  }
-}
-
-function hasSymbols(value: object): boolean {
-  return Object.getOwnPropertySymbols(value).length > 0;
-}
-
-/** Throws unless `value` has exactly `count` properties of its own. */
-function checkBare(value: object, count: number, place: unknown): void {
-  if (Reflect.ownKeys(value).length !== count) {
-    throw refusal(`a ${className(value)} with properties of its own`, place);
-  }
-}
-
-function refusal(what: unknown, place: unknown): TypeError {
-  const where = typeof place === "string" || typeof place === "number"
-    ? ` under "${String(place).slice(0, 100)}"`
-    : "";
-  return new TypeError(`Cannot store ${typeof what === "string" ? what : describe(what)}${where}`);
-}
-
-/** A value as messages name it. */
-export function describe(value: unknown): string {
-  if (typeof value === "function") {
-    const { name }: { name: unknown } = value;
-    return typeof name === "string" && name !== "" ? `function "${name}"` : "a function";
-  }
-  if (typeof value === "symbol") return `symbol "${value.description ?? ""}"`;
-  if (typeof value === "object" && value !== null) return `an instance of ${className(value)}`;
-  return String(value);
-}
-
-function className(value: object): string {
-  const prototype = Object.getPrototypeOf(value);
-  if (prototype === null) return "no class (its prototype is null)";
-  return String(prototype.constructor?.name || "an unnamed class");
 }

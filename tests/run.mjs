@@ -39,6 +39,7 @@ const MAP_SUITES = (
 ).split(" ").map((name) => `tests/${name}_test.ts`);
 const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel" };
 
+const ZIG_SOURCES = ["build.zig", "build.zig.zon", "zig", "tests", "bench"];
 const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench"];
 const WORD_COUNT = "examples/word_count.ts";
 const WORD_COUNT_ON_DENO =
@@ -53,7 +54,7 @@ const TASKS = {
   build: ["zig build"],
   peer: ["zig build peer"],
   abi: ["zig build abi"],
-  fmt: ["zig fmt build.zig build.zig.zon zig tests", "deno fmt"],
+  fmt: [`zig fmt ${ZIG_SOURCES.join(" ")}`, "deno fmt"],
 };
 
 /**
@@ -61,7 +62,7 @@ const TASKS = {
  * what `isCheck` runs no suite.
  */
 const STEPS = [
-  { name: "zig fmt", isCheck: true, command: "zig fmt --check build.zig build.zig.zon zig tests" },
+  { name: "zig fmt", isCheck: true, command: ["zig", "fmt", "--check", ...ZIG_SOURCES] },
   { name: "deno fmt", isCheck: true, command: "deno fmt --check" },
   { name: "deno lint", isCheck: true, command: "deno lint" },
   { name: "deno check", isCheck: true, command: ["deno", "check", ...existing(SCRIPTS)] },

@@ -29,7 +29,8 @@ const TYPESCRIPT_IMPORTS: Record<string, string> = {
   "src/_segment.ts": "_options _native lock errors",
   "src/_region.ts": "_options _native lock errors",
   "src/_options.ts": "_native errors",
-  "src/_values.ts": "errors msgpackr/pack",
+  "src/_values.ts": "_structures errors",
+  "src/_structures.ts": "msgpackr/pack",
   "src/_packer.ts": "_template _characters",
   "src/_unpacker.ts": "_template _characters",
   "src/_template.ts": "",
@@ -321,7 +322,7 @@ function projectFiles(): Source[] {
     for (
       const below of readdirSync(join(ROOT, entry.name), { recursive: true, withFileTypes: true })
     ) {
-      if (!below.isFile()) continue;
+      if (!below.isFile() || below.parentPath.includes("node_modules")) continue;
       paths.push(join(below.parentPath, below.name).slice(ROOT.length + 1));
     }
   }

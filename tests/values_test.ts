@@ -476,3 +476,21 @@ test("SharedMap holds corpora of many handles without mixing their buffers", (t)
   }
   assert.deepEqual(maps.map((map) => map.get("which")), [0, 1, 2]);
 });
+
+test("SharedMap.set() keeps what makes a structure more than plain, wherever in it that is", () => {
+  const shared = { leaf: 1 };
+  const loop: unknown[] = [];
+  loop.push(loop);
+  using map = SharedMap.anonymous<Record<string, unknown>>();
+  const besides = { twice: [shared, shared], loop, absent: undefined, large: 2n ** 70n };
+  for (const [name, value] of Object.entries({ ...besides, date: new Date(0), map: new Map() })) {
+    map.set("deep", { plain: { list: [1, "two", null, true, 1.5] }, [name]: value });
+    const copy = map.get("deep")!;
+    assert.deepEqual(copy.plain, { list: [1, "two", null, true, 1.5] });
+    assert.ok(name in copy);
+    assert.deepEqual(copy[name], value);
+  }
+  map.set("twice", { twice: [shared, shared] });
+  const [first, second] = map.get("twice")!.twice as object[];
+  assert.equal(first, second);
+});
