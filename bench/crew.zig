@@ -189,13 +189,17 @@ fn perSecond(count: u64, ns: u64) f64 {
 /// The cores this bench may use, as it was started.
 var allowed: ?linux.cpu_set_t = null;
 
-/// Keeps this process on one of the cores it may use.
-pub fn pin(index: usize) void {
+pub fn coreCount() usize {
     if (allowed == null) {
         allowed = @splat(0);
         _ = linux.sched_getaffinity(0, @sizeOf(linux.cpu_set_t), &allowed.?);
     }
-    const count = linux.CPU_COUNT(allowed.?);
+    return linux.CPU_COUNT(allowed.?);
+}
+
+/// Keeps this process on one of the cores it may use.
+pub fn pin(index: usize) void {
+    const count = coreCount();
     if (count == 0) return;
     var left = index % count;
     for (0..@bitSizeOf(linux.cpu_set_t)) |cpu| {
