@@ -55,6 +55,13 @@ const MUTANTS = [
     tests: "snapshot",
   },
   {
+    name: "a new key takes the block kept back for replacing",
+    file: "operation.zig",
+    from: "if (op.found) op.space.allocReplacing(bytes) else op.space.alloc(bytes);",
+    to: "op.space.allocReplacing(bytes);",
+    tests: "goes on replacing every value",
+  },
+  {
     name: "a flood of colliding keys does not change the hash",
     file: "operation.zig",
     from: "op.probe.suspicious() and !old.sip",

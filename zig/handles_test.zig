@@ -96,6 +96,16 @@ test "a writer stopped in one stripe does not keep another from saying that it i
     try std.testing.expect(tried > 0);
 }
 
+test "a full map goes on replacing every value: new keys leave the block kept back alone" {
+    const value: [1000]u8 = @splat('x');
+    for (0..40) |_| {
+        const map = try support.openMap(1, 256 << 10);
+        defer support.closeMap(map);
+        const n = try fillUp(map, &value);
+        for (0..n) |k| try std.testing.expect(try map.put(std.mem.asBytes(&k), &value, 1, .none));
+    }
+}
+
 test "a map emptied by deletes, or cleared, has room for one large value" {
     const map = try support.openMap(1, 4 << 20);
     defer support.closeMap(map);

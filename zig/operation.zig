@@ -199,7 +199,9 @@ pub const Operation = struct {
         const view = &op.map.segment.view;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
         if (!op.found) try op.makeRoom(place, key, bytes);
-        const offset = try op.guard(op.space.allocReplacing(bytes));
+        // Only for a value that replaces another may the block kept back be used.
+        const allocated = if (op.found) op.space.allocReplacing(bytes) else op.space.alloc(bytes);
+        const offset = try op.guard(allocated);
         const entry = view.at(offset);
         crash.store(&entry[0], crash.load(&op.stripe.begin));
         crash.store(&entry[1], @bitCast(layout.Entry.Sizes{
