@@ -9,8 +9,8 @@ const MUTANTS = [
     name: "a slot is published before its entry is filled",
     file: "operation.zig",
     from: "        crash.store(&entry[0], crash.load(&op.stripe.begin));\n",
-    to: "        crash.publish(&at.table.?.slots[at.probe.index], tables.slotWord(" +
-      "op.map.tagFor(at.table.?, place, key), offset));\n",
+    to: "        crash.publish(&op.tableHere().slots[op.probe.index], tables.slotWord(" +
+      "op.map.tagFor(op.tableHere(), place, key), offset));\n",
     proof: "enumerate --scale 0.01",
   },
   {
@@ -161,7 +161,7 @@ const MUTANTS = [
       "            os.close(file);\n            return null;",
     to: "        if (!named.same(stat) and stat.size == 1) {\n" +
       "            range_lock.unlockAll(file);\n            os.close(file);\n            return null;",
-    proof: "storm --scale 0.02",
+    proof: "storm --scale 0.1",
   },
   {
     name: "two lockers are granted the lock",
