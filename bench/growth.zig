@@ -122,8 +122,8 @@ fn growTimed(entries: u64, tick_ns: f64, times: *Histogram) Pauses {
     var cpu_before = figures.cpuTime();
     var key: Key = .of(0);
     for (0..entries) |i| {
-        if (i % look_share == 0) cpu_before = figures.cpuTime();
         if (i % stats_share == 0) before = .of(map);
+        if (i % look_share == 0) cpu_before = figures.cpuTime();
         const from = figures.ticks();
         _ = figures.put(map, key.slice(), &figures.value);
         const duration = figures.ticks() - from;
@@ -205,7 +205,7 @@ fn benchPauses(sizes: Sizes) void {
     for (0..passes) |pass| {
         const pauses = growTimed(sizes.entries, tick_ns, times);
         latency.add(times, tick_ns);
-        longest[pass] = pauses.longest / 1e6;
+        longest[pass] = float(times.longest) * tick_ns / 1e6;
         longest_cpu[pass] = pauses.longest_cpu / 1e6;
         for (&counts, pauses.counts) |*of, all| {
             for (of, all) |*passes_of, count| passes_of[pass] = count;

@@ -15,26 +15,31 @@ const Latency = figures.Latency;
 const Row = figures.Row;
 
 const Sizes = struct {
-    keys: u64,
+    /// Few enough for the caches of any machine, and as many as fill some.
+    keys: [2]u64,
     passes: usize,
     run_us: u64,
+    /// Of runs that look at the clock.
+    timed_us: u64,
     /// Stops of the writer in each pass, and how long each lasts.
     stops: usize,
     stop_us: u64,
     sightings: usize,
 
     const whole: Sizes = .{
-        .keys = 100_000,
+        .keys = .{ 10_000, 100_000 },
         .passes = 5,
         .run_us = 300_000,
+        .timed_us = 100_000,
         .stops = 12,
         .stop_us = 20_000,
         .sightings = 20_000,
     };
     const smoke: Sizes = .{
-        .keys = 1000,
+        .keys = .{ 100, 1000 },
         .passes = 2,
         .run_us = 5000,
+        .timed_us = 5000,
         .stops = 2,
         .stop_us = 1000,
         .sightings = 500,
@@ -46,12 +51,13 @@ const counts = [_]usize{ 1, 2, 4 };
 
 const Bench = struct {
     sizes: Sizes,
+    keys: u64,
     crew: *const Crew,
     tick_ns: f64,
     turns: *Turns,
 
     fn row(bench: Bench, case: []const u8, who: []const u8) Row {
-        return Row.of("processes", case, who).with("keys", bench.sizes.keys)
+        return Row.of("processes", case, who).with("keys", bench.keys)
             .with("value", figures.value_bytes);
     }
 
@@ -97,7 +103,7 @@ const Bench = struct {
         for (0..bench.sizes.passes) |_| {
             for (counts, &gets, &sets) |count, *get, *set| {
                 const jobs = jobsOf(work, count, true);
-                _ = bench.crew.run(jobs[0..count], bench.sizes.run_us);
+                _ = bench.crew.run(jobs[0..count], bench.sizes.timed_us);
                 get.add(&bench.crew.timesOf(.gets, count), bench.tick_ns);
                 set.add(&bench.crew.timesOf(.sets, count), bench.tick_ns);
             }
@@ -308,31 +314,44 @@ fn timeSightings(bench: Bench, map: u32) void {
     bench.row("from a set until another process sees it", "shmap").percentiles("ns", &latency);
 }
 
+/// Everything but what opens maps of its own; the floors and the latencies for one number of keys
+/// only.
+fn run(sizes: Sizes, keys: u64, turns: *Turns, is_long: bool) void {
+    const map = figures.anonymous(0);
+    defer _ = abi.shm_segment_close(map);
+    figures.fill(map, keys);
+    const crew: Crew = .hire(map, keys);
+    const bench: Bench = .{
+        .sizes = sizes,
+        .keys = keys,
+        .crew = &crew,
+        .tick_ns = figures.tickNs(),
+        .turns = turns,
+    };
+    bench.scale("reading", "shmap", .read);
+    bench.scale("writing different keys", "shmap", .write);
+    bench.scale("writing the same key", "shmap", .write_same);
+    bench.scale("mixed, 5 % writing", "shmap", .mix);
+    bench.storm();
+    bench.stops();
+    if (is_long) {
+        bench.scale("reading", "floor", .plain_read);
+        bench.scale("writing different keys", "floor", .plain_write);
+        timeClock(bench);
+        bench.time("reading, latency", .read);
+        bench.time("writing different keys, latency", .write);
+        bench.time("writing the same key, latency", .write_same);
+        bench.time("mixed, 5 % writing, latency", .mix);
+    }
+    crew.dismiss();
+    if (is_long) timeSightings(bench, map);
+}
+
 pub fn main(init: std.process.Init.Minimal) void {
     const is_smoke = figures.isSmoke(init);
     const sizes: Sizes = if (is_smoke) .smoke else .whole;
-    const map = figures.anonymous(0);
-    figures.fill(map, sizes.keys);
-    const crew: Crew = .hire(map, sizes.keys);
     var turns: Turns = .{ .words = figures.shared(u64, 1) };
-    const tick_ns = figures.tickNs();
-    const bench: Bench = .{ .sizes = sizes, .crew = &crew, .tick_ns = tick_ns, .turns = &turns };
-    bench.scale("reading", "shmap", .read);
-    bench.scale("reading", "floor", .plain_read);
-    bench.scale("writing different keys", "shmap", .write);
-    bench.scale("writing different keys", "floor", .plain_write);
-    bench.scale("writing the same key", "shmap", .write_same);
-    bench.scale("mixed, 5 % writing", "shmap", .mix);
+    for (sizes.keys, 0..) |keys, i| run(sizes, keys, &turns, i == sizes.keys.len - 1);
     turns.report();
-    timeClock(bench);
-    bench.time("reading, latency", .read);
-    bench.time("writing different keys, latency", .write);
-    bench.time("writing the same key, latency", .write_same);
-    bench.time("mixed, 5 % writing, latency", .mix);
-    bench.storm();
-    bench.stops();
-    crew.dismiss();
-    timeSightings(bench, map);
-    _ = abi.shm_segment_close(map);
     attaching.run(is_smoke);
 }

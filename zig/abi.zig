@@ -14,6 +14,7 @@ const handles = @import("handles.zig");
 const inspect = @import("inspect.zig");
 const maps = @import("map.zig");
 const os = @import("os.zig");
+const puts = @import("put.zig");
 const regions = @import("region.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
@@ -250,9 +251,21 @@ pub export fn shm_map_put(
 ) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
-    const condition: maps.Condition = if (how & 256 != 0) .absent else .none;
     const bytes = slice(value, value_len);
-    const stored = map.put(key_bytes, bytes, @truncate(how), condition) catch |err|
+    if (how & 256 != 0) return putIf(map, key_bytes, bytes, how, .absent);
+    if (puts.quickly(map, key_bytes, bytes, @truncate(how))) return 1;
+    return putIf(map, key_bytes, bytes, how, .none);
+}
+
+/// Kept apart, so that nothing has to survive a call on the usual way.
+noinline fn putIf(
+    map: *maps.Map,
+    key: []const u8,
+    value: []const u8,
+    how: u32,
+    condition: maps.Condition,
+) i32 {
+    const stored = map.putAnyway(key, value, @truncate(how), condition) catch |err|
         return status.status(err);
     return @intFromBool(stored);
 }
@@ -271,10 +284,7 @@ pub export fn shm_map_put_version(
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const wanted = boundary.wholeOf(version) catch |err| return status.status(err);
     const condition: maps.Condition = if (wanted == 0) .absent else .{ .version = wanted };
-    const bytes = slice(value, value_len);
-    const stored = map.put(key_bytes, bytes, @truncate(how), condition) catch |err|
-        return status.status(err);
-    return @intFromBool(stored);
+    return putIf(map, key_bytes, slice(value, value_len), how, condition);
 }
 
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {

@@ -1,5 +1,5 @@
 //! The blocks of one stripe: lists of free blocks by size class, an unused rest ("bump"), and the
-//! blocks retired but not yet reusable.
+//! blocks that were retired, in batches, a generation each.
 //!
 //! All of it is derived. `map.zig` calls in here with the stripe's lock held and the writer word
 //! set, so a crash anywhere in this file leads to `recovery.zig` rebuilding everything from the
@@ -8,7 +8,8 @@
 //!
 //! A retired block is reused only after two promotions: `promote` bumps the generation, and a
 //! lock-free reader that saw generation g may use what it read while the generation is at most
-//! g + 1 (docs/design.md, Read).
+//! g + 1 (docs/design.md, Read). Then its batch is ripe: values that keep their size take their
+//! blocks from there, without a list's links, which lie in the blocks and cost a line each.
 
 const std = @import("std");
 const layout = @import("layout.zig");
@@ -20,8 +21,8 @@ const granule_bytes = layout.granule_bytes;
 
 /// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
 pub const small_bytes_max = 4096;
-/// Retired bytes that make a batch full: an eighth of what the stripe has, within these bounds, so
-/// that what waits stays small beside what lives.
+/// Bytes that make a batch full: an eighth of what the stripe has, within these bounds, so that what
+/// waits stays small beside what lives.
 const retired_bytes_min = 2 * 1024;
 const retired_bytes_max = 128 * 1024;
 
@@ -89,9 +90,11 @@ pub fn isSmall(bytes: u64) bool {
     return bytes <= small_bytes_max;
 }
 
-/// A block for `bytes` bytes from the list of its size or from the unused rest. Null: neither has
-/// one; see `takeLarger`.
-pub inline fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+/// A block for `bytes` bytes: a ripe one of just that size, or from the list of its size, or from
+/// the unused rest. Null: none of them has one; see `takeLarger`.
+pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+    const ripe = takeRipe(view, stripe, bytes);
+    if (ripe != 0) return ripe;
     const size = blockBytes(bytes);
     const class = classAbove(granulesFor(bytes));
     const nonempty = crash.load(&stripe.nonempty);
@@ -105,6 +108,28 @@ pub inline fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64
         return bump;
     }
     return null;
+}
+
+/// The ripe block that is next, if it has the size for `bytes` bytes; else 0. Never one with a
+/// damaged word.
+pub inline fn takeRipe(view: *const View, stripe: *Stripe, bytes: u64) u64 {
+    const last = crash.load(&stripe.ripe_count) -% 1;
+    if (last >= layout.batch_max) return 0;
+    const batch = &stripe.batches[batchOf(crash.load(&stripe.generation) -% 2)];
+    const block = retiredBlock(crash.load(&batch[last]));
+    if (block.bytes != blockBytes(bytes) or !view.coversNow(block.offset, block.bytes)) return 0;
+    crash.store(&stripe.ripe_count, last);
+    // The next one's lines are on their way from memory until it is wanted; without this the
+    // unlock would wait for them. Wherever a damaged word leads, a prefetch does no harm.
+    const next = retiredBlock(crash.load(&batch[last -| 1]));
+    @prefetch(view.base + next.offset, .{ .rw = .write });
+    @prefetch(view.base + (next.offset + line_bytes), .{ .rw = .write });
+    return block.offset;
+}
+
+/// Where the blocks retired in a generation are.
+pub inline fn batchOf(generation: u64) usize {
+    return @intCast(generation % layout.batch_count);
 }
 
 /// A block for `bytes` bytes from the largest free block, which becomes the unused rest: cutting
@@ -123,14 +148,10 @@ pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 
 }
 
 /// Takes the first block of a class, whose blocks have `size` bytes.
-inline fn pop(view: *View, stripe: *Stripe, class: u6, size: u64) error{Corrupt}!u64 {
+fn pop(view: *View, stripe: *Stripe, class: u6, size: u64) error{Corrupt}!u64 {
     const offset = crash.load(&stripe.lists[class]);
     if (offset % granule_bytes != 0 or !view.covers(offset, size)) return error.Corrupt;
     const next = crash.load(&view.at(offset)[0]);
-    // The next block to be given is on its way from memory until then: its first words were in use
-    // not long ago, but without this the unlock would wait for the rest. Wherever it leads, a
-    // prefetch does no harm.
-    @prefetch(view.base + (next +% line_bytes), .{ .rw = .write });
     crash.store(&stripe.lists[class], next);
     if (next == 0) {
         const bit = @as(u64, 1) << class;
@@ -197,10 +218,10 @@ pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
 /// Forgets every free and retired block. The first steps of a rebuild: from here to its end the
 /// stripe merely seems full.
 pub fn reset(stripe: *Stripe) void {
-    crash.store(&stripe.retired_count[0], 0);
-    crash.store(&stripe.retired_count[1], 0);
-    crash.store(&stripe.retired_bytes[0], 0);
-    crash.store(&stripe.retired_bytes[1], 0);
+    crash.store(&stripe.retired_count, 0);
+    crash.store(&stripe.older_count, 0);
+    crash.store(&stripe.ripe_count, 0);
+    crash.store(&stripe.retired_room, roomOf(stripe));
     crash.store(&stripe.bump, 0);
     crash.store(&stripe.bump_end, 0);
     crash.store(&stripe.spare, 0);
@@ -213,45 +234,64 @@ pub fn reset(stripe: *Stripe) void {
 /// Blocks with a chunk of their own that `promote` found free: the caller gives them back to the
 /// pool, which needs a lock this file knows nothing of.
 pub const Large = struct {
-    chunks: [layout.retired_max]u64 = undefined,
-    count: usize = 0,
+    chunks: [layout.batch_max]u64,
+    count: usize,
+
+    pub const none: Large = .{ .chunks = undefined, .count = 0 };
 
     pub fn slice(large: *const Large) []const u64 {
         return large.chunks[0..large.count];
     }
 };
 
-/// What a retired list holds.
+/// What a batch holds.
 const Retired = packed struct(u64) { granule: u36, granules: u28 };
+
+/// The bytes a batch may hold.
+fn roomOf(stripe: *const Stripe) u64 {
+    return std.math.clamp(crash.load(&stripe.owned) / 8, retired_bytes_min, retired_bytes_max);
+}
 
 /// Notes that a block is unreachable from now on. Assumes its slot or table word has been
 /// overwritten. True: the batch is full, `promote` is due.
-pub fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
-    const count = crash.load(&stripe.retired_count[0]);
+pub inline fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
+    const count = crash.load(&stripe.retired_count);
     // Only a damaged count is as large; the block is then lost until a rebuild.
-    if (count >= layout.retired_max) return true;
+    if (count >= layout.batch_max) return true;
     const size = if (isSmall(bytes)) blockBytes(bytes) else bytes;
     const word: Retired = .{
         .granule = @intCast(offset / granule_bytes),
-        .granules = @intCast((size + granule_bytes - 1) / granule_bytes),
+        .granules = @intCast(granulesFor(size)),
     };
-    const total = crash.load(&stripe.retired_bytes[0]) +% size;
-    crash.store(&stripe.retired[0][count], @bitCast(word));
-    crash.store(&stripe.retired_bytes[0], total);
-    crash.store(&stripe.retired_count[0], count + 1);
-    const owned = crash.load(&stripe.owned);
-    const enough = std.math.clamp(owned / 8, retired_bytes_min, retired_bytes_max);
-    return count + 1 == layout.retired_max or total >= enough;
+    const room = crash.load(&stripe.retired_room) -| size;
+    const batch = &stripe.batches[batchOf(crash.load(&stripe.generation))];
+    crash.store(&batch[count], @bitCast(word));
+    crash.store(&stripe.retired_room, room);
+    crash.store(&stripe.retired_count, count + 1);
+    return count + 1 == layout.batch_max or room == 0;
 }
 
 pub const Block = struct { offset: u64, bytes: u64 };
 
-pub fn retiredBlock(word: u64) Block {
+pub inline fn retiredBlock(word: u64) Block {
     const block: Retired = @bitCast(word);
     return .{
         .offset = @as(u64, block.granule) * granule_bytes,
         .bytes = @as(u64, block.granules) * granule_bytes,
     };
+}
+
+/// The blocks of all batches, ripe ones last. `Corrupt`: a count is none.
+pub fn batches(stripe: *Stripe) error{Corrupt}![3][]u64 {
+    var all: [3][]u64 = undefined;
+    const generation = crash.load(&stripe.generation);
+    const counts = [3]*u64{ &stripe.retired_count, &stripe.older_count, &stripe.ripe_count };
+    for (&all, counts, 0..) |*batch, word, age| {
+        const count = crash.load(word);
+        if (count > layout.batch_max) return error.Corrupt;
+        batch.* = stripe.batches[batchOf(generation -% age)][0..count];
+    }
+    return all;
 }
 
 /// Walks all free blocks, for checks, in pieces no larger than an allocated block can be.
@@ -302,36 +342,57 @@ pub const FreeBlocks = struct {
     }
 };
 
-/// Starts a new generation: the older batch of retired blocks becomes free, the newer one older.
-pub fn promote(view: *View, stripe: *Stripe) error{Corrupt}!Large {
+/// Bytes in all batches; 0 if a count is damaged.
+pub fn retiredBytes(stripe: *Stripe) u64 {
+    var total: u64 = 0;
+    for (batches(stripe) catch return 0) |batch| {
+        for (batch) |*word| total += retiredBlock(crash.load(word)).bytes;
+    }
+    return total;
+}
+
+/// Starts a new generation: the batch of the one before the last becomes ripe. `large` is what it
+/// held of blocks with a chunk of their own.
+pub fn promote(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void {
+    large.count = 0;
+    try giveRipe(view, stripe); // what nobody took: other sizes are wanted
+    const ripening = (try batches(stripe))[1];
+    for (ripening) |*word| {
+        const block = retiredBlock(crash.load(word));
+        if (!view.covers(block.offset, block.bytes)) return error.Corrupt;
+    }
     // Release, and a fence behind: a reader that meets reused bytes must also meet the new
     // generation. Pairs with the load fence before a reader's last look (`map.zig`).
     crash.publish(&stripe.generation, crash.load(&stripe.generation) +% 1);
     crash.storeFence();
-    var large: Large = .{};
-    const older = crash.load(&stripe.retired_count[1]);
-    const newer = crash.load(&stripe.retired_count[0]);
-    if (older > layout.retired_max or newer > layout.retired_max) return error.Corrupt;
-    for (0..older) |i| {
-        const block: Retired = @bitCast(crash.load(&stripe.retired[1][i]));
-        const offset = @as(u64, block.granule) * granule_bytes;
-        const bytes = @as(u64, block.granules) * granule_bytes;
-        if (!view.covers(offset, bytes)) return error.Corrupt;
-        if (bytes > small_bytes_max) {
-            if (offset < @sizeOf(layout.Chunk)) return error.Corrupt;
-            large.chunks[large.count] = offset - @sizeOf(layout.Chunk);
-            large.count += 1;
+    var count: u64 = 0;
+    for (ripening) |*word| {
+        const block = retiredBlock(crash.load(word));
+        if (isSmall(block.bytes)) {
+            crash.store(&ripening[count], crash.load(word));
+            count += 1;
         } else {
-            give(view, stripe, offset, bytes);
-            crash.store(&stripe.freed, crash.load(&stripe.freed) +% bytes);
+            if (block.offset < @sizeOf(layout.Chunk)) return error.Corrupt;
+            large.chunks[large.count] = block.offset - @sizeOf(layout.Chunk);
+            large.count += 1;
         }
     }
-    for (0..newer) |i| crash.store(&stripe.retired[1][i], crash.load(&stripe.retired[0][i]));
-    crash.store(&stripe.retired_count[1], newer);
-    crash.store(&stripe.retired_bytes[1], crash.load(&stripe.retired_bytes[0]));
-    crash.store(&stripe.retired_count[0], 0);
-    crash.store(&stripe.retired_bytes[0], 0);
-    return large;
+    crash.store(&stripe.ripe_count, count);
+    crash.store(&stripe.older_count, crash.load(&stripe.retired_count));
+    crash.store(&stripe.retired_count, 0);
+    crash.store(&stripe.retired_room, roomOf(stripe));
+}
+
+/// Brings the ripe blocks to the lists, from where they are cut to any size.
+pub fn giveRipe(view: *View, stripe: *Stripe) error{Corrupt}!void {
+    const ripe = (try batches(stripe))[2];
+    crash.store(&stripe.ripe_count, 0);
+    for (ripe) |*word| {
+        const block = retiredBlock(crash.load(word));
+        if (!isSmall(block.bytes) or !view.covers(block.offset, block.bytes)) return error.Corrupt;
+        give(view, stripe, block.offset, block.bytes);
+        crash.store(&stripe.freed, crash.load(&stripe.freed) +% block.bytes);
+    }
 }
 
 /// Whether a rebuild would bring together enough free bytes to be worth its pass over the stripe:
@@ -391,12 +452,30 @@ test "a retired block is free after two promotions, not before" {
     var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
     var view = table.testView(&memory);
     const stripe = view.stripe(0);
+    reset(stripe);
     try std.testing.expect(!retire(stripe, 65536, 80));
     try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a batch is full by bytes, too
-    _ = try promote(&view, stripe);
-    try std.testing.expectEqual(@as(u64, 0), crash.load(&stripe.free));
-    const large = try promote(&view, stripe);
-    try std.testing.expectEqual(@as(u64, 80), crash.load(&stripe.free));
+    var large: Large = .none;
+    try promote(&view, stripe, &large);
+    try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));
+    try std.testing.expectEqual(@as(usize, 0), large.count);
+    try promote(&view, stripe, &large);
     try std.testing.expectEqualSlices(u64, &.{65536 + 4096 - 64}, large.slice());
     try std.testing.expectEqual(@as(u64, 2), crash.load(&stripe.generation));
+    try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 96)); // of its size only
+    try std.testing.expectEqual(@as(?u64, 65536), try take(&view, stripe, 70));
+    try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));
+}
+
+test "a ripe block that nobody takes comes to the lists" {
+    const table = @import("table.zig");
+    var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
+    var view = table.testView(&memory);
+    const stripe = view.stripe(0);
+    reset(stripe);
+    _ = retire(stripe, 65536, 80);
+    var large: Large = .none;
+    for (0..3) |_| try promote(&view, stripe, &large);
+    try std.testing.expectEqual(@as(u64, 80), crash.load(&stripe.free));
+    try std.testing.expectEqual(@as(?u64, 65536), try takeLarger(&view, stripe, 32));
 }

@@ -17,7 +17,7 @@
 const std = @import("std");
 
 pub const magic: u64 = std.mem.readInt(u64, "shmap\r\n\x1a", .little);
-pub const layout_version = 2;
+pub const layout_version = 3;
 
 pub const page_bytes = 4096;
 /// What slot words and retired lists count in.
@@ -117,41 +117,51 @@ pub const Pool = extern struct {
 };
 
 pub const class_count = 56;
-pub const retired_max = 32;
+/// Blocks of a batch.
+pub const batch_max = 16;
+/// A power of two that holds the three batches in use.
+pub const batch_count = 4;
 
 /// One stripe: its own lock, table, counters and blocks.
 pub const Stripe = extern struct {
     mutex: [64]u8 align(64),
 
-    // Read by lock-free readers; written when a table is published or retired blocks are promoted.
+    // Read by lock-free readers; written when a table is published or a generation ends.
     generation: u64,
     table: u64,
     recoveries: u64,
     dropped: u64,
     _read: [4]u64,
 
-    // Written by every operation, under the stripe's lock.
+    // One line, written by every operation, under the stripe's lock. Two processes that write to
+    // the same stripe hand each line written to each other: hence few.
     writer: u64,
     begin: u64,
     end: u64,
     live: u64,
     tombstones: u64,
+    /// Blocks in the newest batch, and how many bytes more it takes before it is full.
+    retired_count: u64,
+    retired_room: u64,
+    /// Blocks in the batch two generations old, which may be used again.
+    ripe_count: u64,
+
+    // The stripe's space, written when something else than a ripe block is taken.
     bump: u64,
     bump_end: u64,
     /// Bit c: `lists[c]` is not empty.
     nonempty: u64,
-
+    /// Bytes in `lists` and between `bump` and `bump_end`.
+    free: u64,
+    /// Bytes that came to the lists since the last rebuild.
+    freed: u64,
+    /// Bytes of all chunks, without their headers.
+    owned: u64,
     /// The newest of this stripe's chunks; they form a list through their headers. Truth, changed
     /// only with the pool's lock held as well.
     chunks: u64,
-    /// Bytes of all chunks, without their headers.
-    owned: u64,
-    /// Bytes in `lists` and between `bump` and `bump_end`.
-    free: u64,
-    /// Bytes freed since the last rebuild.
-    freed: u64,
-    retired_count: [2]u64,
-    retired_bytes: [2]u64,
+    /// Blocks in the batch of the generation before.
+    older_count: u64,
 
     /// A block kept back so that a full segment can still replace values; 0 for none.
     spare: u64,
@@ -159,7 +169,8 @@ pub const Stripe = extern struct {
     _spare: [6]u64,
 
     lists: [class_count]u64,
-    retired: [2][retired_max]u64,
+    /// Blocks retired in generation g lie in batch g modulo `batch_count`.
+    batches: [batch_count][batch_max]u64,
 };
 
 /// The head of a chunk. `units` and `stripe` are written before the chunk is in its stripe's list;

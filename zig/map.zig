@@ -7,6 +7,7 @@ const crash = @import("crash.zig");
 const hash = @import("hash.zig");
 const tables = @import("table.zig");
 const operations = @import("operation.zig");
+const puts = @import("put.zig");
 const recovery = @import("recovery.zig");
 const user_locks = @import("user_lock.zig");
 const status = @import("status.zig");
@@ -122,7 +123,7 @@ pub const Map = struct {
         const generation = crash.acquire(&stripe.generation);
         const word = crash.acquire(&stripe.table);
         var probe: tables.Probe = undefined;
-        if (map.segment.state() != .live or
+        if (!map.segment.isCurrent() or
             !tables.glance(&map.segment.view, word, place.fast, key, &probe)) return false;
         probe.found.copyOut(key.len, target, reserve, value);
         return isStill(stripe, generation);
@@ -196,6 +197,18 @@ pub const Map = struct {
         kind: u8,
         condition: Condition,
     ) Error!bool {
+        if (condition == .none and puts.quickly(map, key, value, kind)) return true;
+        return map.putAnyway(key, value, kind, condition);
+    }
+
+    /// The way of every put that is not the usual one.
+    pub fn putAnyway(
+        map: *Map,
+        key: []const u8,
+        value: []const u8,
+        kind: u8,
+        condition: Condition,
+    ) Error!bool {
         return map.putOnce(key, value, kind, condition) catch |err| {
             if (err != error.NoSpace) return err;
             return map.putReclaiming(key, value, kind, condition);
@@ -218,7 +231,7 @@ pub const Map = struct {
         return map.putOnce(key, value, kind, condition);
     }
 
-    inline fn putOnce(
+    fn putOnce(
         map: *Map,
         key: []const u8,
         value: []const u8,
@@ -229,7 +242,6 @@ pub const Map = struct {
         try map.checkSize(layout.Entry.bytesFor(key.len, value.len), value.len);
         const place = map.placeOf(key);
         var op: Operation = .of(map, place.index);
-        tables.prefetchHome(&map.segment.view, crash.load(&op.stripe.table), place.fast);
         try op.lockToWrite();
         defer op.unlock();
         try op.find(place, key);

@@ -10,6 +10,8 @@ const std = @import("std");
 const layout = @import("layout.zig");
 const crash = @import("crash.zig");
 const hash = @import("hash.zig");
+const heap = @import("heap.zig");
+const put = @import("put.zig");
 const tables = @import("table.zig");
 const recovery = @import("recovery.zig");
 const spaces = @import("space.zig");
@@ -64,16 +66,21 @@ pub const Operation = struct {
                 map.fault.holder_pid = @floatFromInt(crash.load(&op.stripe.writer) >> 32);
             return err;
         };
-        if (locked == .owner_died or crash.load(&op.stripe.writer) != 0) {
-            const recovered = op.recover();
-            // Whether or not it worked: the writer word says what is left to do, and a mutex
-            // that is not made consistent would be useless for ever.
-            if (locked == .owner_died) entrance.makeConsistent();
-            recovered catch |err| {
-                entrance.unlock();
-                return err;
-            };
-        }
+        return op.settle(locked);
+    }
+
+    /// Recovers what whoever had the lock before may have left.
+    pub fn settle(op: *Operation, locked: stripe_lock.Locked) Error!void {
+        if (locked == .clean and crash.load(&op.stripe.writer) == 0) return;
+        const recovered = op.recover();
+        // Whether or not it worked: the writer word says what is left to do, and a mutex that is
+        // not made consistent would be useless for ever.
+        const entrance = op.guardHere();
+        if (locked == .owner_died) entrance.makeConsistent();
+        recovered catch |err| {
+            entrance.unlock();
+            return err;
+        };
     }
 
     /// As `lock`, for a change that others can see: waits while somebody else has the user's lock.
@@ -189,31 +196,26 @@ pub const Operation = struct {
     }
 
     /// Assumes that `find` has looked for the key.
-    pub inline fn insert(
+    pub fn insert(
         op: *Operation,
         place: Place,
         key: []const u8,
         value: []const u8,
         kind: u8,
     ) Error!void {
-        const view = &op.map.segment.view;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
         if (!op.found) try op.makeRoom(place, key, bytes);
         // Only for a value that replaces another may the block kept back be used.
         const allocated = if (op.found) op.space.allocReplacing(bytes) else op.space.alloc(bytes);
         const offset = try op.guard(allocated);
-        const entry = view.at(offset);
-        crash.store(&entry[0], crash.load(&op.stripe.begin));
-        crash.store(&entry[1], @bitCast(layout.Entry.Sizes{
-            .value_len = @intCast(value.len),
-            .key_len = @intCast(key.len),
-            .kind = kind,
-        }));
-        crash.store(&entry[2], 0);
-        crash.fill(entry + 3, key);
-        crash.fill(entry + 3 + layout.words(key.len), value);
-        // Commit: insert and replace alike. Pairs with the acquire load in `table.find`; a crash
-        // before it leaves an unreachable block, which recovery finds free.
+        put.fill(op.map.segment.view.at(offset), crash.load(&op.stripe.begin), key, value, kind);
+        op.commit(place, key, offset);
+    }
+
+    /// Commit: insert and replace alike. Pairs with the acquire load in `table.find`; a crash
+    /// before it leaves an unreachable block, which recovery finds free. Assumes that `find` has
+    /// looked for the key, and a table with room.
+    pub fn commit(op: *Operation, place: Place, key: []const u8, offset: u64) void {
         const at = op.tableHere();
         const tag = op.map.tagFor(at, place, key);
         crash.publish(&at.slots[op.probe.index], tables.slotWord(tag, offset));
@@ -227,23 +229,35 @@ pub const Operation = struct {
             crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) -% 1);
     }
 
+    /// Whether `makeRoom` has nothing to do for a new key.
+    pub fn hasRoom(op: *const Operation, bytes: u64) bool {
+        return op.table_word != 0 and !op.wantsRehash() and heap.hasSpare(op.stripe, bytes);
+    }
+
     /// Sees to a table with room for one more, hashed so that chosen keys cannot make it slow, and
     /// to the block that is kept back beside each new key.
     fn makeRoom(op: *Operation, place: Place, key: []const u8, bytes: u64) Error!void {
         if (op.table_word == 0) {
             try op.guard(op.rehash(null, false));
             try op.find(place, key);
-        } else {
+        } else if (op.wantsRehash()) {
             const old = op.tableHere();
-            const suspicious = op.probe.suspicious() and !old.sip;
-            const live = crash.load(&op.stripe.live);
-            const tombstones = crash.load(&op.stripe.tombstones);
-            if (tables.needsRehash(old.slotCount(), live, tombstones) or suspicious) {
-                try op.guard(op.rehash(old, suspicious or old.sip));
-                try op.find(place, key);
-            }
+            try op.guard(op.rehash(old, op.isSuspicious() or old.sip));
+            try op.find(place, key);
         }
         try op.guard(op.space.keepSpare(bytes));
+    }
+
+    /// Whether there is no room for one more, or somebody chose the keys.
+    fn wantsRehash(op: *const Operation) bool {
+        const live = crash.load(&op.stripe.live);
+        const tombstones = crash.load(&op.stripe.tombstones);
+        const slot_count = op.tableHere().slotCount();
+        return tables.needsRehash(slot_count, live, tombstones) or op.isSuspicious();
+    }
+
+    fn isSuspicious(op: *const Operation) bool {
+        return op.probe.suspicious() and !op.tableHere().sip;
     }
 
     /// A new table with the same entries, published by one store. Entries stay where they are, and

@@ -358,10 +358,8 @@ fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
     if (free != crash.load(&stripe.free)) return false;
     const spare = crash.load(&stripe.spare);
     if (spare != 0 and !marks.add(spare, crash.load(&stripe.spare_bytes))) return false;
-    for (&stripe.retired, &stripe.retired_count) |*batch, *count| {
-        const len = crash.load(count);
-        if (len > layout.retired_max) return false;
-        for (batch[0..len]) |*word| {
+    for (heap.batches(stripe) catch return false) |batch| {
+        for (batch) |*word| {
             const block = heap.retiredBlock(crash.load(word));
             if (!marks.add(block.offset, block.bytes)) return false;
         }

@@ -101,6 +101,12 @@ pub const Segment = struct {
         return @enumFromInt(crash.acquire(&segment.header().state));
     }
 
+    /// Whether it is plainly what those attached to it go on with.
+    pub inline fn isCurrent(segment: *const Segment) bool {
+        const found = segment.state();
+        return found == .live or found == .unlinked;
+    }
+
     /// What stands before a stripe.
     pub inline fn guardOf(segment: *const Segment, index: u32) stripe_lock.Guard {
         if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
@@ -123,7 +129,7 @@ pub const Segment = struct {
 
     /// What every call asks first: is the segment still the one its name means?
     pub inline fn check(segment: *Segment) Error!void {
-        if (segment.state() != .live) try segment.settle();
+        if (!segment.isCurrent()) try segment.settle();
     }
 
     /// As `check`, before a write.

@@ -54,8 +54,7 @@ pub const Space = struct {
         // brought together if enough was freed since the last time, and a chunk of the least size
         // may still fit. So a full segment refuses, and replaces, without long searches.
         if (space.holdsReusable()) {
-            try space.promote();
-            try space.promote();
+            try space.freeRetired();
             if (heap.isSmall(bytes)) {
                 if (try space.takeAny(bytes)) |offset| return offset;
             }
@@ -89,10 +88,7 @@ pub const Space = struct {
     fn allocSpare(space: Space, bytes: u64) Error!u64 {
         if (heap.hasSpare(space.stripe, bytes)) {
             try heap.giveSpare(&space.segment.view, space.stripe);
-        } else {
-            try space.promote();
-            try space.promote();
-        }
+        } else try space.freeRetired();
         return try space.takeAny(bytes) orelse error.NoSpace;
     }
 
@@ -145,7 +141,7 @@ pub const Space = struct {
         if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
     }
 
-    fn promoteAndTrim(space: Space) Error!void {
+    pub fn promoteAndTrim(space: Space) Error!void {
         try space.promote();
         const s = space.stripe;
         const owned = crash.load(&s.owned);
@@ -154,8 +150,16 @@ pub const Space = struct {
     }
 
     fn promote(space: Space) Error!void {
-        const large = try heap.promote(&space.segment.view, space.stripe);
+        var large: heap.Large = .none;
+        try heap.promote(&space.segment.view, space.stripe, &large);
         if (large.count > 0) try space.giveBack(large.slice());
+    }
+
+    /// Has all that is retired in the lists.
+    fn freeRetired(space: Space) Error!void {
+        try space.promote();
+        try space.promote();
+        try heap.giveRipe(&space.segment.view, space.stripe);
     }
 
     fn giveBack(space: Space, chunks: []const u64) Error!void {
@@ -182,7 +186,7 @@ pub const Space = struct {
     /// was freed, or retired, since the last one.
     pub fn holdsReusable(space: Space) bool {
         const s = space.stripe;
-        const retired = crash.load(&s.retired_bytes[0]) +| crash.load(&s.retired_bytes[1]);
+        const retired = heap.retiredBytes(s);
         return crash.load(&s.freed) +| retired >= @max(unit_bytes, crash.load(&s.owned) / 16);
     }
 };

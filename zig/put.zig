@@ -1,0 +1,135 @@
+//! Storing a value the way it nearly always goes: the stripe's lock is free and its last owner left
+//! in good order, a block of the right size lies ready, and the key is near its home.
+//!
+//! What takes longest in a large map is to wait for the slot and then for the entry that is
+//! replaced. A processor waits for several things at once if they are no more than a few hundred
+//! instructions apart; so here is nothing but what must be, no call on the way, and everything that
+//! does not depend on the old entry comes before it is looked at. Whatever is not as it nearly
+//! always is goes the way of `operation.zig`, which ends with the same stores.
+
+const std = @import("std");
+const layout = @import("layout.zig");
+const crash = @import("crash.zig");
+const heap = @import("heap.zig");
+const tables = @import("table.zig");
+const recovery = @import("recovery.zig");
+const stripe_lock = @import("stripe_lock.zig");
+const operations = @import("operation.zig");
+const maps = @import("map.zig");
+
+const Map = maps.Map;
+const Operation = operations.Operation;
+
+/// How a visit ended. `refused`: nothing happened that anybody could tell. `distrusted`: the value
+/// is stored, and the writer word stays set, so that the next visitor recovers.
+const Outcome = enum { stored, refused, distrusted };
+
+/// Stores a value, whatever was there. False: not this way; then `Map.putAnyway` decides.
+pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) bool {
+    const segment = &map.segment;
+    // A copy, which no store to the segment can change: nothing of it is loaded twice.
+    const view = segment.view;
+    const bytes = layout.Entry.bytesFor(key.len, value.len);
+    if (segment.readonly or !segment.isCurrent() or !heap.isSmall(bytes)) return false;
+    const place = map.placeOf(key);
+    const stripe = view.stripe(place.index);
+    tables.prefetchHome(&view, crash.load(&stripe.table), place.fast);
+    const entrance = segment.guardOf(place.index);
+    const locked = entrance.tryQuickly() orelse return false;
+    if (locked == .owner_died or crash.load(&stripe.writer) != 0)
+        return recover(map, place.index, locked);
+    // As in `Operation.lockToWrite`: pairs with `UserLock.grant`.
+    if (!map.lock.admits(crash.acquire(&segment.header().lock_word))) {
+        entrance.unlock();
+        return false;
+    }
+    // As in `Operation.begin`: from here on a crash is somebody's to recover from.
+    const count = crash.load(&stripe.begin) +% 1;
+    crash.store(&stripe.writer, segment.me);
+    crash.store(&stripe.begin, count);
+    crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
+
+    var offset = heap.takeRipe(&view, stripe, bytes);
+    if (offset == 0) offset = takeAny(map, place.index, bytes);
+    var outcome: Outcome = .refused;
+    if (offset != 0) {
+        fill(view.at(offset), count, key, value, kind);
+        const word = crash.load(&stripe.table);
+        var probe: tables.Probe = undefined;
+        if (tables.glance(&view, word, place.fast, key, &probe)) {
+            // Commit, as in `Operation.commit`.
+            const slots = tables.Table.of(&view, word).slots;
+            const slot = tables.slotWord(recovery.tagOf(place.fast), offset);
+            crash.publish(&slots[probe.index], slot);
+            const is_full = heap.retire(stripe, probe.found.offset, probe.found.bytes());
+            outcome = if (is_full) promote(map, place.index) else .stored;
+        } else outcome = commitAnywhere(map, place, key, offset, bytes);
+    }
+    if (outcome != .distrusted) {
+        // As in `Operation.unlock`.
+        crash.publish(&stripe.end, count);
+        crash.publish(&stripe.writer, 0);
+    }
+    entrance.unlock();
+    return outcome != .refused;
+}
+
+/// Writes an entry into a block nobody can reach yet. `version`: the stripe's begin count.
+pub inline fn fill(
+    entry: [*]u64,
+    version: u64,
+    key: []const u8,
+    value: []const u8,
+    kind: u8,
+) void {
+    crash.store(&entry[0], version);
+    crash.store(&entry[1], @bitCast(layout.Entry.Sizes{
+        .value_len = @intCast(value.len),
+        .key_len = @intCast(key.len),
+        .kind = kind,
+    }));
+    crash.store(&entry[2], 0);
+    crash.fill(entry + 3, key);
+    crash.fill(entry + 3 + layout.words(key.len), value);
+}
+
+/// False, always: what was left is recovered, and the lock let go.
+noinline fn recover(map: *Map, index: u32, locked: stripe_lock.Locked) bool {
+    var op: Operation = .of(map, index);
+    op.settle(locked) catch return false; // who comes the other way learns of it
+    op.unlock();
+    return false;
+}
+
+/// A block from the lists or the unused rest; 0: there is none, or damage, which an allocation
+/// meets again.
+noinline fn takeAny(map: *Map, index: u32, bytes: u64) u64 {
+    const view = &map.segment.view;
+    return (heap.take(view, view.stripe(index), bytes) catch null) orelse 0;
+}
+
+noinline fn promote(map: *Map, index: u32) Outcome {
+    map.spaceOf(index).promoteAndTrim() catch return .distrusted;
+    return .stored;
+}
+
+/// Commits the entry at `offset` wherever its key is, or, if it is new and nothing has to be moved
+/// for it, where it belongs. Else the block goes back.
+noinline fn commitAnywhere(
+    map: *Map,
+    place: maps.Place,
+    key: []const u8,
+    offset: u64,
+    bytes: u64,
+) Outcome {
+    var op: Operation = .of(map, place.index);
+    op.writing = true;
+    // Damage is met again by who comes the other way, and told of there.
+    const is_sound = if (op.find(place, key)) true else |_| false;
+    if (is_sound and (op.found or op.hasRoom(bytes))) {
+        op.commit(place, key, offset);
+        return if (op.healthy) .stored else .distrusted;
+    }
+    heap.give(&map.segment.view, op.stripe, offset, heap.blockBytes(bytes));
+    return .refused;
+}
