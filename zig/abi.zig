@@ -204,6 +204,7 @@ pub export fn shm_map_get(
     const room = mutable(target, target_len);
     var value: maps.Value = undefined;
     if (!map.fetchQuickly(key_bytes, room, 1, &value)) return getAnyway(map, key_bytes, room);
+    if (!value.found) return @intFromEnum(status.Status.absent);
     if (value.len < room.len) room[value.len] = value.kind;
     return @intCast(value.len);
 }

@@ -357,22 +357,19 @@ pub fn promote(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void 
     large.count = 0;
     try giveRipe(view, stripe); // what nobody took: other sizes are wanted
     const ripening = (try batches(stripe))[1];
-    for (ripening) |*word| {
-        const block = retiredBlock(crash.load(word));
-        if (!view.covers(block.offset, block.bytes)) return error.Corrupt;
-    }
     // Release, and a fence behind: a reader that meets reused bytes must also meet the new
     // generation. Pairs with the load fence before a reader's last look (`map.zig`).
     crash.publish(&stripe.generation, crash.load(&stripe.generation) +% 1);
     crash.storeFence();
     var count: u64 = 0;
-    for (ripening) |*word| {
+    for (ripening, 0..) |*word, i| {
         const block = retiredBlock(crash.load(word));
         if (isSmall(block.bytes)) {
-            crash.store(&ripening[count], crash.load(word));
+            if (count != i) crash.store(&ripening[count], crash.load(word));
             count += 1;
         } else {
-            if (block.offset < @sizeOf(layout.Chunk)) return error.Corrupt;
+            if (block.offset < @sizeOf(layout.Chunk) or !view.covers(block.offset, block.bytes))
+                return error.Corrupt;
             large.chunks[large.count] = block.offset - @sizeOf(layout.Chunk);
             large.count += 1;
         }

@@ -67,7 +67,10 @@ pub const Map = struct {
     }
 
     pub inline fn placeOf(map: *const Map, key: []const u8) Place {
-        const fast = hash.fast(&map.secrets, key);
+        return map.placeAt(hash.fast(&map.secrets, key));
+    }
+
+    pub inline fn placeAt(map: *const Map, fast: u64) Place {
         return .{ .index = recovery.indexOf(&map.segment.view, fast), .fast = fast };
     }
 
@@ -109,8 +112,8 @@ pub const Map = struct {
             return map.fetchAnyway(key, target, reserve, value);
     }
 
-    /// As `fetch` if all is as it nearly always is. False: it is not, or there is no such key; then
-    /// `fetchAnyway` decides. Kept apart so that nothing has to survive a call on the usual way.
+    /// As `fetch` if all is as it nearly always is. False: it is not; then `fetchAnyway` decides.
+    /// Kept apart so that nothing has to survive a call on the usual way.
     pub inline fn fetchQuickly(
         map: *const Map,
         key: []const u8,
@@ -123,9 +126,12 @@ pub const Map = struct {
         const generation = crash.acquire(&stripe.generation);
         const word = crash.acquire(&stripe.table);
         var probe: tables.Probe = undefined;
-        if (!map.segment.isCurrent() or
-            !tables.glance(&map.segment.view, word, place.fast, key, &probe)) return false;
-        probe.found.copyOut(key.len, target, reserve, value);
+        if (!map.segment.isCurrent()) return false;
+        const sight = tables.glance(&map.segment.view, word, place.fast, key, &probe);
+        if (sight == .unsure) return false;
+        if (sight == .found) {
+            probe.found.copyOut(key.len, target, reserve, value);
+        } else value.found = false;
         return isStill(stripe, generation);
     }
 

@@ -168,11 +168,15 @@ pub const Operation = struct {
     pub inline fn find(op: *Operation, place: Place, key: []const u8) Error!void {
         const view = &op.map.segment.view;
         op.table_word = crash.load(&op.stripe.table);
-        op.found = tables.glance(view, op.table_word, place.fast, key, &op.probe);
-        if (!op.found) return op.findAnyway(place, key);
+        const sight = tables.glance(view, op.table_word, place.fast, key, &op.probe);
+        op.found = sight == .found;
+        op.probe.probes = 0;
+        op.probe.twins = 0;
+        if (sight == .unsure) return op.findAnyway(place, key);
     }
 
-    noinline fn findAnyway(op: *Operation, place: Place, key: []const u8) Error!void {
+    /// As `find`, slot by slot.
+    pub noinline fn findAnyway(op: *Operation, place: Place, key: []const u8) Error!void {
         const view = &op.map.segment.view;
         const fault = op.map.segment.fault;
         const opened = tables.Table.open(view, op.table_word) catch {
@@ -250,10 +254,12 @@ pub const Operation = struct {
 
     /// Whether there is no room for one more, or somebody chose the keys.
     fn wantsRehash(op: *const Operation) bool {
-        const live = crash.load(&op.stripe.live);
-        const tombstones = crash.load(&op.stripe.tombstones);
-        const slot_count = op.tableHere().slotCount();
-        return tables.needsRehash(slot_count, live, tombstones) or op.isSuspicious();
+        return isFull(op.stripe, op.tableHere()) or op.isSuspicious();
+    }
+
+    pub inline fn isFull(stripe: *const Stripe, table: tables.Table) bool {
+        const live = crash.load(&stripe.live);
+        return tables.needsRehash(table.slotCount(), live, crash.load(&stripe.tombstones));
     }
 
     fn isSuspicious(op: *const Operation) bool {

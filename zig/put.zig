@@ -1,5 +1,6 @@
 //! Storing a value the way it nearly always goes: the stripe's lock is free and its last owner left
-//! in good order, a block of the right size lies ready, and the key is near its home.
+//! in good order, a block of the right size lies ready, and the key, or an empty slot for
+//! it, is near its home.
 //!
 //! What takes longest in a large map is to wait for the slot and then for the entry that is
 //! replaced. A processor waits for several things at once if they are no more than a few hundred
@@ -30,14 +31,16 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
     // A copy, which no store to the segment can change: nothing of it is loaded twice.
     const view = segment.view;
     const bytes = layout.Entry.bytesFor(key.len, value.len);
-    if (segment.readonly or !segment.isCurrent() or !heap.isSmall(bytes)) return false;
+    if (segment.readonly or segment.lock_kind != .robust) return false;
+    if (!segment.isCurrent() or !heap.isSmall(bytes)) return false;
     const place = map.placeOf(key);
     const stripe = view.stripe(place.index);
     tables.prefetchHome(&view, crash.load(&stripe.table), place.fast);
-    const entrance = segment.guardOf(place.index);
-    const locked = entrance.tryQuickly() orelse return false;
-    if (locked == .owner_died or crash.load(&stripe.writer) != 0)
-        return recover(map, place.index, locked);
+    const attempt = stripe_lock.attempt(&stripe.mutex);
+    if (attempt == .busy) return false;
+    const entrance: stripe_lock.Guard = .{ .robust = &stripe.mutex };
+    if (attempt == .owner_died or crash.load(&stripe.writer) != 0)
+        return recover(map, place.index, attempt == .owner_died);
     // As in `Operation.lockToWrite`: pairs with `UserLock.grant`.
     if (!map.lock.admits(crash.acquire(&segment.header().lock_word))) {
         entrance.unlock();
@@ -55,15 +58,23 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
     if (offset != 0) {
         fill(view.at(offset), count, key, value, kind);
         const word = crash.load(&stripe.table);
+        const table: tables.Table = .of(&view, word);
+        const slot = tables.slotWord(recovery.tagOf(place.fast), offset);
         var probe: tables.Probe = undefined;
-        if (tables.glance(&view, word, place.fast, key, &probe)) {
+        const sight = tables.glance(&view, word, place.fast, key, &probe);
+        if (sight == .found) {
             // Commit, as in `Operation.commit`.
-            const slots = tables.Table.of(&view, word).slots;
-            const slot = tables.slotWord(recovery.tagOf(place.fast), offset);
-            crash.publish(&slots[probe.index], slot);
+            crash.publish(&table.slots[probe.index], slot);
             const is_full = heap.retire(stripe, probe.found.offset, probe.found.bytes());
             outcome = if (is_full) promote(map, place.index) else .stored;
-        } else outcome = commitAnywhere(map, place, key, offset, bytes);
+        } else if (sight == .absent and heap.hasSpare(stripe, bytes) and
+            !Operation.isFull(stripe, table))
+        {
+            // Commit, as there; a crash behind it leaves a counter to be rebuilt.
+            crash.publish(&table.slots[probe.index], slot);
+            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);
+            outcome = .stored;
+        } else outcome = commitAnywhere(map, place.fast, key, offset, bytes);
     }
     if (outcome != .distrusted) {
         // As in `Operation.unlock`.
@@ -94,9 +105,9 @@ pub inline fn fill(
 }
 
 /// False, always: what was left is recovered, and the lock let go.
-noinline fn recover(map: *Map, index: u32, locked: stripe_lock.Locked) bool {
+noinline fn recover(map: *Map, index: u32, has_died: bool) bool {
     var op: Operation = .of(map, index);
-    op.settle(locked) catch return false; // who comes the other way learns of it
+    op.settle(if (has_died) .owner_died else .clean) catch return false; // who comes the other way learns of it
     op.unlock();
     return false;
 }
@@ -117,15 +128,19 @@ noinline fn promote(map: *Map, index: u32) Outcome {
 /// for it, where it belongs. Else the block goes back.
 noinline fn commitAnywhere(
     map: *Map,
-    place: maps.Place,
+    fast: u64,
     key: []const u8,
     offset: u64,
     bytes: u64,
 ) Outcome {
+    const place = map.placeAt(fast);
     var op: Operation = .of(map, place.index);
     op.writing = true;
     // Damage is met again by who comes the other way, and told of there.
-    const is_sound = if (op.find(place, key)) true else |_| false;
+    op.table_word = crash.load(&op.stripe.table);
+    op.probe = .none;
+    op.found = false;
+    const is_sound = if (op.findAnyway(place, key)) true else |_| false;
     if (is_sound and (op.found or op.hasRoom(bytes))) {
         op.commit(place, key, offset);
         return if (op.healthy) .stored else .distrusted;

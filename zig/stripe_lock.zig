@@ -68,15 +68,6 @@ pub const Guard = union(layout.LockKind) {
         }
     }
 
-    /// One attempt at a mutex. Null: it is not free, or not sound, or this is no mutex; then `lock`
-    /// decides.
-    pub inline fn tryQuickly(guard: Guard) ?Locked {
-        if (guard != .robust) return null;
-        const result = pthread_mutex_trylock(guard.robust);
-        if (result == success) return .clean;
-        return if (result == owner_dead) .owner_died else null;
-    }
-
     /// Takes a mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
     /// the mutex useless for ever.
     pub fn makeConsistent(guard: Guard) void {
@@ -90,6 +81,15 @@ pub const Guard = union(layout.LockKind) {
         }
     }
 };
+
+/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `Guard.lock` decides.
+pub const Attempt = enum { clean, owner_died, busy };
+
+pub inline fn attempt(mutex: Bytes) Attempt {
+    const result = pthread_mutex_trylock(mutex);
+    if (result == success) return .clean;
+    return if (result == owner_dead) .owner_died else .busy;
+}
 
 /// Makes a mutex anew. Assumes nobody uses it: the caller is the only writer.
 pub fn init(mutex: Bytes) status.Error!void {

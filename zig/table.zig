@@ -199,23 +199,27 @@ pub const Probe = struct {
     }
 };
 
-/// How many slots `glance` looks at: at our load, all but a few keys of a hundred lie in them.
+/// How many slots `glance` looks at without a branch; the one behind them is its last. At our load,
+/// all but a few keys of a hundred lie in them.
 const glance_count = 2;
 
+/// What `glance` saw. `unsure`: `find` decides.
+pub const Sight = enum { found, absent, unsure };
+
 /// Finds a key if all is as it nearly always is: the table where it was, hashed the fast way, and
-/// the key near its home. False: anything else; then `find` decides. No call, no result but this
-/// one, so that a compiler keeps everything in registers; and no branch for each slot, because how
-/// many a probe takes is what a processor foresees worst. It looks behind empty slots as well,
-/// where nothing is to be found in a sound table.
-pub inline fn glance(view: *const View, word: u64, fast: u64, key: []const u8, probe: *Probe) bool {
+/// the key, or an empty slot, near its home. No call, no result but this one, so that a compiler
+/// keeps everything in registers; and no branch for each slot, because how many a probe takes is
+/// what a processor foresees worst. It looks for the key behind empty slots as well, where nothing
+/// is to be found in a sound table.
+pub inline fn glance(view: *const View, word: u64, fast: u64, key: []const u8, probe: *Probe) Sight {
     const table_bits: TableWord = @bitCast(word);
     // Present, not of the other hash, and no longer than any can be.
     const log2 = @as(u8, @truncate(word >> 36)) ^ 0x80;
-    if (log2 > layout.table_log2_max) return false;
+    if (log2 > layout.table_log2_max) return .unsure;
     const committed = view.committed;
     const table_offset = @as(u64, table_bits.granule) * layout.granule_bytes;
-    if (table_offset < view.data_start) return false;
-    if (table_offset + bytesFor(@intCast(log2)) > committed) return false;
+    if (table_offset < view.data_start) return .unsure;
+    if (table_offset + bytesFor(@intCast(log2)) > committed) return .unsure;
 
     const slots = view.at(table_offset);
     const mask = (@as(u64, 1) << @intCast(log2)) - 1;
@@ -231,12 +235,29 @@ pub inline fn glance(view: *const View, word: u64, fast: u64, key: []const u8, p
     probe.index = (home + @ctz(hits)) & mask;
     probe.slot = crash.acquire(&slots[probe.index]);
     const granule = probe.slot ^ wanted;
-    const offset = granule *% layout.granule_bytes; // means something below `tag_unit` only
-    if (granule >= tag_unit or offset < view.data_start or offset + @sizeOf(Entry) > committed)
-        return false;
+    if (granule >= tag_unit) return glanceAbsent(slots, mask, home, wanted, probe);
+    const offset = granule *% layout.granule_bytes;
+    if (offset < view.data_start or offset + @sizeOf(Entry) > committed) return .unsure;
     probe.found = .at(view, offset);
-    if (probe.found.sizes.value_len > layout.value_bytes_max) return false;
-    return sameKey(&probe.found, key) and offset + probe.found.bytes() <= committed;
+    if (probe.found.sizes.value_len > layout.value_bytes_max) return .unsure;
+    if (!sameKey(&probe.found, key)) return .unsure;
+    return if (offset + probe.found.bytes() <= committed) .found else .unsure;
+}
+
+/// Whether the first slots of a probe show that its key is not there: an empty one, which is where
+/// it would go, behind others that are taken by other tags.
+inline fn glanceAbsent(slots: [*]u64, mask: u64, home: u64, wanted: u64, probe: *Probe) Sight {
+    inline for (0..glance_count + 1) |i| {
+        const index = (home + i) & mask;
+        const slot = crash.acquire(&slots[index]); // as in `find`
+        if (slot == Slot.empty) {
+            probe.index = index;
+            probe.slot = slot;
+            return .absent;
+        }
+        if (slot == Slot.tombstone or slot ^ wanted < tag_unit) return .unsure;
+    }
+    return .unsure;
 }
 
 /// Has the first slot of a key's probe brought from memory while the caller does something else.
