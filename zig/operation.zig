@@ -292,7 +292,8 @@ pub const Operation = struct {
         crash.store(&op.stripe.live, live);
         if (old) |table| {
             const bytes = tables.bytesFor(table.log2);
-            op.afterCommit(op.space.retire(@as(u64, table.granule) * layout.granule_bytes, bytes));
+            const offset_before = @as(u64, table.granule) * layout.granule_bytes;
+            op.afterCommit(op.space.retireAtOnce(offset_before, bytes));
         }
     }
 

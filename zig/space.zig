@@ -123,10 +123,14 @@ pub const Space = struct {
             return segment.fault.because(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
         defer unlockPool(segment);
-        // Joining neighbours costs a walk over all chunks, which an eighth released since shares;
-        // and it comes before anything is cut, so that new chunks lie side by side.
-        if (crash.load(&pool.released) > view.committed / 8) try rebuildPool(segment, pool);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
+        // Joining neighbours costs a walk over all chunks, which an eighth released since shares, and
+        // pays if as much lies there.
+        const released = crash.load(&pool.released);
+        if (@min(released, crash.load(&pool.free)) > view.committed / 8) {
+            try rebuildPool(segment, pool);
+            if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
+        }
         const room = view.committed -| crash.load(&pool.frontier);
         segment.grow(units * unit_bytes -| room) catch |err| {
             if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
@@ -141,6 +145,14 @@ pub const Space = struct {
         if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
     }
 
+    /// As `retire`, for a block as large as many: two generations pass at once, or nobody would have
+    /// its memory until as much again is retired. Who is just reading in the stripe reads again.
+    pub fn retireAtOnce(space: Space, offset: u64, bytes: u64) Error!void {
+        if (heap.retire(space.stripe, offset, bytes)) try space.promote();
+        try space.freeRetired();
+    }
+
+    /// Starts a generation; a stripe of which most is free then gives back what it can.
     pub fn promoteAndTrim(space: Space) Error!void {
         try space.promote();
         const s = space.stripe;
