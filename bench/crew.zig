@@ -30,6 +30,9 @@ pub const Work = enum(u32) {
     plain_read,
     /// The same, copied in, each process to its own places.
     plain_write,
+    /// As `plain_write`, each holding one of as many locks as a map has stripes, which is a word in a
+    /// line of its own: what a lock alone costs that two processes hand to each other.
+    locked_write,
     /// As `write`, to another map, which nobody else has.
     write_elsewhere,
 };
@@ -64,6 +67,11 @@ const Board = extern struct {
     seats: [seats_max]Seat,
 };
 
+/// A lock, and a word that only its holder writes.
+const Line = extern struct { held: u64 align(64), count: u64 };
+
+const lock_count = 1 << 6;
+
 /// As an entry of the map with such a key and value has it.
 const place_bytes = 80;
 
@@ -78,6 +86,7 @@ fn store(word: anytype, value: @typeInfo(@TypeOf(word)).pointer.child) void {
 pub const Crew = struct {
     board: *Board,
     places: []u8,
+    locks: []Line,
     key_count: u64,
     pids: [seats_max]linux.pid_t = @splat(0),
 
@@ -86,6 +95,7 @@ pub const Crew = struct {
         var crew: Crew = .{
             .board = &figures.shared(Board, 1)[0],
             .places = figures.shared(u8, key_count * place_bytes),
+            .locks = figures.shared(Line, lock_count),
             .key_count = key_count,
         };
         @memset(crew.places, 1);
@@ -304,7 +314,11 @@ const Worker = struct {
                 worker.loop(.write, true, limit)
             else
                 worker.loop(.write, false, limit),
-            inline .plain_read, .plain_write => |what| worker.loop(what, false, limit),
+            inline .plain_read, .plain_write, .locked_write => |what| worker.loop(
+                what,
+                false,
+                limit,
+            ),
         }
     }
 
@@ -341,14 +355,24 @@ const Worker = struct {
                 _ = figures.put(worker.handle, key, &figures.value);
                 return true;
             },
-            .plain_read, .plain_write => {
+            .plain_read, .plain_write, .locked_write => {
                 const offset = @as(usize, worker.numbers[worker.at]) * place_bytes;
                 const place = worker.crew.places[offset..][0..figures.value_bytes];
-                if (what == .plain_write) {
-                    place.* = figures.value;
-                } else target[0..figures.value_bytes].* = place.*;
-                std.mem.doNotOptimizeAway(&target);
-                return what == .plain_write;
+                if (what == .plain_read) {
+                    target[0..figures.value_bytes].* = place.*;
+                    std.mem.doNotOptimizeAway(&target);
+                    return false;
+                }
+                const lock = worker.numbers[worker.at] *% 0x9e3779b1 >> 26; // any of them, as a hash
+                const line = &worker.crew.locks[lock];
+                if (what == .locked_write) {
+                    while (@cmpxchgWeak(u64, &line.held, 0, 1, .acquire, .monotonic) != null) {}
+                    line.count += 1;
+                }
+                place.* = figures.value;
+                std.mem.doNotOptimizeAway(place);
+                if (what == .locked_write) _ = @atomicRmw(u64, &line.held, .Xchg, 0, .release);
+                return true;
             },
             else => {},
         }

@@ -14,6 +14,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const lmdb = @import("lmdb.zig");
 const reference = @import("reference.zig");
+const stripe_lock = @import("internals").stripe_lock;
 
 const operation_count = 1 << 20;
 const value: [32]u8 = "0123456789abcdef0123456789ABCDEF".*;
@@ -103,46 +104,61 @@ const Shmap = struct {
     }
 };
 
-/// The in-place table, called through pointers as the library is.
-const Reference = struct {
-    const who = "reference";
+/// The in-place table, called through pointers as the library is; with a robust mutex around each
+/// write it is the least that anything can do which survives the death of a writer.
+fn Reference(comptime is_locked: bool) type {
+    return struct {
+        const Self = @This();
+        const who = if (is_locked) "reference, locked" else "reference";
 
-    table: reference.Table,
-    get_call: *const @TypeOf(reference.Table.get),
-    put_call: *const @TypeOf(reference.Table.put),
-    delete_call: *const @TypeOf(reference.Table.delete),
+        table: reference.Table,
+        mutex: [64]u8 align(64),
+        get_call: *const @TypeOf(reference.Table.get),
+        put_call: *const @TypeOf(reference.Table.put),
+        delete_call: *const @TypeOf(reference.Table.delete),
 
-    fn init(entries_max: u64) !Reference {
-        var self: Reference = .{
-            .table = try .init(entries_max),
-            .get_call = &reference.Table.get,
-            .put_call = &reference.Table.put,
-            .delete_call = &reference.Table.delete,
-        };
-        // Not known to the compiler: no call may be made in line.
-        std.mem.doNotOptimizeAway(&self);
-        return self;
-    }
+        fn init(entries_max: u64) !Self {
+            var self: Self = .{
+                .table = try .init(entries_max),
+                .mutex = undefined,
+                .get_call = &reference.Table.get,
+                .put_call = &reference.Table.put,
+                .delete_call = &reference.Table.delete,
+            };
+            try stripe_lock.init(&self.mutex);
+            // Not known to the compiler: no call may be made in line.
+            std.mem.doNotOptimizeAway(&self);
+            return self;
+        }
 
-    fn deinit(self: *Reference) void {
-        self.table.deinit();
-    }
+        fn deinit(self: *Self) void {
+            self.table.deinit();
+        }
 
-    inline fn get(self: *Reference, key: []const u8, target: []u8) i32 {
-        const len: u32 = @intCast(key.len);
-        return self.get_call(&self.table, key.ptr, len, target.ptr, @intCast(target.len));
-    }
+        inline fn get(self: *Self, key: []const u8, target: []u8) i32 {
+            const len: u32 = @intCast(key.len);
+            return self.get_call(&self.table, key.ptr, len, target.ptr, @intCast(target.len));
+        }
 
-    inline fn put(self: *Reference, key: []const u8, bytes: []const u8) i32 {
-        const len: u32 = @intCast(key.len);
-        const value_len: u32 = @intCast(bytes.len);
-        return self.put_call(&self.table, key.ptr, len, bytes.ptr, value_len, ascii_kind);
-    }
+        inline fn put(self: *Self, key: []const u8, bytes: []const u8) i32 {
+            if (is_locked and stripe_lock.attempt(&self.mutex) != .clean) return -1;
+            defer if (is_locked) self.unlock();
+            const len: u32 = @intCast(key.len);
+            const value_len: u32 = @intCast(bytes.len);
+            return self.put_call(&self.table, key.ptr, len, bytes.ptr, value_len, ascii_kind);
+        }
 
-    inline fn delete(self: *Reference, key: []const u8) i32 {
-        return self.delete_call(&self.table, key.ptr, @intCast(key.len));
-    }
-};
+        inline fn delete(self: *Self, key: []const u8) i32 {
+            if (is_locked and stripe_lock.attempt(&self.mutex) != .clean) return -1;
+            defer if (is_locked) self.unlock();
+            return self.delete_call(&self.table, key.ptr, @intCast(key.len));
+        }
+
+        inline fn unlock(self: *Self) void {
+            (stripe_lock.Guard{ .robust = &self.mutex }).unlock();
+        }
+    };
+}
 
 /// LMDB with a transaction for each write, or with one for a whole pass.
 fn Lmdb(comptime is_batched: bool) type {
@@ -293,9 +309,12 @@ fn measure(gpa: std.mem.Allocator, key_count: u64) !void {
     var shmap: Shmap = try .init(library_path, 0);
     defer shmap.deinit();
     try work.fill(&shmap);
-    var plain: Reference = try .init(key_count + work.absent.len);
+    var plain: Reference(false) = try .init(key_count + work.absent.len);
     defer plain.deinit();
     try work.fill(&plain);
+    var locked: Reference(true) = try .init(key_count + work.absent.len);
+    defer locked.deinit();
+    try work.fill(&locked);
     var directory: Directory = .make();
     defer directory.remove();
     var database = lmdb.Database.init(directory.path(), 16 << 30) catch |err| null: {
@@ -314,19 +333,21 @@ fn measure(gpa: std.mem.Allocator, key_count: u64) !void {
         try work.fill(&batched);
         try batched.commit();
     }
-    var times: [4]Times = @splat(.{});
+    var times: [5]Times = @splat(.{});
     for (0..pass_count) |i| {
         try pass(&shmap, &work, &times[0].passes[i]);
         try pass(&plain, &work, &times[1].passes[i]);
+        try pass(&locked, &work, &times[2].passes[i]);
         if (!has_lmdb) continue;
-        try pass(&one_by_one, &work, &times[2].passes[i]);
-        try pass(&batched, &work, &times[3].passes[i]);
+        try pass(&one_by_one, &work, &times[3].passes[i]);
+        try pass(&batched, &work, &times[4].passes[i]);
     }
     times[0].report(Shmap.who, key_count);
-    times[1].report(Reference.who, key_count);
+    times[1].report(@TypeOf(plain).who, key_count);
+    times[2].report(@TypeOf(locked).who, key_count);
     if (!has_lmdb) return;
-    times[2].report(@TypeOf(one_by_one).who, key_count);
-    times[3].report(@TypeOf(batched).who, key_count);
+    times[3].report(@TypeOf(one_by_one).who, key_count);
+    times[4].report(@TypeOf(batched).who, key_count);
 }
 
 /// Where LMDB's files lie while they are needed.

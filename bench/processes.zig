@@ -62,7 +62,10 @@ const Bench = struct {
     }
 
     fn jobsOf(work: crews.Work, count: usize, is_timed: bool) [crews.seats_max]Job {
-        const is_shared_out = work == .write or work == .plain_write;
+        const is_shared_out = switch (work) {
+            .write, .plain_write, .locked_write => true,
+            else => false,
+        };
         var jobs: [crews.seats_max]Job = undefined;
         for (&jobs, 0..) |*job, i| job.* = .{
             .work = work,
@@ -337,6 +340,7 @@ fn run(sizes: Sizes, keys: u64, turns: *Turns, is_long: bool) void {
     if (is_long) {
         bench.scale("reading", "floor", .plain_read);
         bench.scale("writing different keys", "floor", .plain_write);
+        bench.scale("writing different keys", "floor, locked", .locked_write);
         timeClock(bench);
         bench.time("reading, latency", .read);
         bench.time("writing different keys, latency", .write);

@@ -62,14 +62,38 @@ const MUTANTS = [
     tests: "goes on replacing every value",
   },
   {
+    name: "a new key is stored beside no block kept back",
+    file: "put.zig",
+    from: "sight == .absent and heap.hasSpare(stripe, bytes) and",
+    to: "sight == .absent and bytes > 0 and",
+    tests: "goes on replacing every value",
+  },
+  {
     name: "a flood of colliding keys does not change the hash",
     file: "operation.zig",
-    from: "op.probe.suspicious() and !old.sip",
-    to: "op.probe.suspicious() and old.sip",
+    from: "op.probe.suspicious() and !op.tableHere().sip",
+    to: "op.probe.suspicious() and op.tableHere().sip",
     tests: "flood",
   },
   {
     name: "the lock word is read before the stripe's lock is taken",
+    edits: [
+      {
+        file: "put.zig",
+        from: "    const attempt = stripe_lock.attempt(&stripe.mutex);\n",
+        to: "    const seen = crash.acquire(&segment.header().lock_word);\n" +
+          "    const attempt = stripe_lock.attempt(&stripe.mutex);\n",
+      },
+      {
+        file: "put.zig",
+        from: "map.lock.admits(crash.acquire(&segment.header().lock_word))",
+        to: "map.lock.admits(seen)",
+      },
+    ],
+    tests: "lock storm",
+  },
+  {
+    name: "the lock word is read before the stripe's lock is taken, the long way",
     file: "operation.zig",
     from:
       "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(crash.acquire(" +
@@ -112,7 +136,7 @@ const MUTANTS = [
   {
     name: "a dead owner's mutex is not made consistent",
     file: "operation.zig",
-    from: "            if (locked == .owner_died) entrance.makeConsistent();\n",
+    from: "        if (locked == .owner_died) entrance.makeConsistent();\n",
     to: "",
     tests: "whose owner was killed",
   },

@@ -44,14 +44,16 @@ const TYPESCRIPT_IMPORTS: Record<string, string> = {
 
 /** Which files of the library each Zig file may import; the standard library is open to all. */
 const ZIG_IMPORTS: Record<string, string> = {
-  "zig/abi.zig": "boundary handles map region gather inspect segment directory os status",
+  "zig/abi.zig": "boundary handles map put region gather inspect segment directory os status",
   "zig/boundary.zig":
     "handles lifetime map region inspect segment directory user_lock layout os status",
   "zig/handles.zig": "map region os status",
   "zig/lifetime.zig": "handles os",
   "zig/status.zig": "",
-  "zig/map.zig": "operation table hash space recovery segment user_lock layout crash os status",
-  "zig/operation.zig": "map table hash space recovery stripe_lock user_lock layout crash status",
+  "zig/map.zig": "operation put table hash space recovery segment user_lock layout crash os status",
+  "zig/operation.zig":
+    "map put table hash heap space recovery stripe_lock user_lock layout crash status",
+  "zig/put.zig": "map operation table heap recovery stripe_lock layout crash",
   "zig/gather.zig": "map table layout crash os status",
   "zig/inspect.zig": "map gather recovery space pool segment range_lock layout crash os status",
   "zig/recovery.zig": "table hash heap pool layout crash",

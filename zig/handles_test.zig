@@ -106,6 +106,30 @@ test "a full map goes on replacing every value: new keys leave the block kept ba
     }
 }
 
+test "a full map goes on replacing every value that it stored last, too" {
+    const value: [600]u8 = @splat('x');
+    const large: [200 << 10]u8 = @splat('l');
+    for (0..20) |_| {
+        const map = try support.openMap(1, 256 << 10);
+        defer support.closeMap(map);
+        // Each stripe has a little left, and blocks kept back that would not do for what comes.
+        for (0..100) |k| _ = try map.put(&.{ 's', @intCast(k) }, "small", 1, .none);
+        var size = large.len;
+        var n: u8 = 0;
+        while (size > 4 << 10) : (n += 1) {
+            _ = map.put(&.{ 'l', n }, large[0..size], 1, .none) catch {
+                size = size * 7 / 8;
+            };
+        }
+        for (0..100) |k| {
+            const key = std.mem.asBytes(&k);
+            const is_stored = map.put(key, &value, 1, .none) catch continue;
+            try std.testing.expect(is_stored);
+            try std.testing.expect(try map.put(key, &value, 1, .none));
+        }
+    }
+}
+
 test "a map emptied by deletes, or cleared, has room for one large value" {
     const map = try support.openMap(1, 4 << 20);
     defer support.closeMap(map);

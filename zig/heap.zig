@@ -194,7 +194,8 @@ pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
 
 /// Whether the block kept back is as large as one for `bytes` bytes.
 pub inline fn hasSpare(stripe: *const Stripe, bytes: u64) bool {
-    return crash.load(&stripe.spare) != 0 and crash.load(&stripe.spare_bytes) >= blockBytes(bytes);
+    const has = crash.load(&stripe.spare_bytes);
+    return crash.load(&stripe.spare) != 0 and has >= blockBytes(bytes) and has <= small_bytes_max;
 }
 
 /// Keeps a block back that `take` gave for `bytes` bytes; the smaller one before it becomes free.
@@ -215,7 +216,7 @@ pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
     give(view, stripe, offset, bytes);
 }
 
-/// Forgets every free and retired block. The first steps of a rebuild: from here to its end the
+/// Forgets every free and retired block, but not the one kept back. The first steps of a rebuild: from here to its end the
 /// stripe merely seems full.
 pub fn reset(stripe: *Stripe) void {
     crash.store(&stripe.retired_count, 0);
@@ -224,7 +225,6 @@ pub fn reset(stripe: *Stripe) void {
     crash.store(&stripe.retired_room, roomOf(stripe));
     crash.store(&stripe.bump, 0);
     crash.store(&stripe.bump_end, 0);
-    crash.store(&stripe.spare, 0);
     crash.store(&stripe.nonempty, 0);
     for (&stripe.lists) |*list| crash.store(list, 0);
     crash.store(&stripe.free, 0);

@@ -17,6 +17,7 @@ pub const map = @import("map.zig");
 pub const operation = @import("operation.zig");
 pub const os = @import("os.zig");
 pub const pool = @import("pool.zig");
+pub const put = @import("put.zig");
 pub const range_lock = @import("range_lock.zig");
 pub const raw_file = @import("raw_file.zig");
 pub const recovery = @import("recovery.zig");

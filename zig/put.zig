@@ -8,7 +8,6 @@
 //! does not depend on the old entry comes before it is looked at. Whatever is not as it nearly
 //! always is goes the way of `operation.zig`, which ends with the same stores.
 
-const std = @import("std");
 const layout = @import("layout.zig");
 const crash = @import("crash.zig");
 const heap = @import("heap.zig");

@@ -25,7 +25,7 @@ pub const ceiling_min = 256 * 1024;
 /// A growth step: a quarter of what there is, within these bounds. The upper bound keeps the
 /// longest pause short; allocation costs the same per page in any step.
 const growth_bytes_min = 64 * 1024;
-const growth_bytes_max = 8 << 20;
+const growth_bytes_max = 4 << 20;
 
 /// How long facts that differ may be those of a writer whose memory is still being torn down.
 const facts_patience_ms = 1000;

@@ -23,6 +23,11 @@ export const KINDS = {
 /** The sites the design rests on: file, a piece of the line, and what must be there. */
 export const NAMED = [
   ["operation.zig", "&at.slots[op.probe.index], tables.slotWord(", "publish"],
+  ["put.zig", "&table.slots[probe.index], slot)", "publish"],
+  ["put.zig", "// a snapshot that sees a store of ours sees `begin` moved", "storeFence"],
+  ["put.zig", "&stripe.end, count)", "publish"],
+  ["put.zig", "after:&stripe.end, count)", "publish"],
+  ["put.zig", "map.lock.admits(crash.", "acquire"],
   ["operation.zig", "&op.stripe.table, word)", "publish"],
   ["map.zig", "&op.stripe.table, 0)", "publish"],
   ["operation.zig", "&op.stripe.table, 0)", "publish"],
@@ -54,6 +59,7 @@ export const NAMED = [
   ["gather.zig", "(&stripe.end);", "acquire"],
   ["gather.zig", "(&stripe.begin);", "acquire"],
   ["table.zig", "const word = crash.", "acquire"],
+  ["table.zig", "(&slots[index]); // as in `find`", "acquire"],
   ["operation.zig", "map.lock.admits(crash.", "acquire"],
   ["operation.zig", "(&map.segment.header().lock_word);", "acquire"],
   ["user_lock.zig", "&header.lock_word, @bitCast(held), @bitCast(next))", "replace"],

@@ -7,17 +7,41 @@ import { failsTests, inLanes, isFoundByProof } from "../_plant.mjs";
 const MUTANTS = [
   {
     name: "a slot is published before its entry is filled",
-    file: "operation.zig",
-    from: "        crash.store(&entry[0], crash.load(&op.stripe.begin));\n",
-    to: "        crash.publish(&op.tableHere().slots[op.probe.index], tables.slotWord(" +
-      "op.map.tagFor(op.tableHere(), place, key), offset));\n",
+    edits: [
+      {
+        file: "put.zig",
+        from: "        fill(view.at(offset), count, key, value, kind);\n",
+        to: "",
+      },
+      {
+        file: "put.zig",
+        from: "            const is_full = heap.retire(",
+        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+          "            const is_full = heap.retire(",
+      },
+      {
+        file: "put.zig",
+        from: "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+          "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+      },
+    ],
     proof: "enumerate --scale 0.01",
   },
   {
     name: "a set writer word is ignored by the next to lock",
-    file: "operation.zig",
-    from: "if (locked == .owner_died or crash.load(&op.stripe.writer) != 0) {",
-    to: "if (locked == .owner_died) {",
+    edits: [
+      {
+        file: "put.zig",
+        from: "    if (attempt == .owner_died or crash.load(&stripe.writer) != 0)\n",
+        to: "    if (attempt == .owner_died)\n",
+      },
+      {
+        file: "operation.zig",
+        from: "if (locked == .clean and crash.load(&op.stripe.writer) == 0) return;",
+        to: "if (locked == .clean) return;",
+      },
+    ],
     proof: "enumerate --scale 0.01",
   },
   {
@@ -61,6 +85,17 @@ const MUTANTS = [
         from: "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
         to: "            crash.publish(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);\n" +
           "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
+      },
+      {
+        file: "put.zig",
+        from: "    crash.store(&stripe.begin, count);\n",
+        to: "",
+      },
+      {
+        file: "put.zig",
+        from: "        crash.publish(&stripe.end, count);\n",
+        to: "        crash.publish(&stripe.begin, count);\n" +
+          "        crash.publish(&stripe.end, count);\n",
       },
     ],
     tests: "snapshot",
@@ -113,14 +148,23 @@ const MUTANTS = [
     edits: [
       {
         file: "heap.zig",
-        from: "    const older = crash.load(&stripe.retired_count[1]);\n" +
-          "    const newer = crash.load(&stripe.retired_count[0]);",
-        to: "    const older = crash.load(&stripe.retired_count[0]);\n    const newer: u64 = 0;",
+        from: "const ripening = (try batches(stripe))[1];",
+        to: "const ripening = (try batches(stripe))[0];",
       },
       {
         file: "heap.zig",
-        from: "        const block: Retired = @bitCast(crash.load(&stripe.retired[1][i]));",
-        to: "        const block: Retired = @bitCast(crash.load(&stripe.retired[0][i]));",
+        from: "    crash.store(&stripe.older_count, crash.load(&stripe.retired_count));\n",
+        to: "    crash.store(&stripe.older_count, 0);\n",
+      },
+      {
+        file: "heap.zig",
+        from: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 2)]",
+        to: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 1)]",
+      },
+      {
+        file: "heap.zig",
+        from: "batchOf(generation -% age)",
+        to: "batchOf(generation -% @min(age, 1))",
       },
     ],
     proof: "history --scale 0.02 histories",
