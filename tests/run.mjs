@@ -40,7 +40,7 @@ const MAP_SUITES = (
 const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel" };
 
 const ZIG_SOURCES = ["build.zig", "build.zig.zon", "zig", "tests", "bench"];
-const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench"];
+const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench", "tools"];
 const WORD_COUNT = "examples/word_count.ts";
 const WORD_COUNT_ON_DENO =
   `deno run --allow-env --allow-ffi --allow-read --allow-run ${WORD_COUNT}`;
@@ -52,6 +52,8 @@ const TASKS = {
   setup: ["zig build"],
   start: ["zig build", WORD_COUNT_ON_DENO],
   build: ["zig build"],
+  "build:all": ["node tools/package.mjs build"],
+  pack: ["node tools/package.mjs pack"],
   peer: ["zig build peer"],
   abi: ["zig build abi"],
   fmt: [`zig fmt ${ZIG_SOURCES.join(" ")}`, "deno fmt"],
