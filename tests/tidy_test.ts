@@ -74,7 +74,7 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/layout.zig": "",
   "zig/os.zig": "status",
   "zig/crash.zig": "",
-  "zig/emit_abi.zig": "abi status",
+  "zig/emit_abi.zig": "abi layout status",
   "zig/peer.zig": "abi",
 };
 
