@@ -8,6 +8,7 @@
  * below `node_modules`, so npm gets JavaScript and declarations, as `deno pack` makes them.
  */
 import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
@@ -41,7 +42,10 @@ function build() {
   run(["zig", "build", "all"], ROOT);
   const libraries = builtLibraries();
   stage(JSR, libraries);
-  for (const [name, { length }] of libraries) console.log(`${name}: ${length} bytes`);
+  for (const [name, bytes] of libraries) {
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    console.log(`${name}: ${bytes.length} bytes, SHA-256 ${hash}`);
+  }
   console.log(`for JSR: ${JSR}`);
 }
 
