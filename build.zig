@@ -14,7 +14,6 @@ pub fn build(b: *std.Build) void {
         "Run only tests whose names contain this",
     ) orelse &.{};
     addLibrary(b, optimize);
-    addShipped(b);
     addBoundary(b);
     addPeer(b);
     addBench(b);
@@ -40,45 +39,43 @@ fn moduleOf(
     });
 }
 
-/// The library has no libc of its own and calls the mutex of whichever libc its host has, so one
-/// binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
+/// Where the library is shipped to: the name of its folder under `zig-out/all`, and of its file.
+const Target = struct { name: []const u8, triple: []const u8, file: []const u8 };
+
+const targets = [_]Target{
+    .{ .name = "linux-x64", .triple = "x86_64-linux-none", .file = "libshmap.so" },
+    .{ .name = "linux-arm64", .triple = "aarch64-linux-none", .file = "libshmap.so" },
+};
+
+fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
+    const host = b.graph.host.result;
+    const triple = b.fmt("{s}-{s}-none", .{ @tagName(host.cpu.arch), @tagName(host.os.tag) });
+    const all = b.step("all", "Build the library for every platform");
+    for (targets) |target| {
+        const library = linked(b, target, .ReleaseFast);
+        const folder: std.Build.InstallDir = .{ .custom = b.fmt("all/{s}", .{target.name}) };
+        all.dependOn(&b.addInstallFileWithDir(library, folder, target.file).step);
+        if (!std.mem.eql(u8, target.triple, triple)) continue;
+        const own = linked(b, target, optimize);
+        b.getInstallStep().dependOn(&b.addInstallFileWithDir(own, .lib, target.file).step);
+    }
+}
+
+/// The library has no libc of its own on Linux and calls the mutex of whichever libc its host has,
+/// so one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
 /// `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
-fn linkLibrary(
+fn linked(
     b: *std.Build,
-    target: []const u8,
-    file: []const u8,
+    target: Target,
     optimize: std.builtin.OptimizeMode,
 ) std.Build.LazyPath {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete", "-O", @tagName(optimize) });
-    link.addArgs(&.{ "-target", target, "-mcpu", "baseline", "--name", "shmap" });
-    const library = link.addPrefixedOutputFileArg("-femit-bin=", file);
+    link.addArgs(&.{ "-target", target.triple, "-mcpu", "baseline", "--name", "shmap" });
+    const library = link.addPrefixedOutputFileArg("-femit-bin=", target.file);
     link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
     link.has_side_effects = true; // the compiler knows what it has compiled before
     return library;
-}
-
-/// The library for this machine.
-fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
-    const target = b.fmt("{s}-linux-none", .{@tagName(b.graph.host.result.cpu.arch)});
-    const library = linkLibrary(b, target, "libshmap.so", optimize);
-    b.getInstallStep().dependOn(&b.addInstallFileWithDir(library, .lib, "libshmap.so").step);
-}
-
-/// Every machine the packages carry a library for: a line here is all it takes. The names are those
-/// of tools/embed.mjs, and so of the modules in which the libraries are shipped.
-const shipped = [_]struct { name: []const u8, target: []const u8, file: []const u8 }{
-    .{ .name = "linux-x64", .target = "x86_64-linux-none", .file = "libshmap.so" },
-    .{ .name = "linux-arm64", .target = "aarch64-linux-none", .file = "libshmap.so" },
-};
-
-fn addShipped(b: *std.Build) void {
-    const all = b.step("all", "Build the library for every machine it is shipped to");
-    for (shipped) |each| {
-        const library = linkLibrary(b, each.target, each.file, .ReleaseFast);
-        const path = b.fmt("all/{s}/{s}", .{ each.name, each.file });
-        all.dependOn(&b.addInstallFileWithDir(library, .prefix, path).step);
-    }
 }
 
 /// The TypeScript side of the symbol table.

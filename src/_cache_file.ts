@@ -125,7 +125,7 @@ function isIntact(path: string, sha256: string): boolean {
 function replace(directory: string, path: string, sha256: string, bytes: Uint8Array): void {
   const temporary = join(directory, `.${sha256.slice(0, 16)}.${randomBytes(8).toString("hex")}`);
   try {
-    fs.writeFileSync(temporary, bytes, { flag: "wx", mode: 0o500 });
+    fs.writeFileSync(temporary, bytes, { flag: "wx", mode: 0o700 });
     fs.renameSync(temporary, path);
   } catch (error) {
     fs.rmSync(temporary, { force: true });

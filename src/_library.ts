@@ -20,7 +20,7 @@ const LIBRARY_VARIABLE = "SHMAP_LIBRARY";
 /** Where a build leaves the library, seen from this file. */
 const BUILDS: Readonly<Record<string, string>> = {
   darwin: "../zig-out/lib/libshmap.dylib",
-  win32: "../zig-out/bin/shmap.dll",
+  win32: "../zig-out/lib/shmap.dll",
 };
 const ELF_BUILD = "../zig-out/lib/libshmap.so";
 
@@ -84,32 +84,33 @@ const WAYS: readonly { name: string; path: typeof memoryFile }[] = [
 ];
 
 function openEmbedded(backend: Backend, embedded: Embedded, machine: string): Library {
-  const failures: string[] = [];
+  const failures = new Set<string>();
   let functions = openSomehow(backend, embedded, machine, failures);
   // Only now is the user asked: a program may have been allowed just the paths that it takes.
   if (functions === undefined && !backend.mayLoad() && backend.requestLoad()) {
     functions = openSomehow(backend, embedded, machine, failures);
   }
   if (functions !== undefined) return { functions, origin: `the one for ${machine}` };
-  const advice = backend.mayLoad() ? "" : "run with --allow-ffi, or ";
-  throw loadError(
-    `${advice}set ${LIBRARY_VARIABLE} to the path of a copy of it (${failures.join("; ")})`,
-  );
+  const allow = backend.mayLoad() ? "" : "run with --allow-ffi, or ";
+  const advice = `${allow}set ${LIBRARY_VARIABLE} to the path of a copy of it`;
+  throw loadError([...failures, advice].join("; "));
 }
 
+/** The functions, by the first way that leads to them; undefined when none does. */
 function openSomehow(
   backend: Backend,
   embedded: Embedded,
   machine: string,
-  failures: string[],
+  failures: Set<string>,
 ): Record<string, unknown> | undefined {
-  for (const { name, path } of process.platform === "linux" ? WAYS : WAYS.slice(1)) {
+  const ways = process.platform === "linux" ? WAYS : WAYS.slice(1);
+  for (const { name, path } of ways) {
     try {
       const file = path(backend, embedded.sha256, () => decode(embedded, machine));
       return backend.open(file, symbols);
     } catch (error) {
       if (error instanceof SharedMemoryError) throw error; // damaged: it is so on every way
-      failures.push(`from ${name}: ${error instanceof Error ? error.message : error}`);
+      failures.add(`from ${name}, ${error instanceof Error ? error.message : error}`);
     }
   }
   return undefined;
