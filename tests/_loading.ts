@@ -74,6 +74,17 @@ const WAYS: Record<string, (...args: string[]) => unknown> = {
     return { planted: files, value: useMap(), files: memoryFiles() };
   },
 
+  /** Uses a map through this package and another one, of another build, at once. */
+  both: async (other: string) => {
+    using map = SharedMap.anonymous<string>();
+    const { SharedMap: OtherMap } = await import(other);
+    using same = OtherMap.attach(map.token);
+    same.set("key", "from the other");
+    const found = map.get("key");
+    map.set("key", "from this one");
+    return { found, other: same.get("key"), files: memoryFiles() };
+  },
+
   /** Many Workers at once before anybody has loaded the library, then many more of them. */
   workers: async (atOnce: string, rounds: string) => {
     await useWorkers(Number(atOnce));

@@ -4,6 +4,7 @@
  * cannot. Every test runs a package that was staged as it is published, with this machine's build.
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -122,6 +123,17 @@ test("a memory file of our name is used only if it is sealed and its bytes are r
   const { value } = load(["planted", `shmap-${name}`], { permissions: ["-A"] });
   assert.equal(value.value, "stored");
   assert.equal(value.files.length, value.planted.length + 1, "the planted ones, and ours");
+});
+
+test("two versions of the package in one process have a library each, and share a map", (t) => {
+  // The same to the linker, with another hash.
+  const changed = Buffer.concat([LIBRARY, new Uint8Array(1)]);
+  const libraries = new Map([[MACHINE, changed]]);
+  const directory = stagePackage(freshDirectory(t, join(ROOT, ".zig-cache")), libraries);
+  const { value } = load(["both", join(directory, "mod.ts")], { permissions: ["-A"] });
+  assert.equal(value.found, "from the other");
+  assert.equal(value.other, "from this one");
+  assert.equal(value.files.length, 2);
 });
 
 test("Workers that load at once, and many more, share what the process has", () => {
