@@ -8,7 +8,7 @@
 import { Buffer } from "node:buffer";
 import { createHash, randomBytes } from "node:crypto";
 import * as fs from "node:fs";
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
 import process from "node:process";
 import type { Backend } from "./_backend.ts";
 
@@ -43,7 +43,7 @@ export function cacheFile(backend: Backend, sha256: string, bytes: Uint8Array): 
   const failures: string[] = [];
   for (const [variable, ...below] of PLACES[process.platform] ?? ELSEWHERE) {
     const base = backend.readVariable(variable);
-    if (!base) continue;
+    if (!base || !isAbsolute(base)) continue; // a relative one leads anywhere
     const directory = join(base, ...below);
     const file = join(directory, `${sha256}.${EXTENSIONS[process.platform] ?? "so"}`);
     const missing = missingFlags(backend, directory, file);

@@ -84,8 +84,7 @@ function openLibc(backend: Backend): Libc {
 /** A finished memory file of this process, the one with the lowest descriptor. */
 function find(libc: Libc, name: string, sha256: string): number | undefined {
   return descriptors(libc).sort((a, b) => a - b).find((file) =>
-    leadsTo(libc, `${DESCRIPTORS}/${file}`, name) &&
-    (Number(libc.fcntl(file, F_GET_SEALS, 0)) & SEALS) === SEALS &&
+    leadsTo(libc, `${DESCRIPTORS}/${file}`, name) && isSealed(libc, file) &&
     hashOf(libc, file) === sha256
   );
 }
@@ -116,6 +115,12 @@ function leadsTo(libc: Libc, path: string, name: string): boolean {
   const target = Buffer.alloc(128);
   const length = Number(libc.readlink(text(path), target, target.length));
   return length > 0 && target.toString("latin1", 0, length) === `/memfd:${name} (deleted)`;
+}
+
+/** Whether nobody can change the file any more. */
+function isSealed(libc: Libc, file: number): boolean {
+  const seals = Number(libc.fcntl(file, F_GET_SEALS, 0));
+  return seals > 0 && (seals & SEALS) === SEALS;
 }
 
 function hashOf(libc: Libc, file: number): string {
