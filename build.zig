@@ -61,9 +61,9 @@ fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
     }
 }
 
-/// The library has no libc of its own on Linux and calls the mutex of whichever libc its host has,
-/// so one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
-/// `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+/// On Linux the library has no libc of its own and calls the mutex of whichever libc its host has,
+/// so one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions),
+/// and `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
 fn linked(
     b: *std.Build,
     target: Target,
