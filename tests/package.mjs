@@ -92,6 +92,9 @@ class Skipped extends Error {}
 const CHECKS = {
   "npm run pack makes both packages": () => run(["node", "tools/package.mjs", "pack"]),
 
+  "npm does not pack the checkout, which carries no library": () =>
+    assert.rejects(run(["npm", "pack", "--dry-run"]), /`npm run pack` makes the package/),
+
   "every library that is built is carried, under what the runtimes call its machine": () => {
     const table = fs.readFileSync(join(JSR, "src", "_embedded.ts"), "utf8");
     const carried = [...table.matchAll(/^ {2}"(.*)":/gm)].map((match) => match[1]);

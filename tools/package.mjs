@@ -62,5 +62,11 @@ function pack() {
   console.log(`for npm: ${path}, ${statSync(path).size} bytes`);
 }
 
-build();
-if (process.argv[2] === "pack") pack();
+const [task] = process.argv.slice(2);
+if (task === "refuse") { // npm asks before it packs the checkout itself
+  console.error("The checkout carries no library: `npm run pack` makes the package.");
+  process.exitCode = 1;
+} else {
+  build();
+  if (task === "pack") pack();
+}
