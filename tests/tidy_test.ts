@@ -318,7 +318,8 @@ const CHECKS: Check[] = [
 /** Every file of the project, without what is installed, built or kept by git. */
 function projectFiles(): Source[] {
   const entries = readdirSync(ROOT, { withFileTypes: true });
-  const paths = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => entry.name)
+    .filter((name) => name !== ".git"); // a file in a work tree of its own
   for (const entry of entries) {
     if (!entry.isDirectory() || /^(?:\.git|\.zig-cache|zig-out|node_modules)$/.test(entry.name)) {
       continue;
