@@ -9,7 +9,7 @@ import { spawnSync, type SpawnSyncReturns } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { embeddedModule, machineOf, stage } from "../tools/embed.mjs";
 import { fingerprint } from "../src/_abi.ts";
 import {
@@ -39,8 +39,8 @@ function stagePackage(directory: string, libraries = new Map([[MACHINE, LIBRARY]
 }
 
 fs.mkdirSync(join(ROOT, ".zig-cache"), { recursive: true });
-const PACKAGE = stagePackage(fs.mkdtempSync(join(ROOT, ".zig-cache", "package-")));
-after(() => fs.rmSync(PACKAGE, { recursive: true }));
+/** Made anew by each run, in the same place. */
+const PACKAGE = stagePackage(join(ROOT, ".zig-cache", `package-${HERE}`));
 
 interface Options {
   runtime?: Runtime;
