@@ -2,6 +2,8 @@
 
 export const fingerprint = 0xf3bce77c;
 
+export const layoutVersion = 2;
+
 export const statuses = {
   absent: -1,
   notFound: -2,

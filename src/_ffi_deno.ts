@@ -1,10 +1,10 @@
 /**
- * The library in the words of `Deno.dlopen`, and what else only Deno can answer.
+ * Native libraries in the words of `Deno.dlopen`, and what else only Deno can answer.
  *
  * Bytes cross as views. Pointers taken beforehand would save some nanoseconds a call, but only a
  * program with `--allow-ffi` for every path may take them, and nothing would check them.
  */
-import { symbols } from "./_abi.ts";
+import type { SymbolTable } from "./_backend.ts";
 
 interface Permission {
   name: string;
@@ -18,11 +18,17 @@ interface Runtime {
     path: string,
     table: Record<string, { parameters: string[]; result: string; nonblocking: boolean }>,
   ): { symbols: Record<string, unknown> };
-  permissions: { querySync(permission: Permission): { state: string } };
+  permissions: {
+    querySync(permission: Permission): { state: string };
+    requestSync(permission: Permission): { state: string };
+  };
   env: { get(name: string): string | undefined };
 }
 
 const runtime = (globalThis as unknown as { Deno: Runtime }).Deno;
+
+/** What the runtime is called. */
+export const name: string = "Deno";
 
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Deno" in globalThis;
@@ -33,18 +39,34 @@ const WAITING = "shm_bell_wait";
 /** Whether that call can be made: it does not block the isolate here. */
 export const canWait: boolean = true;
 
+/** What the words that differ are called here. */
+const WORDS: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };
+
 /** Opens the library at `path`: one function for each symbol. */
-export function open(path: string): Record<string, unknown> {
+export function open(path: string, symbols: SymbolTable): Record<string, unknown> {
   const table: Parameters<Runtime["dlopen"]>[1] = {};
-  for (const [name, { args, returns }] of Object.entries(symbols)) {
-    const nonblocking = name === WAITING;
-    table[name] = { parameters: args.map(word), result: returns, nonblocking };
+  for (const [symbol, { args, returns }] of Object.entries(symbols)) {
+    table[symbol] = {
+      parameters: args.map(word),
+      result: word(returns),
+      nonblocking: symbol === WAITING,
+    };
   }
   return runtime.dlopen(path, table).symbols;
 }
 
-function word(abiWord: string): string {
-  return abiWord === "bytes" ? "buffer" : abiWord;
+function word(ofTable: string): string {
+  return WORDS[ofTable] ?? ofTable;
+}
+
+/** Whether the program may load the library at `path`; without a path, any. Never asks. */
+export function mayLoad(path?: string): boolean {
+  return isGranted(path === undefined ? { name: "ffi" } : { name: "ffi", path });
+}
+
+/** Whether the program may load any library. At a terminal the runtime asks the user, once. */
+export function requestLoad(): boolean {
+  return runtime.permissions.requestSync({ name: "ffi" }).state === "granted";
 }
 
 /** Whether the program was granted this access to `path`. Never asks the user. */

@@ -6,10 +6,11 @@
  */
 import { Buffer } from "node:buffer";
 import { fingerprint, type symbols } from "./_abi.ts";
-import { FAULT_BYTES, SharedMemoryError } from "./errors.ts";
+import type { Backend } from "./_backend.ts";
+import { FAULT_BYTES } from "./errors.ts";
 import * as bun from "./_ffi_bun.ts";
 import * as deno from "./_ffi_deno.ts";
-import { LIBRARY_VARIABLE, libraryPath } from "./_library.ts";
+import { loadError, openLibrary } from "./_library.ts";
 
 export { flags, statuses } from "./_abi.ts";
 
@@ -37,15 +38,6 @@ export type Native = {
 type Result<Name extends keyof typeof symbols> = Name extends "shm_bell_wait" ? Promise<number>
   : Words[typeof symbols[Name]["returns"]];
 
-/** What a runtime must bring along. */
-interface Backend {
-  readonly isCurrent: boolean;
-  readonly canWait: boolean;
-  open(path: string): Record<string, unknown>;
-  mayAccess(path: string, access: "read" | "write"): boolean;
-  readVariable(name: string): string | undefined;
-}
-
 const backends: readonly Backend[] = [deno, bun];
 const backend = backends.find(({ isCurrent }) => isCurrent);
 
@@ -71,49 +63,19 @@ export function mayAccess(path: string, access: "read" | "write"): boolean {
 }
 
 function current(): Backend {
-  if (backend === undefined) throw loadError("this runtime has no foreign function interface");
-  return backend;
+  if (backend !== undefined) return backend;
+  throw loadError(`run this with ${backends.map(({ name }) => name).join(" or ")}`);
 }
 
 function load(): Native {
-  const { open, readVariable } = current();
-  const path = libraryPath(readVariable);
-  if (path === undefined) {
-    throw loadError(`it was not built; set ${LIBRARY_VARIABLE} to the path of a build`);
-  }
-  const opened = openAt(path, open);
+  const { functions, origin } = openLibrary(current());
+  const opened = functions as unknown as Native;
   const found = opened.shm_fingerprint();
-  if (found !== fingerprint) {
-    throw loadError(
-      `"${path}" has fingerprint ${hex(found)}, expected ${hex(fingerprint)}; run "npm run build"`,
-    );
-  }
-  return opened;
-}
-
-function openAt(path: string, open: Backend["open"]): Native {
-  try {
-    return open(path) as unknown as Native;
-  } catch (cause) {
-    if (isPermissionError(cause)) {
-      throw loadError(`"${path}" may not be loaded; run with --allow-ffi`, cause);
-    }
-    throw loadError(
-      `"${path}" does not load; run "npm run build", or set ${LIBRARY_VARIABLE} to the path of a ` +
-        `build`,
-      cause,
-    );
-  }
-}
-
-function isPermissionError(error: unknown): boolean {
-  return error instanceof Error && error.name === "NotCapable";
-}
-
-function loadError(reason: string, cause?: unknown): SharedMemoryError {
-  return new SharedMemoryError("LibraryLoad", `Cannot load the native library: ${reason}`, {
-    ...(cause === undefined ? {} : { cause }),
-  });
+  if (found === fingerprint) return opened;
+  throw loadError(
+    `${origin} has fingerprint ${hex(found)}, expected ${hex(fingerprint)}; a build of this very ` +
+      `version is needed, in a checkout "npm run build"`,
+  );
 }
 
 function hex(word: number): string {

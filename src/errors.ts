@@ -5,7 +5,7 @@
  * @module
  */
 import { constants } from "node:os";
-import { reasons, statuses } from "./_abi.ts";
+import { layoutVersion, reasons, statuses } from "./_abi.ts";
 
 /**
  * How an operation can fail: a stable word to branch on.
@@ -270,7 +270,10 @@ function describeIncompatible(attempt: Attempt, fault: Fault): string {
     [reasons.notRegularFile, `what is there, in ${attempt.where}, is not a regular file`],
     [reasons.tooShort, `specified file too small: ${used} bytes, ${needed} wanted`],
     [reasons.emptyFile, "the file is empty, and no length was given"],
-    [reasons.layoutVersion, `it has layout ${found}, and this version reads another`],
+    [
+      reasons.layoutVersion,
+      `it has layout ${found}, and this version of shmap reads layout ${layoutVersion}`,
+    ],
     [reasons.otherKind, `it is ${KINDS[found] ?? "of another kind"}, wanted ${wanted?.kind}`],
     [
       reasons.otherCodec,

@@ -408,17 +408,6 @@ test("SharedMap.open() of a map cut short is an error, and the file stays as it 
   }
 });
 
-test('SharedMap.open() of a map with another layout version is "Incompatible"', (t) => {
-  const directory = freshDirectory(t, SHM);
-  const path = join(directory, "name");
-  SharedMap.open("name", { directory }).close();
-  const bytes = readFileSync(path);
-  bytes.writeUInt32LE(bytes.readUInt32LE(8) + 1, 8);
-  writeFileSync(path, bytes);
-  thrown("Incompatible", () => SharedMap.open("name", { directory }));
-  assert.deepEqual(readFileSync(path), bytes);
-});
-
 test('SharedMap.open() of a segment of another kind is "Incompatible" and leaves it alone', (t) => {
   const directory = freshDirectory(t, SHM);
   const path = join(directory, "name");

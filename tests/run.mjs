@@ -40,7 +40,7 @@ const MAP_SUITES = (
 const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel" };
 
 const ZIG_SOURCES = ["build.zig", "build.zig.zon", "zig", "tests", "bench"];
-const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench"];
+const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench", "tools"];
 const WORD_COUNT = "examples/word_count.ts";
 const WORD_COUNT_ON_DENO =
   `deno run --allow-env --allow-ffi --allow-read --allow-run ${WORD_COUNT}`;
@@ -52,6 +52,8 @@ const TASKS = {
   setup: ["zig build"],
   start: ["zig build", WORD_COUNT_ON_DENO],
   build: ["zig build"],
+  "build:all": ["node tools/package.mjs build"],
+  pack: ["node tools/package.mjs pack"],
   peer: ["zig build peer"],
   abi: ["zig build abi"],
   fmt: [`zig fmt ${ZIG_SOURCES.join(" ")}`, "deno fmt"],
@@ -89,6 +91,7 @@ const STEPS = [
   { name: "doc examples", command: "deno test -A --doc mod.ts src", count: denoCounts },
   { name: "example on deno", command: WORD_COUNT_ON_DENO, says: WORKER_KILLED },
   { name: "example on bun", command: `bun run ${WORD_COUNT}`, says: WORKER_KILLED },
+  { name: "packages", command: "node tests/package.mjs", count: plainCounts },
   { name: "leftovers", task: checkLeftovers },
 ];
 
@@ -184,6 +187,16 @@ export function zigCounts(output) {
     skipped,
     reasons: matches(output, /^(.*\bskipped: .*)$/gm),
   };
+}
+
+/** Counts in the last line of our own scripts: `3 passed, 0 failed, 1 skipped`. */
+export function plainCounts(output) {
+  const summary = /^(\d+) passed, (\d+) failed, (\d+) skipped$/.exec(
+    output.trimEnd().split("\n").at(-1),
+  );
+  if (!summary) return undefined;
+  const [passed, failed, skipped] = summary.slice(1).map(Number);
+  return { passed, failed, skipped, reasons: matches(output, /^skipped (.*)$/gm) };
 }
 
 function last(text, pattern) {

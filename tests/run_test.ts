@@ -1,7 +1,7 @@
 /** The runner's arithmetic: what it reads in the summaries, and what it calls a failure. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bunCounts, denoCounts, worth, zigCounts } from "./run.mjs";
+import { bunCounts, denoCounts, plainCounts, worth, zigCounts } from "./run.mjs";
 
 const DENO = `
 running 2 tests from ./tests/a_test.ts
@@ -58,6 +58,17 @@ test("zigCounts() takes every test that neither passed nor was skipped for a fai
     0,
   );
   assert.equal(zigCounts("Build Summary: 3/3 steps succeeded"), undefined);
+});
+
+test("plainCounts() reads the last line of our own scripts", () => {
+  const output = "ok      one\nskipped two: no tool\n9 passed, 9 failed, 9 skipped?\n";
+  assert.deepEqual(plainCounts(`${output}1 passed, 2 failed, 3 skipped\n`), {
+    passed: 1,
+    failed: 2,
+    skipped: 3,
+    reasons: ["two: no tool"],
+  });
+  assert.equal(plainCounts(output), undefined);
 });
 
 test("worth() counts a crash, an empty run and an unreadable summary as failures", () => {

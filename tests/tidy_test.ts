@@ -35,10 +35,14 @@ const TYPESCRIPT_IMPORTS: Record<string, string> = {
   "src/_unpacker.ts": "_template _characters",
   "src/_template.ts": "",
   "src/_characters.ts": "",
-  "src/_native.ts": "_abi _library _ffi_deno _ffi_bun errors",
-  "src/_library.ts": "",
-  "src/_ffi_deno.ts": "_abi",
-  "src/_ffi_bun.ts": "_abi",
+  "src/_native.ts": "_abi _backend _library _ffi_deno _ffi_bun errors",
+  "src/_library.ts": "_abi _backend _cache_file _embedded _memory_file errors",
+  "src/_embedded.ts": "",
+  "src/_memory_file.ts": "_backend",
+  "src/_cache_file.ts": "_backend",
+  "src/_ffi_deno.ts": "_backend",
+  "src/_ffi_bun.ts": "_backend",
+  "src/_backend.ts": "",
   "src/_abi.ts": "",
 };
 
@@ -72,7 +76,7 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/layout.zig": "",
   "zig/os.zig": "status",
   "zig/crash.zig": "",
-  "zig/emit_abi.zig": "abi status",
+  "zig/emit_abi.zig": "abi layout status",
   "zig/peer.zig": "abi",
 };
 
@@ -85,8 +89,8 @@ const ROOTS = ["mod.ts", "zig/abi.zig", "zig/emit_abi.zig", "zig/peer.zig"];
 
 const TOP_LEVEL = new Set(
   ("deno.json package.json package-lock.json mod.ts src zig build.zig build.zig.zon tests bench " +
-    "examples docs README.md CHANGELOG.md LICENSE .ci .git .gitignore .npmrc node_modules " +
-    "zig-out .zig-cache").split(" "),
+    "examples tools docs README.md CHANGELOG.md CONTRIBUTING.md LICENSE .ci .git .github " +
+    ".gitignore .npmrc node_modules zig-out .zig-cache").split(" "),
 );
 
 interface Source {
@@ -316,7 +320,8 @@ const CHECKS: Check[] = [
 /** Every file of the project, without what is installed, built or kept by git. */
 function projectFiles(): Source[] {
   const entries = readdirSync(ROOT, { withFileTypes: true });
-  const paths = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => entry.name)
+    .filter((name) => name !== ".git"); // a file in a work tree of its own
   for (const entry of entries) {
     if (!entry.isDirectory() || /^(?:\.git|\.zig-cache|zig-out|node_modules)$/.test(entry.name)) {
       continue;

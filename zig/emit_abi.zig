@@ -2,6 +2,7 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const layout = @import("layout.zig");
 const status = @import("status.zig");
 
 /// What each type is called in TypeScript's table; any other does not cross.
@@ -29,7 +30,9 @@ fn emit(out: *std.Io.Writer) !void {
         \\
         \\export const fingerprint = 0x{x:0>8};
         \\
-    , .{abi.shm_fingerprint()});
+        \\export const layoutVersion = {d};
+        \\
+    , .{ abi.shm_fingerprint(), layout.layout_version });
     try numbers(out, "statuses", status.Status);
     try numbers(out, "reasons", status.Reason);
     try numbers(out, "flags", abi.Flags);

@@ -1,0 +1,170 @@
+/**
+ * The cache file, which is how the library is opened where it cannot be from memory: only intact
+ * bytes in a place that is the user's own are ever given to the linker.
+ */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { Worker } from "node:worker_threads";
+import type { Backend } from "../src/_backend.ts";
+import { cacheFile } from "../src/_cache_file.ts";
+import { freshDirectory, type TestContext, testUnless } from "./_support.ts";
+
+const BYTES = new Uint8Array(100_000).map((_, index) => index % 251);
+const HASH = createHash("sha256").update(BYTES).digest("hex");
+
+/** A runtime with these variables, and every permission but those to the paths of `refused`. */
+function backendOf(variables: Record<string, string>, refused: string[] = []): Backend {
+  return {
+    name: "Test",
+    isCurrent: true,
+    canWait: false,
+    open: () => assert.fail("it opens nothing by itself"),
+    mayLoad: () => true,
+    requestLoad: () => assert.fail("it asks nobody"),
+    mayAccess: (path) => !refused.some((prefix) => path.startsWith(prefix)),
+    readVariable: (name) => variables[name],
+  };
+}
+
+/** A cache in a directory of its own, and how to ask it for a file. */
+function freshCache(t: TestContext): { directory: string; ask: () => string } {
+  const base = freshDirectory(t);
+  const backend = backendOf({ XDG_CACHE_HOME: base });
+  return { directory: join(base, "shmap"), ask: () => cacheFile(backend, HASH, BYTES) };
+}
+
+function assertIntact(path: string): void {
+  assert.deepEqual(new Uint8Array(fs.readFileSync(path)), BYTES);
+  assert.ok(fs.lstatSync(path).isFile());
+  assert.equal(fs.lstatSync(path).mode & 0o022, 0, "others may write to it");
+}
+
+test("cacheFile() writes the file once, where only its user can change it", (t) => {
+  const { directory, ask } = freshCache(t);
+  const path = ask();
+  assertIntact(path);
+  assert.equal(fs.lstatSync(directory).mode & 0o777, 0o700);
+  assert.deepEqual(fs.readdirSync(directory), [`${HASH}.so`], "nothing else is left");
+  const { ino } = fs.statSync(path);
+  assert.equal(ask(), path);
+  assert.equal(fs.statSync(path).ino, ino, "it was written again");
+});
+
+const TAMPERING: Record<string, (path: string) => void> = {
+  "one other byte": (path) => fs.writeFileSync(path, BYTES.with(50_000, 255)),
+  "its end cut off": (path) => fs.truncateSync(path, 1000),
+  "more behind its end": (path) => fs.appendFileSync(path, "more"),
+  "nothing in it": (path) => fs.truncateSync(path, 0),
+  "a link in its place": (path) => {
+    fs.renameSync(path, `${path}.moved`);
+    fs.symlinkSync(`${path}.moved`, path);
+  },
+  "write permission for others": (path) => fs.chmodSync(path, 0o666),
+};
+
+for (const [what, tamper] of Object.entries(TAMPERING)) {
+  test(`cacheFile() replaces a file with ${what}`, (t) => {
+    const { ask } = freshCache(t);
+    const path = ask();
+    fs.chmodSync(path, 0o600);
+    tamper(path);
+    assert.equal(ask(), path);
+    assertIntact(path);
+  });
+}
+
+test("cacheFile() never gives a path whose file it cannot replace", (t) => {
+  const { directory, ask } = freshCache(t);
+  fs.mkdirSync(join(directory, `${HASH}.so`, "below"), { recursive: true });
+  fs.chmodSync(directory, 0o700);
+  assert.throws(ask);
+  assert.deepEqual(fs.readdirSync(directory), [`${HASH}.so`], "a temporary file is left");
+});
+
+test("cacheFile() refuses a directory that others can write to", (t) => {
+  const { directory, ask } = freshCache(t);
+  fs.mkdirSync(directory);
+  fs.chmodSync(directory, 0o777);
+  assert.throws(ask, /can be changed by others/);
+});
+
+test("cacheFile() refuses a link in place of the directory", (t) => {
+  const { directory, ask } = freshCache(t);
+  fs.symlinkSync(freshDirectory(t), directory);
+  assert.throws(ask, /is not a directory/);
+});
+
+const needsRoot = process.getuid?.() === 0 ? undefined : "only root gives files away";
+
+testUnless(needsRoot, "cacheFile() refuses a directory of another user", {}, (t) => {
+  const { directory, ask } = freshCache(t);
+  ask();
+  fs.chownSync(directory, 65_534, 65_534);
+  assert.throws(ask, /belongs to another user/);
+});
+
+test("cacheFile() goes on to the next place when one does not do", (t) => {
+  const [file, home] = [join(freshDirectory(t), "file"), freshDirectory(t)];
+  fs.writeFileSync(file, "");
+  const path = cacheFile(backendOf({ XDG_CACHE_HOME: file, HOME: home }), HASH, BYTES);
+  assert.equal(path, join(home, ".cache", "shmap", `${HASH}.so`));
+  assertIntact(path);
+});
+
+test("cacheFile() tells which permissions are missing, and touches nothing without them", (t) => {
+  const base = freshDirectory(t);
+  const backend = backendOf({ HOME: base }, [base]);
+  const directory = join(base, ".cache", "shmap");
+  assert.throws(
+    () => cacheFile(backend, HASH, BYTES),
+    ({ message }: Error) =>
+      message.includes(`--allow-read=${directory}`) &&
+      message.includes(`--allow-write=${directory}`),
+  );
+  assert.deepEqual(fs.readdirSync(base), []);
+});
+
+test("cacheFile() takes no place that depends on the working directory", () => {
+  assert.throws(() => cacheFile(backendOf({ HOME: "here" }), HASH, BYTES), /none of .*HOME/);
+  assert.ok(!fs.existsSync("here"));
+});
+
+test("cacheFile() names the variables of which it needs one", () => {
+  assert.throws(() => cacheFile(backendOf({}), HASH, BYTES), /XDG_CACHE_HOME.*HOME.*--allow-env/);
+});
+
+test("cacheFile() of many threads at once gives each an intact file", async (t) => {
+  const base = freshDirectory(t);
+  const module = new URL("../src/_cache_file.ts", import.meta.url).href;
+  const script = join(base, "thread.mjs");
+  fs.writeFileSync(
+    script,
+    `import { parentPort } from "node:worker_threads";
+    import { createHash } from "node:crypto";
+    import { readFileSync } from "node:fs";
+    import { cacheFile } from ${JSON.stringify(module)};
+    const bytes = new Uint8Array(100_000).map((_, index) => index % 251);
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    const backend = {
+      mayLoad: () => true,
+      mayAccess: () => true,
+      readVariable: (name) => name === "HOME" ? ${JSON.stringify(base)} : undefined,
+    };
+    const found = readFileSync(cacheFile(backend, hash, bytes));
+    parentPort.postMessage(createHash("sha256").update(found).digest("hex"));`,
+  );
+  const threads = Array.from({ length: 4 }, () => new Worker(script));
+  const hashes = await Promise.all(threads.map((thread) =>
+    new Promise((resolve, reject) => {
+      thread.on("message", resolve);
+      thread.on("error", reject);
+    })
+  ));
+  await Promise.all(threads.map((thread) => thread.terminate()));
+  assert.deepEqual(hashes, Array(4).fill(HASH));
+  assert.deepEqual(fs.readdirSync(join(base, ".cache", "shmap")), [`${HASH}.so`]);
+});
