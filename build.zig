@@ -39,19 +39,43 @@ fn moduleOf(
     });
 }
 
-/// The library has no libc of its own and calls the mutex of whichever libc its host has, so one
-/// binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
-/// `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+/// Where the library is shipped to: the name of its folder under `zig-out/all`, and of its file.
+const Target = struct { name: []const u8, triple: []const u8, file: []const u8 };
+
+const targets = [_]Target{
+    .{ .name = "linux-x64", .triple = "x86_64-linux-none", .file = "libshmap.so" },
+    .{ .name = "linux-arm64", .triple = "aarch64-linux-none", .file = "libshmap.so" },
+};
+
 fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
+    const host = b.graph.host.result;
+    const triple = b.fmt("{s}-{s}-none", .{ @tagName(host.cpu.arch), @tagName(host.os.tag) });
+    const all = b.step("all", "Build the library for every platform");
+    for (targets) |target| {
+        const library = linked(b, target, .ReleaseFast);
+        const folder: std.Build.InstallDir = .{ .custom = b.fmt("all/{s}", .{target.name}) };
+        all.dependOn(&b.addInstallFileWithDir(library, folder, target.file).step);
+        if (!std.mem.eql(u8, target.triple, triple)) continue;
+        const own = linked(b, target, optimize);
+        b.getInstallStep().dependOn(&b.addInstallFileWithDir(own, .lib, target.file).step);
+    }
+}
+
+/// The library has no libc of its own on Linux and calls the mutex of whichever libc its host has,
+/// so one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions), and
+/// `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+fn linked(
+    b: *std.Build,
+    target: Target,
+    optimize: std.builtin.OptimizeMode,
+) std.Build.LazyPath {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete", "-O", @tagName(optimize) });
-    const arch = @tagName(b.graph.host.result.cpu.arch);
-    link.addArgs(&.{ "-target", b.fmt("{s}-linux-none", .{arch}) });
-    link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap" });
-    const library = link.addPrefixedOutputFileArg("-femit-bin=", "libshmap.so");
+    link.addArgs(&.{ "-target", target.triple, "-mcpu", "baseline", "--name", "shmap" });
+    const library = link.addPrefixedOutputFileArg("-femit-bin=", target.file);
     link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
     link.has_side_effects = true; // the compiler knows what it has compiled before
-    b.getInstallStep().dependOn(&b.addInstallFileWithDir(library, .lib, "libshmap.so").step);
+    return library;
 }
 
 /// The TypeScript side of the symbol table.
