@@ -68,7 +68,11 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/stripe_lock.zig": "range_lock layout os status",
   "zig/range_lock.zig": "os status",
   "zig/layout.zig": "",
-  "zig/os.zig": "status",
+  "zig/os.zig": "os/common os/linux os/linux_process os/linux_region status",
+  "zig/os/common.zig": "status",
+  "zig/os/linux.zig": "os/common status",
+  "zig/os/linux_process.zig": "os/common os/linux status",
+  "zig/os/linux_region.zig": "os/common os/linux os/linux_process status",
   "zig/crash.zig": "",
   "zig/emit_abi.zig": "abi status",
   "zig/peer.zig": "abi",
@@ -123,6 +127,13 @@ function withoutComments(text: string): string {
   return text.replace(token, (match, kept) => kept ?? match.replace(/[^\n]/g, " "));
 }
 
+/** A Zig file as the tables name it: its path below `zig`, without the ending. */
+function beside(path: string, name: string): string {
+  const top = `/${path.split("/")[0]}/`;
+  const { pathname } = new URL(name, `file:///${path}`);
+  return pathname.replace(top, "").replace(/\.zig$/, "");
+}
+
 /** What a file imports: a bare name for a file beside it, the specifier for a package. */
 function imports({ path, text }: Source): string[] {
   const code = withoutComments(text);
@@ -130,7 +141,7 @@ function imports({ path, text }: Source): string[] {
     const shipped = code.replace(/^test\b[^]*?^}$/gm, ""); // a test may use what it likes
     return [...shipped.matchAll(/@import\("([^"]+)"\)/g)].map((match) => match[1])
       .filter((name) => !["std", "builtin", "root"].includes(name))
-      .map((name) => name.replace(/\.zig$/, ""));
+      .map((name) => name.endsWith(".zig") ? beside(path, name) : name);
   }
   const specifier = /(?:\bfrom|\bimport|\bimport\() *["']([^"']+)["']/g;
   return [...code.matchAll(specifier)].map((match) => match[1])

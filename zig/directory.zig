@@ -21,28 +21,26 @@ const Segment = segments.Segment;
 
 pub const Mode = enum { shared, create, attach, exclusive };
 
-pub const default_directory = "/dev/shm";
-
 /// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
 const temporary_mark = ".~";
 
 /// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
 pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
-    const stated = if (directory.len == 0) default_directory else directory;
-    const given = try os.Path.of("{s}", .{stated});
+    const given = if (directory.len == 0)
+        try os.defaultDirectory(fault)
+    else
+        try os.Path.of("{s}", .{directory});
     const fd = try os.openDirectory(fault, &given);
     defer os.close(fd);
     if ((try os.fileSystem(fault, fd)).network)
         return fault.because(.networkFileSystem, error.Unsupported);
-    var buffer: [4096]u8 = undefined;
-    const real = os.readLink(fault, &os.Path.ofDescriptor(fd), &buffer) catch return given;
-    return os.Path.of("{s}", .{real});
+    return os.directoryPath(fault, fd) catch given;
 }
 
 /// Assumes nothing of `name`: it becomes part of a path.
 pub fn setName(segment: *Segment, name: []const u8) Error!void {
     if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
-    if (name[0] == '.' or std.mem.indexOfAny(u8, name, "/\x00") != null)
+    if (name[0] == '.' or std.mem.indexOfAny(u8, name, os.name_separators) != null)
         return error.InvalidArgument;
     @memcpy(segment.name[0..name.len], name);
     segment.name_len = name.len;
@@ -75,14 +73,13 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
 /// A file like `segment.file` opened once more, for its range locks.
 fn openLocks(segment: *Segment) Error!void {
     const access: os.Access = if (segment.readonly) .read else .read_write;
-    const link = os.Path.ofDescriptor(segment.file);
-    segment.locks = os.openLink(segment.fault, &link, access) catch |err| blk: {
+    segment.locks = os.openAgain(segment.fault, segment.file, access) catch |err| blk: {
         if (err != error.NotFound or segment.name_len == 0) return err;
         break :blk try openByName(segment, access);
     };
 }
 
-/// Without /proc: open the name again and make sure that it is the same file.
+/// Opens the name again and makes sure that it is the same file.
 fn openByName(segment: *Segment, access: os.Access) Error!os.Fd {
     const fault = segment.fault;
     const path = try segment.path();
@@ -333,7 +330,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         // From here to the exchange a crash leaves `replacing` under the old name: whoever reads
         // it finds LIFE free and the name unchanged, and sets it back to live.
         standing.setState(.replacing);
-        os.exchange(fault, &temporary.?, &path) catch |err| {
+        const is_ours = os.exchange(fault, &temporary.?, &path) catch |err| {
             standing.setState(.live);
             if (err == error.NotFound) continue; // the name is gone: link again
             return err;
@@ -341,6 +338,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         // A crash here leaves the old one `replacing` under the temporary name: whoever reads it
         // finds that its name leads elsewhere, and sets it to replaced.
         standing.setState(.replaced);
+        if (!is_ours) continue; // nobody has the name, or somebody else by now
         os.unlink(fault, &temporary.?) catch {}; // plain rename left none
         break;
     }

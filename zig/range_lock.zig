@@ -6,7 +6,6 @@
 //! is never mapped, and gives them back by an explicit unlock (docs/design.md, Who is alive).
 
 const std = @import("std");
-const linux = std.os.linux;
 const os = @import("os.zig");
 const status = @import("status.zig");
 
@@ -35,55 +34,27 @@ pub const Byte = enum(i64) {
     }
 };
 
-pub const Mode = enum(i16) { shared = linux.F.RDLCK, exclusive = linux.F.WRLCK };
-
-fn call(fault: *Fault, fd: os.Fd, command: i32, lock: *linux.Flock) status.Error!bool {
-    while (true) {
-        switch (linux.errno(linux.fcntl(fd, command, @intFromPtr(lock)))) {
-            .SUCCESS => return true,
-            .INTR => {},
-            .AGAIN, .ACCES => return false,
-            else => |errno| {
-                fault.errno = @floatFromInt(@intFromEnum(errno));
-                return error.System;
-            },
-        }
-    }
-}
-
-fn flock(kind: i16, start: i64, len: i64) linux.Flock {
-    var lock = std.mem.zeroes(linux.Flock);
-    lock.type = kind;
-    lock.start = start;
-    lock.len = len;
-    return lock;
-}
+pub const Mode = os.Mode;
 
 /// False: somebody else holds it. Never waits; also changes a held lock from shared to exclusive
-/// and back, atomically.
+/// and back.
 pub fn tryLock(fault: *Fault, fd: os.Fd, byte: Byte, mode: Mode) status.Error!bool {
-    var lock = flock(@intFromEnum(mode), @intFromEnum(byte), 1);
-    return call(fault, fd, linux.F.OFD_SETLK, &lock);
+    return os.lockRange(fault, fd, @intFromEnum(byte), mode);
 }
 
 pub fn unlock(fd: os.Fd, byte: Byte) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, @intFromEnum(byte), 1);
-    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+    os.unlockRange(fd, @intFromEnum(byte));
 }
 
-/// Gives back every range this description holds.
+/// Gives back every range this description holds. A stripe's is held inside one call only.
 pub fn unlockAll(fd: os.Fd) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, @intFromEnum(Byte.life), 0);
-    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+    const first = @intFromEnum(Byte.life);
+    os.unlockRanges(fd, first, @intFromEnum(Byte.stripes) - first);
 }
 
 /// Whether another description holds the byte in any mode.
 pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
-    var lock = flock(linux.F.WRLCK, @intFromEnum(byte), 1);
-    _ = try call(fault, fd, linux.F.OFD_GETLK, &lock);
-    return lock.type != linux.F.UNLCK;
+    return os.isRangeLocked(fault, fd, @intFromEnum(byte));
 }
 
 /// Takes a byte exclusively, asking again every 20 to 220 us until the deadline.
@@ -96,7 +67,7 @@ pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) s
 
 fn testFiles(fault: *Fault) ![2]os.Fd {
     const a = try os.memoryFile(fault);
-    return .{ a, try os.openLink(fault, &os.Path.ofDescriptor(a), .read_write) };
+    return .{ a, try os.openAgain(fault, a, .read_write) };
 }
 
 test "two descriptions exclude each other; a mapping's does not outlive an explicit unlock" {

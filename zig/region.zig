@@ -21,7 +21,7 @@ const user_lock = @import("user_lock.zig");
 const Error = status.Error;
 const Fault = status.Fault;
 
-pub const Access = raw_file.Access;
+pub const Access = os.Use;
 
 pub const length_max = 1 << 53;
 
@@ -40,7 +40,7 @@ pub const Region = struct {
     /// Carries all range locks; never mapped.
     locks: os.Fd,
     access: Access,
-    base: [*]align(os.page_bytes) u8,
+    base: os.Base,
     /// How much is mapped: the header, if there is one, and `length`.
     mapped: u64,
     length: u64,
@@ -58,7 +58,7 @@ pub const Region = struct {
         const full = try raw_file.pathOf(fault, path);
         const opening = access.ofFile();
         var is_new = false;
-        region.file = raw_file.open(fault, &full, opening, .nothing) catch |err| blk: {
+        region.file = os.openUser(fault, &full, opening, .nothing) catch |err| blk: {
             if (err != error.NotFound or opening == .read or length == 0) return err;
             break :blk try make(fault, &full, &is_new);
         };
@@ -69,10 +69,10 @@ pub const Region = struct {
 
     fn make(fault: *Fault, path: *const os.Path, is_new: *bool) Error!os.Fd {
         fault.* = .{};
-        const file = raw_file.open(fault, path, .read_write, .new) catch |err| {
+        const file = os.openUser(fault, path, .read_write, .new) catch |err| {
             if (err != error.Exists) return err;
             // Somebody was faster, or a link leads to where there is nothing yet.
-            return raw_file.open(fault, path, .read_write, .missing);
+            return os.openUser(fault, path, .read_write, .missing);
         };
         is_new.* = true;
         return file;
@@ -94,7 +94,7 @@ pub const Region = struct {
         access: Access,
     ) Error!void {
         if (length > length_max) return error.InvalidArgument;
-        region.file = try raw_file.reopen(&region.fault, descriptor, access);
+        region.file = try os.reopen(&region.fault, descriptor, access);
         errdefer os.close(region.file);
         try region.overFile(length, access);
     }
@@ -111,15 +111,14 @@ pub const Region = struct {
         region.mapped = region.length;
         region.header = null;
         // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
-        region.base = try raw_file.map(fault, region.file, region.mapped, access);
+        region.base = try os.mapUser(fault, region.file, region.mapped, access);
         errdefer os.unmap(region.base, region.mapped);
         if (stat.size < region.length) try region.lengthen(stat.size);
         region.ready();
     }
 
     fn openLocks(region: *Region, opening: os.Access) Error!void {
-        const path = os.Path.ofDescriptor(region.file);
-        region.locks = try os.openLink(&region.fault, &path, opening);
+        region.locks = try os.openAgain(&region.fault, region.file, opening);
     }
 
     fn ready(region: *Region) void {
@@ -152,7 +151,7 @@ pub const Region = struct {
     pub fn anonymous(region: *Region, length: u64) Error!void {
         if (length == 0 or length > length_max) return error.InvalidArgument;
         const fault = &region.fault;
-        region.file = try raw_file.memory(fault, data_start + length);
+        region.file = try os.sealedMemory(fault, data_start + length);
         errdefer os.close(region.file);
         try region.openLocks(.read_write);
         errdefer os.close(region.locks);
@@ -175,7 +174,7 @@ pub const Region = struct {
         region.access = .{ .read = true, .write = true, .private = false };
         region.length = length;
         region.mapped = data_start + length;
-        const base = try raw_file.map(&region.fault, region.file, region.mapped, region.access);
+        const base = try os.mapUser(&region.fault, region.file, region.mapped, region.access);
         region.base = base;
         region.header = @ptrCast(base);
     }
@@ -222,7 +221,7 @@ pub const Region = struct {
 
     fn transfer(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         wanted: u64,
@@ -242,7 +241,7 @@ pub const Region = struct {
 
     fn transferMapped(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
@@ -253,7 +252,7 @@ pub const Region = struct {
         else
             try region.copyUnguarded(direction, offset, own, bytes);
         // Beyond the end of the file, but within its last page, a copy succeeds and is lost.
-        const size = try raw_file.length(fault, region.locks);
+        const size = try os.length(fault, region.locks);
         const counted = if (region.access.private) copied else @min(copied, size -| offset);
         if (counted > 0) return counted;
         if (size <= offset) return fault.because(.truncated, error.Corrupt);
@@ -267,7 +266,7 @@ pub const Region = struct {
     /// read: a hole, while a file system in memory is full.
     fn copyGuarded(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
@@ -279,7 +278,7 @@ pub const Region = struct {
             const at = offset + done;
             const len = @min(step, bytes - done);
             const from = own + done;
-            const count = raw_file.copy(fault, direction, region.base + at, from, len) catch |err| {
+            const count = os.copy(fault, direction, region.base + at, from, len) catch |err| {
                 if (err != error.Unsupported) return err;
                 region.is_guarded = false;
                 fault.* = .{};
@@ -308,26 +307,26 @@ pub const Region = struct {
     /// by a write; and by a copy from or to a private mapping this process ends in a signal.
     fn copyUnguarded(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
     ) Error!u64 {
         const fault = &region.fault;
-        const left = @min(bytes, (try raw_file.length(fault, region.locks)) -| offset);
+        const left = @min(bytes, (try os.length(fault, region.locks)) -| offset);
         if (region.access.private) {
             plainCopy(direction, region.base + offset, own, left);
             return left;
         }
-        return raw_file.writeAt(fault, region.file, own[0..left], offset);
+        return os.writeAt(fault, region.file, own[0..left], offset);
     }
 
     /// Has everything written so far reach the disk.
     pub fn flush(region: *Region) Error!void {
         if (region.header != null) return; // memory, and nothing behind it
         const fault = &region.fault;
-        try raw_file.sync(fault, region.base, region.mapped);
-        if (try raw_file.length(fault, region.locks) < region.length)
+        try os.sync(fault, region.file, region.base, region.mapped);
+        if (try os.length(fault, region.locks) < region.length)
             return fault.because(.truncated, error.Corrupt);
     }
 
@@ -341,7 +340,7 @@ pub const Region = struct {
     }
 };
 
-fn plainCopy(direction: raw_file.Direction, mapped: [*]u8, own: [*]u8, bytes: u64) void {
+fn plainCopy(direction: os.Direction, mapped: [*]u8, own: [*]u8, bytes: u64) void {
     switch (direction) {
         .from_mapping => @memcpy(own[0..bytes], mapped[0..bytes]),
         .to_mapping => @memcpy(mapped[0..bytes], own[0..bytes]),
@@ -379,7 +378,7 @@ fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
         return fault.because(.checksum, error.Corrupt);
     // Plain copies rely on both.
     const stat = try os.stat(fault, file);
-    if (stat.size < data_start + header.max_bytes or !raw_file.isSealed(file))
+    if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
         return fault.because(.truncated, error.Corrupt);
     return header.max_bytes;
 }

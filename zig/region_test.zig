@@ -4,7 +4,6 @@ const std = @import("std");
 const linux = std.os.linux;
 const layout = @import("layout.zig");
 const os = @import("os.zig");
-const raw_file = @import("raw_file.zig");
 const regions = @import("region.zig");
 const status = @import("status.zig");
 
@@ -110,7 +109,7 @@ test "openDescriptor opens the file once more, with no more rights than the desc
     defer os.close(reader);
     try expectError(error.PermissionDenied, region.openDescriptor(reader, 0, read_write));
     const neither: linux.O = @bitCast(@as(u32, 3)); // the fourth access mode, for ioctl alone
-    const bare = try os.check(&region.fault, linux.open(path.z(), neither, 0));
+    const bare = try os.system.check(&region.fault, linux.open(path.z(), neither, 0));
     defer os.close(@intCast(bare));
     try expectError(error.PermissionDenied, region.openDescriptor(@intCast(bare), 0, read_only));
     try testRegion(region).openDescriptor(reader, 0, private_write);
@@ -153,7 +152,7 @@ test "a file cut short ends copies early or with an error, whoever copies" {
             try expectEqual(status.Reason.truncated, reason(region));
             try expectError(error.Corrupt, region.write(8_192, &bytes));
             try expectError(error.Corrupt, region.flush());
-            try expectEqual(@as(u64, 5_000), try raw_file.length(&fault, file));
+            try expectEqual(@as(u64, 5_000), try os.length(&fault, file));
             try expectEqual(is_guarded, region.is_guarded);
         }
     }
@@ -209,7 +208,7 @@ test "a region whose file could be cut short is not attached to" {
     const file = try os.memoryFile(&region.fault);
     defer os.close(file);
     const whole = region.base[0..region.mapped];
-    try expectEqual(whole.len, try raw_file.writeAt(&region.fault, file, whole, 0));
+    try expectEqual(whole.len, try os.writeAt(&region.fault, file, whole, 0));
     var buffer: [64]u8 = undefined;
     const parts = .{ os.pid(), file, region.header.?.id };
     const text = try std.fmt.bufPrint(&buffer, "fd:{d}:{d}:{x:0>16}", parts);

@@ -186,6 +186,7 @@ pub const Segment = struct {
         };
         // Commit: blocks first, then the words that say so. A crash between them leaves a file
         // longer than `committed`, and the next growth allocates the same range again.
+        try os.extend(segment.fault, segment.file, segment.view.base, committed, to, .read_write);
         crash.publish(&header_words.committed, to);
         segment.view.committed = to;
     }
@@ -293,6 +294,9 @@ fn refresh(view: *View) bool {
     var fault: Fault = .{};
     const stat = os.stat(&fault, segment.file) catch return false;
     if (stat.size < committed) return false;
+    const access: os.Access = if (segment.readonly) .read else .read_write;
+    os.extend(&fault, segment.file, view.base, view.committed, committed, access) catch
+        return false;
     view.committed = committed;
     return true;
 }

@@ -22,6 +22,10 @@ comptime {
     _ = @import("map_test.zig");
     _ = @import("operation.zig");
     _ = @import("os.zig");
+    _ = @import("os/common.zig");
+    _ = @import("os/linux.zig");
+    _ = @import("os/linux_process.zig");
+    _ = @import("os/linux_region.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
     _ = @import("raw_file.zig");
