@@ -13,6 +13,7 @@ const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
+const temporary_file = @import("temporary.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
@@ -196,9 +197,9 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         try openLocks(segment);
     }
     errdefer segment.abandon();
-    // A file with a name is anybody's to reap until its maker holds LIFE.
+    try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
+    // A file with a name was anybody's to reap until its maker had LIFE.
     if (temporary.*) |path| {
-        try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
         const named = os.statName(fault, &path) catch return error.Exists;
         if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
     }
@@ -365,7 +366,7 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
 
 /// As `unlinkName`, for the very segment this handle is attached to.
 pub fn unlinkOwn(segment: *Segment) Error!bool {
-    if (segment.name_len == 0) return false;
+    if (segment.name_len == 0 or segment.temporary != null) return false;
     const deadline = os.Deadline.in(segment.timeout_ms);
     try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
     defer range_lock.unlock(segment.locks, .life);
@@ -442,14 +443,38 @@ fn reapOne(
 
 /// An unnamed segment in memory.
 pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
-    segment.file = try os.memoryFile(segment.fault);
+    const fault = segment.fault;
+    if (!os.has_memory_files) return anonymousByName(segment, options);
+    segment.file = try os.memoryFile(fault);
     {
         errdefer os.close(segment.file);
         try openLocks(segment);
     }
     errdefer segment.abandon();
+    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
     try segments.format(segment, options);
     range_lock.unlock(segment.locks, .life);
+}
+
+/// As `anonymous`, where memory that others can reach has a name.
+fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
+    const made = try temporary_file.make(segment.fault, .in(options.timeout_ms));
+    segment.file = made.file;
+    segment.locks = made.locks;
+    errdefer temporary_file.remove(made.number);
+    errdefer segment.abandon();
+    try nameTemporary(segment, made.number);
+    try segments.format(segment, options);
+    range_lock.unlock(segment.locks, .life);
+}
+
+fn nameTemporary(segment: *Segment, number: u64) Error!void {
+    segment.temporary = number;
+    segment.directory = try os.defaultDirectory(segment.fault);
+    const path = try temporary_file.pathOf(segment.fault, number);
+    const name = path.slice()[segment.directory.len + 1 ..];
+    @memcpy(segment.name[0..name.len], name);
+    segment.name_len = name.len;
 }
 
 /// Attaches to the segment a token names. Assumes `segment` as for `open`, without the name.
@@ -464,6 +489,13 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         const name = body[colon + 1 ..];
         try setName(segment, name);
         segment.directory = try resolve(segment.fault, body["name:".len..colon]);
+        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+    }
+    if (std.mem.startsWith(u8, body, "file:")) {
+        if (os.has_memory_files) return error.Unsupported; // of another system
+        const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
+            return error.InvalidArgument;
+        try nameTemporary(segment, number);
         return attach(segment, options, os.Deadline.in(options.timeout_ms));
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
@@ -510,6 +542,7 @@ pub const Listed = extern struct {
 /// Returns the length of all, which may exceed the target.
 pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
     reap(fault, directory, "") catch {}; // none of our business
+    if (!os.has_memory_files) temporary_file.reap(fault) catch {};
     var names = try os.Names.of(fault, directory);
     defer names.close();
     var at: usize = 0;

@@ -52,6 +52,8 @@ pub const has_memory_files: bool = system.has_memory_files;
 pub const has_robust_mutex: bool = system.has_robust_mutex;
 /// The kernel sleeps on a word of shared memory, and looks at it in our stead.
 pub const has_shared_bells: bool = system.has_shared_bells;
+/// The kernel says whether a range is locked by others, without locking it.
+pub const has_range_queries: bool = system.has_range_queries;
 /// The numbers by which a runtime knows open files are those of the system.
 pub const has_descriptors: bool = system.has_descriptors;
 /// Bytes that no name of a file may have.
@@ -118,14 +120,19 @@ pub const Names = system.Names;
 pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
 pub const memoryBytes: fn () u64 = system.memoryBytes;
 
-/// Locks one byte. False: somebody else holds it. Never waits. What the description held on that
-/// byte becomes this mode; to a lower one without a moment in between.
+/// Locks one byte. False: somebody else holds it. Never waits. Assumes that this description holds
+/// nothing there.
 pub const lockRange: fn (*Fault, Fd, i64, Mode) Error!bool = system.lockRange;
+/// From shared to exclusive. False: somebody else holds it, too; then what was held may be lost.
+pub const upgradeRange: fn (*Fault, Fd, i64) Error!bool = system.upgradeRange;
+/// From exclusive to shared, without a moment in between.
+pub const downgradeRange: fn (Fd, i64) void = system.downgradeRange;
 pub const unlockRange: fn (Fd, i64) void = system.unlockRange;
 /// Unlocks everything from a byte on; what is held is among so many bytes, where that matters, or
 /// the description closes now.
 pub const unlockRanges: fn (Fd, i64, u32) void = system.unlockRanges;
-/// Whether another description holds the byte in any mode.
+/// Whether another description holds the byte in any mode. Without `has_range_queries` this locks
+/// it for a moment, and takes what this description itself holds for another's.
 pub const isRangeLocked: fn (*Fault, Fd, i64) Error!bool = system.isRangeLocked;
 
 /// Opens a user's file, following links: it is theirs. `new`: `Exists` if anything has the name.

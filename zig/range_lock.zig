@@ -36,10 +36,20 @@ pub const Byte = enum(i64) {
 
 pub const Mode = os.Mode;
 
-/// False: somebody else holds it. Never waits; also changes a held lock from shared to exclusive
-/// and back.
+/// False: somebody else holds it. Never waits. Assumes that this description does not.
 pub fn tryLock(fault: *Fault, fd: os.Fd, byte: Byte, mode: Mode) status.Error!bool {
     return os.lockRange(fault, fd, @intFromEnum(byte), mode);
+}
+
+/// Makes a shared lock exclusive. False: somebody else holds it, too, or does by now; then this
+/// description may hold it no more.
+pub fn upgrade(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
+    return os.upgradeRange(fault, fd, @intFromEnum(byte));
+}
+
+/// Makes an exclusive lock shared, without a moment in between.
+pub fn downgrade(fd: os.Fd, byte: Byte) void {
+    os.downgradeRange(fd, @intFromEnum(byte));
 }
 
 pub fn unlock(fd: os.Fd, byte: Byte) void {
@@ -52,7 +62,8 @@ pub fn unlockAll(fd: os.Fd) void {
     os.unlockRanges(fd, first, @intFromEnum(Byte.stripes) - first);
 }
 
-/// Whether another description holds the byte in any mode.
+/// Whether another description holds the byte in any mode. Assumes that this one does not, or that
+/// `os.has_range_queries`.
 pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
     return os.isRangeLocked(fault, fd, @intFromEnum(byte));
 }
@@ -65,25 +76,32 @@ pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) s
     }
 }
 
-fn testFiles(fault: *Fault) ![2]os.Fd {
-    const a = try os.memoryFile(fault);
-    return .{ a, try os.openAgain(fault, a, .read_write) };
-}
-
-test "two descriptions exclude each other; a mapping's does not outlive an explicit unlock" {
+test "two descriptions exclude each other" {
     var fault: Fault = .{};
-    const fds = try testFiles(&fault);
+    const path = try os.Path.of("shmap-range-{d}", .{os.randomWord()});
+    const first = try os.openNew(&fault, &path);
+    const fds = [2]os.Fd{ first, try os.open(&fault, &path, .read_write) };
+    defer os.unlink(&fault, &path) catch {};
     defer for (fds) |fd| os.close(fd);
-    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .shared));
+    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
+    downgrade(fds[0], .writer);
     try std.testing.expect(try tryLock(&fault, fds[1], .writer, .shared));
-    try std.testing.expect(!try tryLock(&fault, fds[0], .writer, .exclusive));
-    try std.testing.expect(try isHeld(&fault, fds[0], .writer));
+    try std.testing.expect(try isHeld(&fault, fds[0], .writer) or !os.has_range_queries);
     try std.testing.expect(!try isHeld(&fault, fds[0], .life));
     unlockAll(fds[1]);
-    try std.testing.expect(!try isHeld(&fault, fds[0], .writer));
-    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(try upgrade(&fault, fds[0], .writer));
+    try std.testing.expect(try isHeld(&fault, fds[1], .writer));
     try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
     try std.testing.expectError(error.Timeout, lockBefore(&fault, fds[1], .writer, .in(1)));
     unlock(fds[0], .writer);
     try lockBefore(&fault, fds[1], .writer, .in(1000));
+    os.close(try os.openAgain(&fault, fds[1], .read_write)); // takes no lock with it
+    try std.testing.expect(try isHeld(&fault, fds[0], .writer));
+    const stripe: Byte = .ofStripe(1023);
+    try std.testing.expect(try tryLock(&fault, fds[0], stripe, .exclusive));
+    try std.testing.expect(!try tryLock(&fault, fds[1], stripe, .exclusive));
+    try std.testing.expect(try tryLock(&fault, fds[1], .ofStripe(1022), .exclusive));
+    unlock(fds[0], stripe);
+    try std.testing.expect(try tryLock(&fault, fds[1], stripe, .exclusive));
 }

@@ -16,6 +16,7 @@ const range_lock = @import("range_lock.zig");
 const raw_file = @import("raw_file.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
+const temporary = @import("temporary.zig");
 const user_lock = @import("user_lock.zig");
 
 const Error = status.Error;
@@ -46,6 +47,8 @@ pub const Region = struct {
     length: u64,
     /// Null over a user's file.
     header: ?*layout.Header,
+    /// The number of the file where memory without a name has one (`temporary.zig`).
+    temporary: if (os.has_memory_files) ?noreturn else ?u64,
     /// Whether the kernel copies for us.
     is_guarded: bool,
 
@@ -110,6 +113,7 @@ pub const Region = struct {
         region.length = if (length > 0) length else stat.size;
         region.mapped = region.length;
         region.header = null;
+        region.temporary = null;
         // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
         region.base = try os.mapUser(fault, region.file, region.mapped, access);
         errdefer os.unmap(region.base, region.mapped);
@@ -150,11 +154,8 @@ pub const Region = struct {
     /// In memory, without a name.
     pub fn anonymous(region: *Region, length: u64) Error!void {
         if (length == 0 or length > length_max) return error.InvalidArgument;
-        const fault = &region.fault;
-        region.file = try os.sealedMemory(fault, data_start + length);
-        errdefer os.close(region.file);
-        try region.openLocks(.read_write);
-        errdefer os.close(region.locks);
+        try region.openMemory(data_start + length);
+        errdefer region.closeMemory();
         try region.mapMemory(length);
         const header = region.header.?; // all zeros
         header.magic = layout.magic;
@@ -167,7 +168,36 @@ pub const Region = struct {
         header.checksum = layout.checksum(header);
         header.committed = region.mapped;
         header.state = @intFromEnum(layout.State.live);
+        if (region.temporary != null) range_lock.unlock(region.locks, .life);
         region.ready();
+    }
+
+    fn openMemory(region: *Region, bytes: u64) Error!void {
+        const fault = &region.fault;
+        region.temporary = null;
+        if (os.has_memory_files) {
+            region.file = try os.sealedMemory(fault, bytes);
+            errdefer os.close(region.file);
+            return region.openLocks(.read_write);
+        }
+        const made = try temporary.make(fault, .in(lengthen_ms));
+        region.file = made.file;
+        region.locks = made.locks;
+        region.temporary = made.number;
+        errdefer region.closeMemory();
+        try raw_file.lengthen(fault, made.file, 0, bytes);
+        if (!try range_lock.tryLock(fault, made.locks, .reader, .shared)) return error.System;
+    }
+
+    /// Gives back what is open but not mapped.
+    fn closeMemory(region: *Region) void {
+        if (region.temporary) |number| {
+            range_lock.unlock(region.locks, .life);
+            temporary.leave(region.locks, number);
+        }
+        range_lock.unlockAll(region.locks);
+        os.close(region.locks);
+        os.close(region.file);
     }
 
     fn mapMemory(region: *Region, length: u64) Error!void {
@@ -186,6 +216,8 @@ pub const Region = struct {
             fault.found = std.math.maxInt(u8); // a map or a value: regions have no names
             return fault.because(.otherKind, error.Incompatible);
         }
+        region.temporary = null;
+        if (std.mem.startsWith(u8, text, "file:")) return region.attachNamed(text);
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
@@ -196,9 +228,39 @@ pub const Region = struct {
         region.ready();
     }
 
+    /// As `attach`, where memory that others can reach has a name.
+    fn attachNamed(region: *Region, text: []const u8) Error!void {
+        if (os.has_memory_files) return error.Unsupported; // of another system
+        const fault = &region.fault;
+        var parts = std.mem.splitScalar(u8, text["file:".len..], ':');
+        const number = try Token.number(u64, parts.first(), 16);
+        const id = try Token.number(u64, parts.next(), 16);
+        if (parts.next() != null) return error.InvalidArgument;
+        region.file = try temporary.open(fault, number);
+        {
+            errdefer os.close(region.file);
+            try region.openLocks(.read_write);
+        }
+        region.temporary = number;
+        errdefer region.closeMemory();
+        try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
+        const path = try temporary.pathOf(fault, number);
+        if (!temporary.leadsTo(&path, region.file))
+            return fault.because(.identity, error.NotFound);
+        const length = try checkMemory(fault, region.file, id);
+        if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
+        try region.mapMemory(length);
+        range_lock.unlock(region.locks, .life);
+        region.ready();
+    }
+
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
     pub fn close(region: *Region) void {
         region.lock.close();
+        if (region.temporary != null) {
+            os.unmap(region.base, region.mapped); // the last to leave cannot remove what is mapped
+            return region.closeMemory();
+        }
         range_lock.unlockAll(region.locks);
         os.close(region.locks);
         os.close(region.file);
@@ -334,7 +396,10 @@ pub const Region = struct {
     /// needs none.
     pub fn token(region: *Region, target: []u8) Error!usize {
         const header = region.header orelse return error.Unsupported;
-        const text = try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
+        const text = if (region.temporary) |number|
+            try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, header.id })
+        else
+            try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
         if (text.len <= target.len) @memcpy(target[0..text.len], text.slice());
         return text.len;
     }

@@ -12,6 +12,7 @@ const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const stripe_lock = @import("stripe_lock.zig");
 const status = @import("status.zig");
+const temporary = @import("temporary.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
@@ -58,6 +59,8 @@ pub const Segment = struct {
     name: [name_bytes_max]u8,
     /// 0: unnamed.
     name_len: usize,
+    /// The number of the file where memory without a name has one (`temporary.zig`).
+    temporary: if (os.has_memory_files) ?noreturn else ?u64,
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
@@ -211,7 +214,7 @@ pub const Segment = struct {
             // Exclusive from no lock at all: two that upgraded from shared would both fail.
             if (try range_lock.tryLock(fault, segment.locks, .writer, .exclusive)) {
                 try segment.becomeSoleWriter(&facts, options);
-                _ = try range_lock.tryLock(fault, segment.locks, .writer, .shared);
+                range_lock.downgrade(segment.locks, .writer);
                 return;
             }
             if (try range_lock.tryLock(fault, segment.locks, .writer, .shared)) {
@@ -247,7 +250,8 @@ pub const Segment = struct {
     }
 
     pub fn attachReader(segment: *Segment) Error!void {
-        _ = try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared);
+        if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
+            return error.System; // nobody holds it exclusively
     }
 
     /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every
@@ -255,8 +259,13 @@ pub const Segment = struct {
     pub fn close(segment: *Segment) void {
         if (!segment.readonly) {
             var fault: Fault = .{};
-            const sole = range_lock.tryLock(&fault, segment.locks, .writer, .exclusive) catch false;
+            const sole = range_lock.upgrade(&fault, segment.locks, .writer) catch false;
             if (sole) crash.publish(&segment.header().clean, 1);
+        }
+        if (segment.temporary) |number| {
+            os.unmap(segment.view.base, segment.view.ceiling);
+            temporary.leave(segment.locks, number);
+            return segment.abandon();
         }
         segment.abandon();
         os.unmap(segment.view.base, segment.view.ceiling);
@@ -272,7 +281,9 @@ pub const Segment = struct {
     /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
     pub fn token(segment: *const Segment, target: []u8) Error!usize {
         const id = segment.header().id;
-        const text = if (segment.name_len > 0)
+        const text = if (segment.temporary) |number|
+            try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
+        else if (segment.name_len > 0)
             try os.Path.of("name:{s}:{s}:{x:0>16}", .{
                 segment.directory.slice(), segment.nameSlice(), id,
             })
@@ -407,6 +418,9 @@ pub fn checkHeader(
             return fault.because(.otherLock, error.Incompatible);
         }
     }
+    // Its writers were on another system, and have mutexes that this one has not.
+    if (lockKind(header) == .robust and !os.has_robust_mutex)
+        return fault.because(.otherLock, error.Incompatible);
     if (options.id) |id| {
         if (header.id != id) return fault.because(.identity, error.NotFound);
     }
@@ -421,10 +435,13 @@ fn stripeBitsFor(options: *const Options, ceiling: u64) u6 {
     return if (ceiling >= 1 << 20) 4 else 3;
 }
 
-/// Makes a complete, live segment in an empty file that has no name yet, and takes LIFE and WRITER
-/// on it, so that from its first moment with a name it looks like what it is: attached.
+/// Makes a complete, live segment in an empty file that has no name yet, and takes WRITER on it, so
+/// that from its first moment with a name it looks like what it is: attached. Assumes LIFE.
 pub fn format(segment: *Segment, options: *const Options) Error!void {
     const fault = segment.fault;
+    const lock: layout.LockKind = options.lock orelse
+        if (os.has_robust_mutex) .robust else .kernel;
+    if (lock == .robust and !os.has_robust_mutex) return error.Unsupported;
     const file_system = try os.fileSystem(fault, segment.file);
     if (file_system.network) return fault.because(.networkFileSystem, error.Unsupported);
     var ceiling = ceiling_max;
@@ -445,7 +462,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.version = layout.layout_version;
     header.shape = @bitCast(Shape{
         .kind = @intFromEnum(options.kind),
-        .lock = @intFromEnum(options.lock orelse .robust),
+        .lock = @intFromEnum(lock),
         .stripe_bits = bits,
     });
     header.ceiling = ceiling;
@@ -465,7 +482,6 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
     crash.fill(@ptrCast(segment.header()), std.mem.asBytes(&header));
-    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
     try segment.attachWriter(options, .in(options.timeout_ms));
     try os.setPermissions(fault, segment.file, options.permissions);
 }

@@ -39,6 +39,7 @@ comptime {
     _ = @import("stripe_lock.zig");
     _ = @import("support_test.zig");
     _ = @import("table.zig");
+    _ = @import("temporary.zig");
     _ = @import("user_lock.zig");
     _ = @import("user_lock_test.zig");
 }

@@ -24,6 +24,7 @@ const page_bytes = common.page_bytes;
 pub const has_memory_files = true;
 pub const has_robust_mutex = true;
 pub const has_shared_bells = true;
+pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const name_separators = "/\x00";
 
@@ -385,6 +386,15 @@ pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!boo
     const kind: i16 = if (mode == .shared) linux.F.RDLCK else linux.F.WRLCK;
     var lock = flock(kind, start, 1);
     return lockCall(fault, fd, linux.F.OFD_SETLK, &lock);
+}
+
+pub fn upgradeRange(fault: *Fault, fd: Fd, start: i64) Error!bool {
+    return lockRange(fault, fd, start, .exclusive);
+}
+
+pub fn downgradeRange(fd: Fd, start: i64) void {
+    var fault: Fault = .{};
+    _ = lockRange(&fault, fd, start, .shared) catch {}; // a lower one is never refused
 }
 
 pub fn unlockRange(fd: Fd, start: i64) void {
