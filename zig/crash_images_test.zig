@@ -22,6 +22,7 @@ const segments = @import("segment.zig");
 const spaces = @import("space.zig");
 const status = @import("status.zig");
 const stripe_lock = @import("stripe_lock.zig");
+const support = @import("support_test.zig");
 
 const Allocator = std.mem.Allocator;
 const Expected = expectations.Expected;
@@ -33,7 +34,7 @@ const Stored = expectations.Stored;
 /// What kind of segment to make.
 pub const Shape = struct {
     kind: layout.Kind = .map,
-    lock: layout.LockKind = .robust,
+    lock: layout.LockKind = support.usual_lock,
     stripe_bits: ?u6 = 0,
     max_bytes: u64 = 1 << 20,
     /// Where the segment's secrets come from, so that the same happens again.
@@ -108,7 +109,7 @@ pub const Site = struct {
             .shadow = shadow,
             .bases = .{ @intFromPtr(view.base), @intFromPtr(survivor.segment.view.base) },
             .stale_committed = view.committed,
-            .mutex_word = try mutexWord(),
+            .mutex_word = if (os.has_robust_mutex) try mutexWord() else 0,
             .room = try gpa.alloc(u8, 1 << 20),
         };
     }

@@ -463,18 +463,9 @@ fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
     segment.locks = made.locks;
     errdefer temporary_file.remove(made.number);
     errdefer segment.abandon();
-    try nameTemporary(segment, made.number);
+    try segment.nameTemporary(made.number);
     try segments.format(segment, options);
     range_lock.unlock(segment.locks, .life);
-}
-
-fn nameTemporary(segment: *Segment, number: u64) Error!void {
-    segment.temporary = number;
-    segment.directory = try os.defaultDirectory(segment.fault);
-    const path = try temporary_file.pathOf(segment.fault, number);
-    const name = path.slice()[segment.directory.len + 1 ..];
-    @memcpy(segment.name[0..name.len], name);
-    segment.name_len = name.len;
 }
 
 /// Attaches to the segment a token names. Assumes `segment` as for `open`, without the name.
@@ -495,7 +486,7 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         if (os.has_memory_files) return error.Unsupported; // of another system
         const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
             return error.InvalidArgument;
-        try nameTemporary(segment, number);
+        try segment.nameTemporary(number);
         return attach(segment, options, os.Deadline.in(options.timeout_ms));
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;

@@ -1,6 +1,6 @@
 //! The system, as the rest of the library sees it: one name for each thing that is asked of it, and
-//! what every platform's files promise. They lie in `zig/os`, and are the only ones that make system
-//! calls, but for the libc's mutex in `stripe_lock.zig`.
+//! what every platform's files promise. They lie in `zig/os`, and are the only ones that make
+//! system calls, but for the libc's mutex in `stripe_lock.zig`.
 //!
 //! A failed call notes the system's own number of the error in the `Fault` and comes back as one of
 //! `status.Error`; a call that a signal interrupts is made again.
@@ -20,14 +20,20 @@ const Fault = status.Fault;
 /// The platform's own files, for tools that serve one platform only.
 pub const system = switch (builtin.os.tag) {
     .linux => @import("os/linux.zig"),
+    .macos => @import("os/macos.zig"),
+    .windows => @import("os/windows.zig"),
     else => @compileError("shmap is not written for this system"),
 };
 const process = switch (builtin.os.tag) {
     .linux => @import("os/linux_process.zig"),
+    .macos => @import("os/macos_process.zig"),
+    .windows => @import("os/windows_process.zig"),
     else => unreachable,
 };
 const regions = switch (builtin.os.tag) {
     .linux => @import("os/linux_region.zig"),
+    .macos => @import("os/macos_region.zig"),
+    .windows => @import("os/windows_region.zig"),
     else => unreachable,
 };
 

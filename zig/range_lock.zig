@@ -78,7 +78,8 @@ pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) s
 
 test "two descriptions exclude each other" {
     var fault: Fault = .{};
-    const path = try os.Path.of("shmap-range-{d}", .{os.randomWord()});
+    const directory = @import("support_test.zig").directory_of_files;
+    const path = try os.Path.of("{s}/shmap-range-{x}", .{ directory, os.randomWord() });
     const first = try os.openNew(&fault, &path);
     const fds = [2]os.Fd{ first, try os.open(&fault, &path, .read_write) };
     defer os.unlink(&fault, &path) catch {};

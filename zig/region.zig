@@ -114,10 +114,15 @@ pub const Region = struct {
         region.mapped = region.length;
         region.header = null;
         region.temporary = null;
+        if (stat.size < region.length and access.ofFile() == .read) {
+            fault.used_bytes = @floatFromInt(stat.size);
+            fault.needed_bytes = @floatFromInt(region.length);
+            return fault.because(.tooShort, error.Incompatible);
+        }
         // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
         region.base = try os.mapUser(fault, region.file, region.mapped, access);
         errdefer os.unmap(region.base, region.mapped);
-        if (stat.size < region.length) try region.lengthen(stat.size);
+        if (stat.size < region.length) try region.lengthen();
         region.ready();
     }
 
@@ -137,13 +142,8 @@ pub const Region = struct {
     }
 
     /// One opener at a time, so that one that fails can take back what it added.
-    fn lengthen(region: *Region, found_size: u64) Error!void {
+    fn lengthen(region: *Region) Error!void {
         const fault = &region.fault;
-        if (region.access.ofFile() == .read) {
-            fault.used_bytes = @floatFromInt(found_size);
-            fault.needed_bytes = @floatFromInt(region.length);
-            return fault.because(.tooShort, error.Incompatible);
-        }
         try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
         defer range_lock.unlock(region.locks, .life);
         const size = (try os.stat(fault, region.file)).size;

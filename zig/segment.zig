@@ -76,6 +76,16 @@ pub const Segment = struct {
         return segment.name[0..segment.name_len];
     }
 
+    /// Names a segment without a name where its memory has one.
+    pub fn nameTemporary(segment: *Segment, number: u64) Error!void {
+        segment.temporary = number;
+        segment.directory = try os.defaultDirectory(segment.fault);
+        const full = try temporary.pathOf(segment.fault, number);
+        const name = full.slice()[segment.directory.len + 1 ..];
+        @memcpy(segment.name[0..name.len], name);
+        segment.name_len = name.len;
+    }
+
     pub fn path(segment: *const Segment) Error!os.Path {
         return os.Path.of("{s}/{s}", .{ segment.directory.slice(), segment.nameSlice() });
     }

@@ -26,6 +26,15 @@ comptime {
     _ = @import("os/linux.zig");
     _ = @import("os/linux_process.zig");
     _ = @import("os/linux_region.zig");
+    _ = @import("os/macos.zig");
+    _ = @import("os/macos_process.zig");
+    _ = @import("os/macos_region.zig");
+    _ = @import("os/windows.zig");
+    _ = @import("os/windows_api.zig");
+    _ = @import("os/windows_memory.zig");
+    _ = @import("os/windows_owner.zig");
+    _ = @import("os/windows_process.zig");
+    _ = @import("os/windows_region.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
     _ = @import("raw_file.zig");

@@ -1,5 +1,5 @@
-//! What the system's files share: paths, and how the rest of the library sees files, file systems and
-//! regions.
+//! What the system's files share: paths, and how the rest of the library sees files, file systems
+//! and regions.
 
 const std = @import("std");
 const status = @import("../status.zig");
