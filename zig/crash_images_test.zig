@@ -173,9 +173,11 @@ pub const Site = struct {
         var fault: status.Fault = .{};
         const segment = &site.survivor.segment;
         const stat = os.stat(&fault, segment.file) catch return false;
-        // What is looked at lies in the survivor's mapping, which nobody else makes longer.
+        // What is looked at lies in two mappings that know nothing of this growth.
         os.extend(&fault, segment.file, segment.view.base, 0, bytes, .read_write) catch
             return false;
+        const other = &site.reader.segment;
+        os.extend(&fault, other.file, other.view.base, 0, bytes, .read) catch return false;
         // What stands in for Windows where there is none moves the end of a file without blocks.
         const counts_blocks = builtin.os.tag != .windows;
         return stat.size >= bytes and (stat.allocated >= bytes or !counts_blocks);
