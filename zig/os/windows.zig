@@ -1,8 +1,8 @@
 //! Files, their names and ranges, for Windows. What each function promises is said in `os.zig`.
 //!
 //! A file that somebody has mapped can be renamed but not deleted, so a name is taken away by
-//! giving the file a temporary one; whoever cleans up later deletes it. Everything is opened so that
-//! others may open, rename and delete it meanwhile.
+//! giving the file a temporary one; whoever cleans up later deletes it. Everything is opened so
+//! that others may open, rename and delete it meanwhile.
 
 const std = @import("std");
 const api = @import("windows_api.zig");
