@@ -1,9 +1,9 @@
 /**
  * What can be tried of the other platforms on a Linux machine: that the library and the Zig tests
  * compile for all of them, that the tests hold with musl, on arm64 under qemu (all of them, with
- * glibc, in `tests/proof/order.mjs`) and on Windows under wine, that processes there share, lock and
- * die as here, and that a build is the same wherever it is made. Says
- * `N passed, N failed, N skipped` in its last line; what cannot be run here is skipped, and says why.
+ * glibc, in `tests/proof/order.mjs`) and on Windows under wine, that processes there share, lock
+ * and die as here, and that a build is the same wherever it is made. The last line says
+ * `N passed, N failed, N skipped`; what cannot be run here is skipped, and says why.
  *
  *     node tests/platforms.mjs               everything
  *     node tests/platforms.mjs wine compile  the steps whose names contain one of these words
