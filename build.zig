@@ -45,33 +45,45 @@ const Target = struct { name: []const u8, triple: []const u8, file: []const u8 }
 const targets = [_]Target{
     .{ .name = "linux-x64", .triple = "x86_64-linux-none", .file = "libshmap.so" },
     .{ .name = "linux-arm64", .triple = "aarch64-linux-none", .file = "libshmap.so" },
+    .{ .name = "macos-x64", .triple = "x86_64-macos", .file = "libshmap.dylib" },
+    .{ .name = "macos-arm64", .triple = "aarch64-macos", .file = "libshmap.dylib" },
+    .{ .name = "windows-x64", .triple = "x86_64-windows-gnu", .file = "shmap.dll" },
+    .{ .name = "windows-arm64", .triple = "aarch64-windows-gnu", .file = "shmap.dll" },
 };
 
 fn addLibrary(b: *std.Build, optimize: std.builtin.OptimizeMode) void {
     const host = b.graph.host.result;
-    const triple = b.fmt("{s}-{s}-none", .{ @tagName(host.cpu.arch), @tagName(host.os.tag) });
+    const own = b.fmt("{s}-{s}", .{ @tagName(host.cpu.arch), @tagName(host.os.tag) });
     const all = b.step("all", "Build the library for every platform");
     for (targets) |target| {
         const library = linked(b, target, .ReleaseFast);
         const folder: std.Build.InstallDir = .{ .custom = b.fmt("all/{s}", .{target.name}) };
         all.dependOn(&b.addInstallFileWithDir(library, folder, target.file).step);
-        if (!std.mem.eql(u8, target.triple, triple)) continue;
-        const own = linked(b, target, optimize);
-        b.getInstallStep().dependOn(&b.addInstallFileWithDir(own, .lib, target.file).step);
+        if (!std.mem.startsWith(u8, target.triple, own)) continue;
+        const wanted = linked(b, target, optimize);
+        b.getInstallStep().dependOn(&b.addInstallFileWithDir(wanted, .lib, target.file).step);
     }
 }
 
 /// On Linux the library has no libc of its own and calls the mutex of whichever libc its host has,
 /// so one binary serves glibc and musl. It must never be unloaded (docs/design.md, Assumptions),
-/// and `std.Build` has no word for `-z nodelete`: hence the compiler's own command.
+/// and `std.Build` has no word for `-z nodelete`: hence the compiler's own command. Elsewhere it
+/// stays by its own doing (`os.prepareThreads`), and links only what belongs to the system.
 fn linked(
     b: *std.Build,
     target: Target,
     optimize: std.builtin.OptimizeMode,
 ) std.Build.LazyPath {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
-    link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete", "-O", @tagName(optimize) });
-    link.addArgs(&.{ "-target", target.triple, "-mcpu", "baseline", "--name", "shmap" });
+    link.addArgs(&.{ "-O", @tagName(optimize), "-target", target.triple });
+    link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap" });
+    if (std.mem.endsWith(u8, target.file, ".so")) {
+        link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete" });
+    } else if (std.mem.endsWith(u8, target.file, ".dylib")) {
+        link.addArgs(&.{ "-lc", "-install_name", "@rpath/libshmap.dylib" });
+    } else {
+        link.addArgs(&.{ "-fno-emit-implib", "-lkernel32", "-lntdll", "-ladvapi32" });
+    }
     const library = link.addPrefixedOutputFileArg("-femit-bin=", target.file);
     link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
     link.has_side_effects = true; // the compiler knows what it has compiled before

@@ -87,7 +87,8 @@ export interface Asked {
   readonly codecId: string;
 }
 
-const TOKEN = /^(?:fd:\d{1,10}:\d{1,10}|name:(.+):([A-Za-z0-9._-]+)):[0-9a-f]{16}$/s;
+const TOKEN =
+  /^(?:fd:\d{1,10}:\d{1,10}|file:[0-9a-f]{16}|name:(.+):([A-Za-z0-9._-]+)):[0-9a-f]{16}$/s;
 
 /** What opening `name` asks for. `codecId` is recorded where no codec is given. */
 export function askByName(

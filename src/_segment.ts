@@ -82,7 +82,7 @@ export interface MapStats {
   owner: number;
   /** What has become of it: still found by its name, or not any more. */
   state: "live" | "replacing" | "replaced" | "unlinked";
-  /** Whether other handles that may write are attached. */
+  /** Whether other writing handles are attached. On Windows only a read-only one can tell. */
   hasOtherWriters: boolean;
 }
 

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { constants } from "node:os";
+import { constants, platform } from "node:os";
 import { layoutVersion, reasons, statuses } from "./_abi.ts";
 
 /**
@@ -62,7 +62,7 @@ export class SharedMemoryError extends Error {
   override readonly name = "SharedMemoryError";
   /** What happened, as a stable word. */
   readonly code: ErrorCode;
-  /** The name of the system's error behind it, such as `"ENOSPC"`. */
+  /** The name of the system's error behind it, such as `"ENOSPC"` or `"ERROR_DISK_FULL"`. */
   declare readonly errno?: string;
   /** How many entries `setMany` had stored when it failed. */
   declare readonly stored?: number;
@@ -165,8 +165,44 @@ function readFault(record: Uint8Array): Fault {
   return { errno: errnoName(errno), needed, used, ceiling, holder, stored, reason, found, text };
 }
 
-function errnoName(errno: number): string | undefined {
+/** The errors of Windows that a call of ours meets, by their names in its headers. */
+const WINDOWS_ERRORS: ReadonlyMap<number, string> = new Map([
+  [1, "ERROR_INVALID_FUNCTION"],
+  [2, "ERROR_FILE_NOT_FOUND"],
+  [3, "ERROR_PATH_NOT_FOUND"],
+  [4, "ERROR_TOO_MANY_OPEN_FILES"],
+  [5, "ERROR_ACCESS_DENIED"],
+  [6, "ERROR_INVALID_HANDLE"],
+  [8, "ERROR_NOT_ENOUGH_MEMORY"],
+  [14, "ERROR_OUTOFMEMORY"],
+  [15, "ERROR_INVALID_DRIVE"],
+  [19, "ERROR_WRITE_PROTECT"],
+  [32, "ERROR_SHARING_VIOLATION"],
+  [33, "ERROR_LOCK_VIOLATION"],
+  [39, "ERROR_HANDLE_DISK_FULL"],
+  [50, "ERROR_NOT_SUPPORTED"],
+  [53, "ERROR_BAD_NETPATH"],
+  [67, "ERROR_BAD_NET_NAME"],
+  [80, "ERROR_FILE_EXISTS"],
+  [87, "ERROR_INVALID_PARAMETER"],
+  [112, "ERROR_DISK_FULL"],
+  [123, "ERROR_INVALID_NAME"],
+  [183, "ERROR_ALREADY_EXISTS"],
+  [206, "ERROR_FILENAME_EXCED_RANGE"],
+  [223, "ERROR_FILE_TOO_LARGE"],
+  [303, "ERROR_DELETE_PENDING"],
+  [487, "ERROR_INVALID_ADDRESS"],
+  [998, "ERROR_NOACCESS"],
+  [1224, "ERROR_USER_MAPPED_FILE"],
+  [1295, "ERROR_DISK_QUOTA_EXCEEDED"],
+  [1450, "ERROR_NO_SYSTEM_RESOURCES"],
+  [1455, "ERROR_COMMITMENT_LIMIT"],
+]);
+
+/** The name of a system's error. Numbers of Windows are its own, not those of `errno`. */
+export function errnoName(errno: number, system: string = platform()): string | undefined {
   if (errno === 0) return undefined;
+  if (system === "win32") return WINDOWS_ERRORS.get(errno) ?? `Windows error ${errno}`;
   const entry = Object.entries(constants.errno).find(([, number]) => number === errno);
   return entry?.[0] ?? `errno ${errno}`;
 }

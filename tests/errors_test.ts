@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { SharedMap, SharedMemoryError } from "../mod.ts";
+import { errnoName } from "../src/errors.ts";
 import { CODECS } from "./_corpus.ts";
 import {
   assertSound,
@@ -44,6 +45,14 @@ test("SharedMemoryError is an Error with a name, a code and a message", (t) => {
   assert.ok(CODES.includes(error.code));
   assert.ok(`${error}`.startsWith("SharedMemoryError: "), `${error}`);
   assert.ok(error.stack!.includes("errors_test"), `${error.stack}`);
+});
+
+test("the errors of a system are named as that system does", () => {
+  assert.equal(errnoName(0), undefined);
+  assert.equal(errnoName(2, "linux"), "ENOENT");
+  assert.equal(errnoName(54_321, "darwin"), "errno 54321");
+  assert.equal(errnoName(5, "win32"), "ERROR_ACCESS_DENIED"); // 5 is EIO elsewhere
+  assert.equal(errnoName(54_321, "win32"), "Windows error 54321");
 });
 
 test('SharedMemoryError "NotFound" names the action and the map', (t) => {

@@ -192,7 +192,7 @@ const MUTANTS = [
   },
   {
     name: "a thread that ends keeps its handles",
-    file: "lifetime.zig",
+    file: "os/linux_process.zig",
     from: "    _ = pthread_setspecific(key, &key);",
     to: "    _ = pthread_setspecific(key, null);",
     tests: "a thread that ends",
@@ -229,7 +229,7 @@ const MUTANTS = [
   },
   {
     name: "a region in memory can be cut short",
-    file: "raw_file.zig",
+    file: "os/linux_region.zig",
     from: "linux.F.ADD_SEALS, seal.all })",
     to: "linux.F.ADD_SEALS, seal.grow })",
     tests: "region_test",
@@ -237,7 +237,7 @@ const MUTANTS = [
   {
     name: "a region that can be cut short is attached to",
     file: "region.zig",
-    from: " or !raw_file.isSealed(file))",
+    from: " or !os.isSealed(file))",
     to: ")",
     tests: "region_test",
   },
@@ -250,7 +250,7 @@ const MUTANTS = [
   },
   {
     name: "a region's descriptor gains rights by being opened anew",
-    file: "raw_file.zig",
+    file: "os/linux_region.zig",
     from: "    if (access.read and !may_read or writes and !may_write) {",
     to: "    if (access.read and !may_read and writes and !may_write) {",
     tests: "region_test",

@@ -66,15 +66,30 @@ const ZIG_IMPORTS: Record<string, string> = {
   "zig/heap.zig": "layout crash",
   "zig/pool.zig": "layout crash",
   "zig/space.zig": "heap hash pool recovery segment layout crash os status",
-  "zig/directory.zig": "segment range_lock layout crash os status",
-  "zig/segment.zig": "stripe_lock range_lock layout crash os status",
-  "zig/region.zig": "segment raw_file user_lock range_lock layout os status",
+  "zig/directory.zig": "segment temporary range_lock layout crash os status",
+  "zig/segment.zig": "stripe_lock range_lock temporary layout crash os status",
+  "zig/region.zig": "segment raw_file user_lock range_lock temporary layout os status",
+  "zig/temporary.zig": "range_lock os status",
   "zig/raw_file.zig": "os status",
   "zig/user_lock.zig": "range_lock layout crash os status",
   "zig/stripe_lock.zig": "range_lock layout os status",
   "zig/range_lock.zig": "os status",
   "zig/layout.zig": "",
-  "zig/os.zig": "status",
+  "zig/os.zig": "status os/common os/linux os/linux_process os/linux_region os/macos " +
+    "os/macos_process os/macos_region os/windows os/windows_process os/windows_region",
+  "zig/os/common.zig": "status",
+  "zig/os/linux.zig": "os/common status",
+  "zig/os/linux_process.zig": "os/common os/linux status",
+  "zig/os/linux_region.zig": "os/common os/linux os/linux_process status",
+  "zig/os/macos.zig": "os/common status",
+  "zig/os/macos_process.zig": "os/common status",
+  "zig/os/macos_region.zig": "os/common os/macos status",
+  "zig/os/windows.zig": "os/common os/windows_api os/windows_memory os/windows_owner status",
+  "zig/os/windows_api.zig": "",
+  "zig/os/windows_memory.zig": "os/common os/windows_api status",
+  "zig/os/windows_owner.zig": "os/windows_api",
+  "zig/os/windows_process.zig": "os/common os/windows_api os/windows_owner status",
+  "zig/os/windows_region.zig": "os/common os/windows os/windows_api os/windows_memory status",
   "zig/crash.zig": "",
   "zig/emit_abi.zig": "abi layout status",
   "zig/peer.zig": "abi",
@@ -129,6 +144,13 @@ function withoutComments(text: string): string {
   return text.replace(token, (match, kept) => kept ?? match.replace(/[^\n]/g, " "));
 }
 
+/** A Zig file as the tables name it: its path below `zig`, without the ending. */
+function beside(path: string, name: string): string {
+  const top = `/${path.split("/")[0]}/`;
+  const { pathname } = new URL(name, `file:///${path}`);
+  return pathname.replace(top, "").replace(/\.zig$/, "");
+}
+
 /** What a file imports: a bare name for a file beside it, the specifier for a package. */
 function imports({ path, text }: Source): string[] {
   const code = withoutComments(text);
@@ -136,7 +158,7 @@ function imports({ path, text }: Source): string[] {
     const shipped = code.replace(/^test\b[^]*?^}$/gm, ""); // a test may use what it likes
     return [...shipped.matchAll(/@import\("([^"]+)"\)/g)].map((match) => match[1])
       .filter((name) => !["std", "builtin", "root"].includes(name))
-      .map((name) => name.replace(/\.zig$/, ""));
+      .map((name) => name.endsWith(".zig") ? beside(path, name) : name);
   }
   const specifier = /(?:\bfrom|\bimport|\bimport\() *["']([^"']+)["']/g;
   return [...code.matchAll(specifier)].map((match) => match[1])

@@ -432,6 +432,7 @@ pub export fn shm_lock_bell(handle: u32, target: ?[*]u8, target_len: u32) i32 {
 pub export fn shm_bell_wait(bell: f64, count: u32, ms: f64) i32 {
     if (!(bell >= os.page_bytes and bell < 1 << 53 and ms >= 0 and ms <= 1000))
         return status.status(error.InvalidArgument);
+    if (!os.has_shared_bells) return status.status(error.Unsupported);
     const address = @as(usize, @intFromFloat(bell)) & ~@as(usize, 7);
     os.sleepOn(@ptrFromInt(address), count, @intFromFloat(ms * std.time.ns_per_ms));
     return 0;

@@ -127,6 +127,7 @@ pub fn prepared(record: *Fault, options: *const Options) Error!*Map {
     const map = try handles.maps.create(record);
     map.segment.fault = &map.fault;
     map.segment.name_len = 0;
+    map.segment.temporary = null;
     map.segment.readonly = options.readonly;
     map.segment.timeout_ms = options.timeout_ms;
     map.segment.me = @as(u64, os.pid()) << 32 | 1;

@@ -13,6 +13,7 @@ const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
+const temporary_file = @import("temporary.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
@@ -21,28 +22,26 @@ const Segment = segments.Segment;
 
 pub const Mode = enum { shared, create, attach, exclusive };
 
-pub const default_directory = "/dev/shm";
-
 /// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
 const temporary_mark = ".~";
 
 /// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
 pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
-    const stated = if (directory.len == 0) default_directory else directory;
-    const given = try os.Path.of("{s}", .{stated});
+    const given = if (directory.len == 0)
+        try os.defaultDirectory(fault)
+    else
+        try os.Path.of("{s}", .{directory});
     const fd = try os.openDirectory(fault, &given);
     defer os.close(fd);
     if ((try os.fileSystem(fault, fd)).network)
         return fault.because(.networkFileSystem, error.Unsupported);
-    var buffer: [4096]u8 = undefined;
-    const real = os.readLink(fault, &os.Path.ofDescriptor(fd), &buffer) catch return given;
-    return os.Path.of("{s}", .{real});
+    return os.directoryPath(fault, fd) catch given;
 }
 
 /// Assumes nothing of `name`: it becomes part of a path.
 pub fn setName(segment: *Segment, name: []const u8) Error!void {
     if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
-    if (name[0] == '.' or std.mem.indexOfAny(u8, name, "/\x00") != null)
+    if (name[0] == '.' or std.mem.indexOfAny(u8, name, os.name_separators) != null)
         return error.InvalidArgument;
     @memcpy(segment.name[0..name.len], name);
     segment.name_len = name.len;
@@ -75,14 +74,13 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
 /// A file like `segment.file` opened once more, for its range locks.
 fn openLocks(segment: *Segment) Error!void {
     const access: os.Access = if (segment.readonly) .read else .read_write;
-    const link = os.Path.ofDescriptor(segment.file);
-    segment.locks = os.openLink(segment.fault, &link, access) catch |err| blk: {
+    segment.locks = os.openAgain(segment.fault, segment.file, access) catch |err| blk: {
         if (err != error.NotFound or segment.name_len == 0) return err;
         break :blk try openByName(segment, access);
     };
 }
 
-/// Without /proc: open the name again and make sure that it is the same file.
+/// Opens the name again and makes sure that it is the same file.
 fn openByName(segment: *Segment, access: os.Access) Error!os.Fd {
     const fault = segment.fault;
     const path = try segment.path();
@@ -199,9 +197,9 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         try openLocks(segment);
     }
     errdefer segment.abandon();
-    // A file with a name is anybody's to reap until its maker holds LIFE.
+    try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
+    // A file with a name was anybody's to reap until its maker had LIFE.
     if (temporary.*) |path| {
-        try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
         const named = os.statName(fault, &path) catch return error.Exists;
         if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
     }
@@ -333,7 +331,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         // From here to the exchange a crash leaves `replacing` under the old name: whoever reads
         // it finds LIFE free and the name unchanged, and sets it back to live.
         standing.setState(.replacing);
-        os.exchange(fault, &temporary.?, &path) catch |err| {
+        const is_ours = os.exchange(fault, &temporary.?, &path) catch |err| {
             standing.setState(.live);
             if (err == error.NotFound) continue; // the name is gone: link again
             return err;
@@ -341,6 +339,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         // A crash here leaves the old one `replacing` under the temporary name: whoever reads it
         // finds that its name leads elsewhere, and sets it to replaced.
         standing.setState(.replaced);
+        if (!is_ours) continue; // nobody has the name, or somebody else by now
         os.unlink(fault, &temporary.?) catch {}; // plain rename left none
         break;
     }
@@ -367,7 +366,7 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
 
 /// As `unlinkName`, for the very segment this handle is attached to.
 pub fn unlinkOwn(segment: *Segment) Error!bool {
-    if (segment.name_len == 0) return false;
+    if (segment.name_len == 0 or segment.temporary != null) return false;
     const deadline = os.Deadline.in(segment.timeout_ms);
     try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
     defer range_lock.unlock(segment.locks, .life);
@@ -444,12 +443,27 @@ fn reapOne(
 
 /// An unnamed segment in memory.
 pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
-    segment.file = try os.memoryFile(segment.fault);
+    const fault = segment.fault;
+    if (!os.has_memory_files) return anonymousByName(segment, options);
+    segment.file = try os.memoryFile(fault);
     {
         errdefer os.close(segment.file);
         try openLocks(segment);
     }
     errdefer segment.abandon();
+    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
+    try segments.format(segment, options);
+    range_lock.unlock(segment.locks, .life);
+}
+
+/// As `anonymous`, where memory that others can reach has a name.
+fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
+    const made = try temporary_file.make(segment.fault, .in(options.timeout_ms));
+    segment.file = made.file;
+    segment.locks = made.locks;
+    errdefer temporary_file.remove(made.number);
+    errdefer segment.abandon();
+    try segment.nameTemporary(made.number);
     try segments.format(segment, options);
     range_lock.unlock(segment.locks, .life);
 }
@@ -466,6 +480,13 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         const name = body[colon + 1 ..];
         try setName(segment, name);
         segment.directory = try resolve(segment.fault, body["name:".len..colon]);
+        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+    }
+    if (std.mem.startsWith(u8, body, "file:")) {
+        if (os.has_memory_files) return error.Unsupported; // of another system
+        const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
+            return error.InvalidArgument;
+        try segment.nameTemporary(number);
         return attach(segment, options, os.Deadline.in(options.timeout_ms));
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
@@ -512,6 +533,7 @@ pub const Listed = extern struct {
 /// Returns the length of all, which may exceed the target.
 pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
     reap(fault, directory, "") catch {}; // none of our business
+    if (!os.has_memory_files) temporary_file.reap(fault) catch {};
     var names = try os.Names.of(fault, directory);
     defer names.close();
     var at: usize = 0;

@@ -66,11 +66,9 @@ test "attaching beside a writer that holds everything ends at the timeout" {
     defer support.closeMap(map);
     // As a sole writer that was stopped while it closed: WRITER exclusive, LIFE free.
     var fault: status.Fault = .{};
-    try std.testing.expect(
-        try range_lock.tryLock(&fault, map.segment.locks, .writer, .exclusive),
-    );
+    try std.testing.expect(try range_lock.upgrade(&fault, map.segment.locks, .writer));
     try std.testing.expectError(error.Timeout, openAgain(map, 50));
-    _ = try range_lock.tryLock(&fault, map.segment.locks, .writer, .shared);
+    range_lock.downgrade(map.segment.locks, .writer);
     support.closeMap(try openAgain(map, 1000));
 }
 

@@ -74,7 +74,9 @@ pub fn stats(map: *Map) Error!Stats {
     }
     const unused = segment.view.committed -| crash.load(&header.pool.frontier);
     result.pool_free_bytes = number(crash.load(&header.pool.free) +| unused);
-    const others = try range_lock.isHeld(segment.fault, segment.locks, .writer);
+    // Where the system has no queries, a writer cannot tell others from itself.
+    const others = (segment.readonly or os.has_range_queries) and
+        try range_lock.isHeld(segment.fault, segment.locks, .writer);
     result.other_writers = @floatFromInt(@intFromBool(others));
     return result;
 }

@@ -10,27 +10,7 @@ const std = @import("std");
 const handles = @import("handles.zig");
 const os = @import("os.zig");
 
-const Key = c_uint;
-
-const Destructor = *const fn (?*anyopaque) callconv(.c) void;
-
-extern fn pthread_key_create(key: *Key, destructor: Destructor) c_int;
-extern fn pthread_setspecific(key: Key, value: ?*const anyopaque) c_int;
-
-const AtFork = ?*const fn () callconv(.c) void;
-
-/// glibc's own name; the standard one is not in its shared library.
-const register_atfork = @extern(
-    ?*const fn (AtFork, AtFork, AtFork, ?*anyopaque) callconv(.c) c_int,
-    .{ .name = "__register_atfork", .linkage = .weak },
-);
-const pthread_atfork = @extern(
-    ?*const fn (AtFork, AtFork, AtFork) callconv(.c) c_int,
-    .{ .name = "pthread_atfork", .linkage = .weak },
-);
-
 var state: std.atomic.Value(enum(u32) { unknown, preparing, ready, refused }) = .init(.unknown);
-var key: Key = 0;
 
 /// Call on the thread that opens a handle: its end will close it.
 pub fn watch() void {
@@ -40,20 +20,12 @@ pub fn watch() void {
         .preparing => os.sleepNs(1000),
         .unknown => {
             if (state.cmpxchgStrong(.unknown, .preparing, .acquire, .monotonic) != null) continue;
-            const result = pthread_key_create(&key, closeOfThread);
-            watchForks();
-            state.store(if (result == 0) .ready else .refused, .release);
+            const is_ready = os.prepareThreads(closeOfThread);
+            os.watchForks(dropInChild);
+            state.store(if (is_ready) .ready else .refused, .release);
         },
     };
-    _ = pthread_setspecific(key, &key); // any value but null calls the destructor
-}
-
-fn watchForks() void {
-    if (os.ifLinked(register_atfork)) |register| {
-        _ = register(null, null, dropInChild, null);
-    } else if (os.ifLinked(pthread_atfork)) |register| {
-        _ = register(null, null, dropInChild);
-    }
+    os.watchThread();
 }
 
 fn closeOfThread(_: ?*anyopaque) callconv(.c) void {

@@ -5,6 +5,7 @@ const linux = std.os.linux;
 const abi = @import("abi.zig");
 const handles = @import("handles.zig");
 const os = @import("os.zig");
+const support = @import("support_test.zig");
 
 fn openAnonymous() !u32 {
     var fault: [128]u8 = undefined;
@@ -39,6 +40,7 @@ test "a thread that ends gives back what it had open, and its lock as that of a 
 }
 
 test "a forked child has no handles, and keeps none of its parent's locks when that dies" {
+    if (!support.has_forks) return error.SkipZigTest; // no fork here
     const handle = try openAnonymous();
     defer _ = abi.shm_segment_close(handle);
     var buffer: [200]u8 = undefined;

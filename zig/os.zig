@@ -1,404 +1,197 @@
-//! The system calls, for Linux. The only file that makes any, but for the libc's mutex in
-//! `stripe_lock.zig`. Raw calls, no libc: one library serves programs of every libc.
+//! The system, as the rest of the library sees it: one name for each thing that is asked of it, and
+//! what every platform's files promise. They lie in `zig/os`, and are the only ones that make
+//! system calls, but for the libc's mutex in `stripe_lock.zig`.
 //!
-//! A failed call notes its errno in the `Fault` and comes back as one of `status.Error`; calls
-//! interrupted by a signal are made again.
+//! A failed call notes the system's own number of the error in the `Fault` and comes back as one of
+//! `status.Error`; a call that a signal interrupts is made again.
+//!
+//! What a platform does not have is said by a constant, known when the library is compiled, and the
+//! functions for it fail with `Unsupported`. What each platform does instead is in docs/design.md,
+//! Platforms.
 
 const std = @import("std");
-const linux = std.os.linux;
+const builtin = @import("builtin");
+const common = @import("os/common.zig");
 const status = @import("status.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
 
-pub const page_bytes = 4096;
-pub const Fd = i32;
-
-/// By which memory files of ours are known: the kernel shows it in links to them.
-pub const memory_name = "shmap";
-
-/// How much is allocated by one call: an interrupted larger one would start from nothing each time.
-const fallocate_piece_bytes = 2 << 20;
-
-fn errorOf(errno: linux.E) Error {
-    return switch (errno) {
-        .NOENT, .NOTDIR, .SRCH => error.NotFound,
-        .EXIST => error.Exists,
-        .ACCES, .PERM, .ROFS => error.PermissionDenied,
-        .NOSPC, .DQUOT, .FBIG => error.NoSpace,
-        .OPNOTSUPP, .NOSYS => error.Unsupported,
-        else => error.System,
-    };
-}
-
-/// Makes a call until no signal interrupts it.
-pub fn again(comptime call: anytype, arguments: anytype) usize {
-    while (true) {
-        const result = @call(.auto, call, arguments);
-        if (linux.errno(result) != .INTR) return result;
-    }
-}
-
-pub fn check(fault: *Fault, result: usize) Error!usize {
-    const errno = linux.errno(result);
-    if (errno == .SUCCESS) return result;
-    fault.errno = @floatFromInt(@intFromEnum(errno));
-    return errorOf(errno);
-}
-
-/// Whether the last failure was this one.
-fn failedWith(fault: *const Fault, errno: linux.E) bool {
-    return fault.errno == @as(f64, @floatFromInt(@intFromEnum(errno)));
-}
-
-/// A path on the stack, NUL-terminated.
-pub const Path = struct {
-    buffer: [4096]u8,
-    len: usize,
-
-    pub fn of(comptime format: []const u8, parts: anytype) Error!Path {
-        var path: Path = undefined;
-        const text = std.fmt.bufPrintZ(&path.buffer, format, parts) catch
-            return error.InvalidArgument;
-        path.len = text.len;
-        return path;
-    }
-
-    pub fn z(path: *const Path) [*:0]const u8 {
-        return @ptrCast(&path.buffer);
-    }
-
-    pub fn slice(path: *const Path) []const u8 {
-        return path.buffer[0..path.len];
-    }
-
-    pub fn ofDescriptor(fd: Fd) Path {
-        return Path.of("/proc/self/fd/{d}", .{fd}) catch unreachable; // fits any i32
-    }
+/// The platform's own files, for tools that serve one platform only.
+pub const system = switch (builtin.os.tag) {
+    .linux => @import("os/linux.zig"),
+    .macos => @import("os/macos.zig"),
+    .windows => @import("os/windows.zig"),
+    else => @compileError("shmap is not written for this system"),
+};
+const process = switch (builtin.os.tag) {
+    .linux => @import("os/linux_process.zig"),
+    .macos => @import("os/macos_process.zig"),
+    .windows => @import("os/windows_process.zig"),
+    else => unreachable,
+};
+const regions = switch (builtin.os.tag) {
+    .linux => @import("os/linux_region.zig"),
+    .macos => @import("os/macos_region.zig"),
+    .windows => @import("os/windows_region.zig"),
+    else => unreachable,
 };
 
-pub const Access = enum { read, read_write };
+pub const page_bytes = common.page_bytes;
+pub const Access = common.Access;
+pub const Base = common.Base;
+pub const Direction = common.Direction;
+pub const Fd = common.Fd;
+pub const FileSystem = common.FileSystem;
+pub const Make = common.Make;
+pub const Mode = common.Mode;
+pub const Pages = common.Pages;
+pub const Path = common.Path;
+pub const Stat = common.Stat;
+pub const Use = common.Use;
+pub const note = common.note;
 
-pub fn openFlags(access: Access) linux.O {
-    return .{
-        .ACCMODE = if (access == .read) .RDONLY else .RDWR,
-        .CLOEXEC = true,
-        .NOCTTY = true,
-        .NONBLOCK = true, // a FIFO squatting the name must not make us wait
-    };
-}
+/// Files without a name, and memory files that other processes reach by a descriptor's number.
+/// Without them both are files with names of ours, removed by the last that leaves.
+pub const has_memory_files: bool = system.has_memory_files;
+/// A mutex that the kernel passes on when its owner dies. Without it segments have kernel locks.
+pub const has_robust_mutex: bool = system.has_robust_mutex;
+/// The kernel sleeps on a word of shared memory, and looks at it in our stead.
+pub const has_shared_bells: bool = system.has_shared_bells;
+/// The kernel says whether a range is locked by others, without locking it.
+pub const has_range_queries: bool = system.has_range_queries;
+/// The numbers by which a runtime knows open files are those of the system.
+pub const has_descriptors: bool = system.has_descriptors;
+/// Bytes that no name of a file may have.
+pub const name_separators: []const u8 = system.name_separators;
+/// Numbers of errors that are noted without a call that failed.
+pub const Number = system.Number;
 
-/// Opens an existing file by its own name: a symbolic link is refused, not followed.
-pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
-    var flags = openFlags(access);
-    flags.NOFOLLOW = true;
-    const fd = check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
-        if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
-            return fault.because(.notRegularFile, error.Incompatible);
-        return err;
-    };
-    return @intCast(fd);
-}
+/// Where segments lie that are not told where.
+pub const defaultDirectory: fn (*Fault) Error!Path = system.defaultDirectory;
 
-/// Opens what a /proc link leads to: a second open file description of the same file.
-pub fn openLink(fault: *Fault, path: *const Path, access: Access) Error!Fd {
-    return @intCast(try check(fault, again(linux.open, .{ path.z(), openFlags(access), 0 })));
-}
-
+/// Opens an existing file by its own name, for itself alone: a link is refused, not followed.
+pub const open: fn (*Fault, *const Path, Access) Error!Fd = system.open;
+/// A second open file description of the same file, with ranges of its own. `NotFound`: the system
+/// cannot find the file by its description.
+pub const openAgain: fn (*Fault, Fd, Access) Error!Fd = system.openAgain;
 /// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
 /// to nothing of that kind; it may be anything by now, and is looked at before it is followed.
-pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd {
-    const path = try Path.of("/proc/{d}/fd/{d}", .{ owner, fd });
-    var buffer: [64]u8 = undefined;
-    const reads = readLink(fault, &path, &buffer) catch
-        return fault.because(.identity, error.NotFound);
-    if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
-        return fault.because(.identity, error.NotFound);
-    return openLink(fault, &path, access);
-}
+pub const openMemoryOf: fn (*Fault, u32, u31, Access) Error!Fd = system.openMemoryOf;
+pub const openDirectory: fn (*Fault, *const Path) Error!Fd = system.openDirectory;
+/// The path of an open directory, absolute and without links.
+pub const directoryPath: fn (*Fault, Fd) Error!Path = system.directoryPath;
+/// A file without a name. `Unsupported`: there is no such thing there.
+pub const openUnnamed: fn (*Fault, *const Path) Error!Fd = system.openUnnamed;
+/// Makes a file that only this user may open. `Exists`: something has the name.
+pub const openNew: fn (*Fault, *const Path) Error!Fd = system.openNew;
+/// A file in memory without a name.
+pub const memoryFile: fn (*Fault) Error!Fd = system.memoryFile;
+pub const close: fn (Fd) void = system.close;
 
-pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
-    const flags: linux.O = .{ .DIRECTORY = true, .CLOEXEC = true };
-    return @intCast(check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
-        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
-    });
-}
-
-/// A file without a name. `Unsupported`: this file system has no such thing.
-pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
-    var flags: linux.O = .{ .ACCMODE = .RDWR, .DIRECTORY = true, .CLOEXEC = true };
-    flags.TMPFILE = true;
-    const fd = check(fault, again(linux.open, .{ directory.z(), flags, 0o600 })) catch |err| {
-        return if (failedWith(fault, .ISDIR)) error.Unsupported else err;
-    };
-    return @intCast(fd);
-}
-
-pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
-    var flags = openFlags(.read_write);
-    flags.CREAT = true;
-    flags.EXCL = true;
-    return @intCast(try check(fault, again(linux.open, .{ path.z(), flags, 0o600 })));
-}
-
-pub fn memoryFile(fault: *Fault) Error!Fd {
-    return @intCast(try check(fault, linux.memfd_create(memory_name, linux.MFD.CLOEXEC)));
-}
-
-pub fn close(fd: Fd) void {
-    _ = linux.close(fd);
-}
-
-/// What identifies a file and what we must know of it.
-pub const Stat = struct {
-    device: u64,
-    inode: u64,
-    uid: u32,
-    regular: bool,
-    size: u64,
-    allocated: u64,
-
-    pub fn same(a: Stat, b: Stat) bool {
-        return a.device == b.device and a.inode == b.inode;
-    }
-};
-
-fn statAt(fault: *Fault, fd: Fd, path: [*:0]const u8, flags: u32) Error!Stat {
-    var buffer: linux.Statx = undefined;
-    _ = try check(fault, linux.statx(fd, path, flags, linux.STATX.BASIC_STATS, &buffer));
-    return .{
-        .device = @as(u64, buffer.dev_major) << 32 | buffer.dev_minor,
-        .inode = buffer.ino,
-        .uid = buffer.uid,
-        .regular = buffer.mode & linux.S.IFMT == linux.S.IFREG,
-        .size = buffer.size,
-        .allocated = buffer.blocks * 512,
-    };
-}
-
-pub fn stat(fault: *Fault, fd: Fd) Error!Stat {
-    return statAt(fault, fd, "", linux.AT.EMPTY_PATH);
-}
-
-/// Of the name itself, not of what a symbolic link leads to.
-pub fn statName(fault: *Fault, path: *const Path) Error!Stat {
-    return statAt(fault, linux.AT.FDCWD, path.z(), linux.AT.SYMLINK_NOFOLLOW);
-}
-
-pub fn statLink(fault: *Fault, path: *const Path) Error!Stat {
-    return statAt(fault, linux.AT.FDCWD, path.z(), 0);
-}
-
-/// Reads at most `target.len` bytes at `offset`; fewer at the end of the file.
-pub fn readAt(fault: *Fault, fd: Fd, target: []u8, offset: u64) Error!usize {
-    var done: usize = 0;
-    while (done < target.len) {
-        const at: i64 = @intCast(offset + done);
-        const result = linux.pread(fd, target[done..].ptr, target.len - done, at);
-        if (linux.errno(result) == .INTR) continue;
-        const count = try check(fault, result);
-        if (count == 0) break;
-        done += count;
-    }
-    return done;
-}
-
+pub const stat: fn (*Fault, Fd) Error!Stat = system.stat;
+/// Of the name itself, not of what a link leads to.
+pub const statName: fn (*Fault, *const Path) Error!Stat = system.statName;
+/// Reads at most as many bytes as there is room for, from an offset on; fewer at the end of the
+/// file.
+pub const readAt: fn (*Fault, Fd, []u8, u64) Error!usize = system.readAt;
 /// Allocates the blocks of `[from, to)`, so that touching them can never be answered by a signal.
 /// On failure the file may have grown in part, which harms nobody.
-pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
-    var limit: linux.rlimit = undefined;
-    // Beyond this limit the kernel sends SIGXFSZ instead of failing.
-    if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
-        fault.errno = @floatFromInt(@intFromEnum(linux.E.FBIG));
-        return fault.because(.ceilingReached, error.NoSpace);
-    }
-    var at = from;
-    while (at < to) {
-        const bytes = @min(to - at, fallocate_piece_bytes);
-        const from_here: i64 = @intCast(at);
-        const result = again(linux.fallocate, .{ fd, 0, from_here, @as(i64, @intCast(bytes)) });
-        _ = check(fault, result) catch |err| {
-            if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
-            if (failedWith(fault, .NOMEM)) return fault.because(.fileSystemFull, error.NoSpace);
-            return err;
-        };
-        at += bytes;
-    }
-}
+pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
 
-/// Reserves address space for `bytes` of the file and maps it there; beyond its end too.
-pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error![*]align(page_bytes) u8 {
-    const protection: linux.PROT = .{ .READ = true, .WRITE = access == .read_write };
-    const flags: linux.MAP = .{ .TYPE = .SHARED, .NORESERVE = true };
-    const result = linux.mmap(null, bytes, protection, flags, fd, 0);
-    const address = check(fault, result) catch |err| {
-        fault.needed_bytes = @floatFromInt(bytes);
-        return if (failedWith(fault, .NOMEM)) fault.because(.addressSpace, error.NoSpace) else err;
-    };
-    const base: [*]align(page_bytes) u8 = @ptrFromInt(address);
-    _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);
-    return base;
-}
-
-pub fn unmap(base: [*]align(page_bytes) u8, bytes: u64) void {
-    _ = linux.munmap(base, bytes);
-}
-
+/// Reserves address space for so many bytes of the file and maps it there; what lies beyond its end
+/// becomes part of the mapping by `extend`.
+pub const map: fn (*Fault, Fd, u64, Access) Error!Base = system.map;
+/// Makes `[from, to)` of a grown file part of a mapping. Assumes that `[0, from)` is.
+pub const extend = system.extend;
+/// Gives back a mapping of so many bytes, as they were asked for.
+pub const unmap: fn (Base, u64) void = system.unmap;
 /// Private memory, zeroed, whole pages.
-pub fn pages(fault: *Fault, bytes: u64) Error![]align(page_bytes) u8 {
-    const len = std.mem.alignForward(u64, @max(bytes, 1), page_bytes);
-    const protection: linux.PROT = .{ .READ = true, .WRITE = true };
-    const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true };
-    const address = try check(fault, linux.mmap(null, len, protection, flags, -1, 0));
-    return @as([*]align(page_bytes) u8, @ptrFromInt(address))[0..len];
-}
-
-pub fn growPages(
-    fault: *Fault,
-    old: []align(page_bytes) u8,
-    bytes: u64,
-) Error![]align(page_bytes) u8 {
-    if (old.len == 0) return pages(fault, bytes);
-    const len = std.mem.alignForward(u64, bytes, page_bytes);
-    const result = linux.mremap(old.ptr, old.len, len, .{ .MAYMOVE = true }, null);
-    const address = try check(fault, result);
-    return @as([*]align(page_bytes) u8, @ptrFromInt(address))[0..len];
-}
-
-pub fn freePages(memory: []align(page_bytes) u8) void {
-    if (memory.len > 0) _ = linux.munmap(memory.ptr, memory.len);
-}
+pub const pages: fn (*Fault, u64) Error!Pages = system.pages;
+pub const growPages: fn (*Fault, Pages, u64) Error!Pages = system.growPages;
+pub const freePages: fn (Pages) void = system.freePages;
 
 /// Gives an unnamed file a name. `Exists`: somebody has it.
-pub fn linkUnnamed(fault: *Fault, fd: Fd, path: *const Path) Error!void {
-    const from = Path.ofDescriptor(fd);
-    const cwd = linux.AT.FDCWD;
-    const follow = linux.AT.SYMLINK_FOLLOW;
-    _ = try check(fault, linux.linkat(cwd, from.z(), cwd, path.z(), follow));
-}
+pub const linkUnnamed: fn (*Fault, Fd, *const Path) Error!void = system.linkUnnamed;
+/// Gives a named file another name; it may keep the one it had. `Exists`: somebody has it.
+pub const link: fn (*Fault, *const Path, *const Path) Error!void = system.link;
+/// Gives the second name to the file of the first, whatever had it. In one step where the system
+/// can, and then true. False: the file that had the name has lost it, and nobody has it now.
+pub const exchange: fn (*Fault, *const Path, *const Path) Error!bool = system.exchange;
+/// Takes a name away: nothing is found by it any more.
+pub const unlink: fn (*Fault, *const Path) Error!void = system.unlink;
+pub const setPermissions: fn (*Fault, Fd, u32) Error!void = system.setPermissions;
+/// The names in a directory, without allocating: `of`, `next` until null, `close`.
+pub const Names = system.Names;
+pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
+pub const memoryBytes: fn () u64 = system.memoryBytes;
 
-/// Gives a named file a second name. `Exists`: somebody has it.
-pub fn link(fault: *Fault, from: *const Path, to: *const Path) Error!void {
-    const cwd = linux.AT.FDCWD;
-    _ = try check(fault, linux.linkat(cwd, from.z(), cwd, to.z(), 0));
-}
+/// Locks one byte. False: somebody else holds it. Never waits. Assumes that this description holds
+/// nothing there.
+pub const lockRange: fn (*Fault, Fd, i64, Mode) Error!bool = system.lockRange;
+/// From shared to exclusive. False: somebody else holds it, too; then what was held may be lost.
+pub const upgradeRange: fn (*Fault, Fd, i64) Error!bool = system.upgradeRange;
+/// From exclusive to shared, without a moment in between.
+pub const downgradeRange: fn (Fd, i64) void = system.downgradeRange;
+pub const unlockRange: fn (Fd, i64) void = system.unlockRange;
+/// Unlocks everything from a byte on; what is held is among so many bytes, where that matters, or
+/// the description closes now.
+pub const unlockRanges: fn (Fd, i64, u32) void = system.unlockRanges;
+/// Whether another description holds the byte in any mode. Without `has_range_queries` this locks
+/// it for a moment, and takes what this description itself holds for another's.
+pub const isRangeLocked: fn (*Fault, Fd, i64) Error!bool = system.isRangeLocked;
 
-/// Swaps two names in one step; where the file system cannot, `from` replaces `to`.
-pub fn exchange(fault: *Fault, from: *const Path, to: *const Path) Error!void {
-    const cwd = linux.AT.FDCWD;
-    const result = linux.renameat2(cwd, from.z(), cwd, to.z(), .{ .EXCHANGE = true });
-    switch (linux.errno(result)) {
-        .INVAL, .NOSYS => _ = try check(fault, linux.renameat2(cwd, from.z(), cwd, to.z(), .{})),
-        else => _ = try check(fault, result),
-    }
-}
+/// Opens a user's file, following links: it is theirs. `new`: `Exists` if anything has the name.
+pub const openUser: fn (*Fault, *const Path, Access, Make) Error!Fd = regions.openUser;
+/// Opens a descriptor's file once more. Its own rights bind us, though the file might grant more to
+/// whoever opens it anew.
+pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
+/// How long the file is now. Of a description that is not the user's: this may move its position.
+pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
+/// Cuts or lengthens a file to so many bytes.
+pub const cut: fn (*Fault, Fd, u64) Error!void = regions.cut;
+/// A file in memory that nobody can cut short.
+pub const sealedMemory: fn (*Fault, u64) Error!Fd = regions.sealedMemory;
+/// Whether nobody else can cut the file short.
+pub const isSealed: fn (Fd) bool = regions.isSealed;
+/// Maps a region's file, which reaches that far, or will; private where asked for.
+pub const mapUser: fn (*Fault, Fd, u64, Use) Error!Base = regions.mapUser;
+/// Has what was written to the mapping written to its file.
+pub const sync: fn (*Fault, Fd, Base, u64) Error!void = regions.sync;
+/// Writes within the file. Assumes that it reaches that far: beyond its end this would lengthen it.
+pub const writeAt: fn (*Fault, Fd, []const u8, u64) Error!usize = regions.writeAt;
+/// Copies between a mapping and own memory by way of the kernel, which stops before a page that
+/// cannot be touched. How much; `Unsupported`: the kernel does not offer it, or not to us.
+pub const copy: fn (*Fault, Direction, [*]u8, [*]u8, usize) Error!usize = regions.copy;
 
-pub fn unlink(fault: *Fault, path: *const Path) Error!void {
-    _ = try check(fault, linux.unlinkat(linux.AT.FDCWD, path.z(), 0));
-}
+pub const random: fn ([]u8) void = process.random;
+pub const pid: fn () u32 = process.pid;
+/// The calling thread's id, which no other living thread of this process has.
+pub const threadId: fn () u32 = process.threadId;
+/// This user, as the owner of a file is known; 0 is the administrator.
+pub const userId: fn () u32 = process.userId;
+/// This process's PID namespace, 0 where this machine does not tell.
+pub const pidNamespace: fn (*Fault) Error!u64 = process.pidNamespace;
+/// This boot's random id, zeros where this machine does not tell.
+pub const bootId: fn (*Fault) Error![2]u64 = process.bootId;
+pub const monotonicNs: fn () u64 = process.monotonicNs;
+pub const realtimeNs: fn () u64 = process.realtimeNs;
+pub const sleepNs: fn (u64) void = process.sleepNs;
+/// A weak symbol's address, looked at when the program runs.
+pub const ifLinked = process.ifLinked;
 
-pub fn setPermissions(fault: *Fault, fd: Fd, mode: u32) Error!void {
-    _ = try check(fault, linux.fchmod(fd, mode));
-}
-
-pub fn readLink(fault: *Fault, path: *const Path, target: []u8) Error![]u8 {
-    return target[0..try check(fault, linux.readlink(path.z(), target.ptr, target.len))];
-}
-
-/// The names in a directory, without allocating. `next` gives null at the end.
-pub const Names = struct {
-    fd: Fd,
-    buffer: [4096]u8 align(8) = undefined,
-    at: usize = 0,
-    len: usize = 0,
-
-    pub fn of(fault: *Fault, directory: *const Path) Error!Names {
-        return .{ .fd = try openDirectory(fault, directory) };
-    }
-
-    pub fn close(names: *Names) void {
-        _ = linux.close(names.fd);
-    }
-
-    pub fn next(names: *Names, fault: *Fault) Error!?[]const u8 {
-        if (names.at >= names.len) {
-            const result = linux.getdents64(names.fd, &names.buffer, names.buffer.len);
-            names.len = try check(fault, result);
-            names.at = 0;
-            if (names.len == 0) return null;
-        }
-        const entry: *align(1) linux.dirent64 = @ptrCast(&names.buffer[names.at]);
-        names.at += entry.reclen;
-        return std.mem.span(@as([*:0]const u8, @ptrCast(&entry.name)));
-    }
-};
-
-/// What a file system says of itself.
-pub const FileSystem = struct { bytes: u64, free: u64, network: bool, memory: bool };
-
-const StatFs = extern struct {
-    type: i64,
-    bsize: i64,
-    blocks: u64,
-    bfree: u64,
-    bavail: u64,
-    files: u64,
-    ffree: u64,
-    fsid: [2]i32,
-    namelen: i64,
-    frsize: i64,
-    flags: i64,
-    spare: [4]i64,
-};
-
-/// NFS, SMB (three), AFS, 9P, Ceph, Coda, NCP, GFS2, OCFS2, Lustre, and FUSE, which may be any.
-const network_types = [_]i64{
-    0x6969, 0x517b,     0xff534d42, 0xfe534d42, 0x5346414f, 0x01021997, 0x00c36400, 0x73757245,
-    0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
-};
-const tmpfs_type = 0x01021994;
-
-pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
-    var buffer: StatFs = undefined;
-    const file: usize = @intCast(fd);
-    const result = again(linux.syscall2, .{ .fstatfs, file, @intFromPtr(&buffer) });
-    _ = try check(fault, result);
-    const block_bytes: u64 = @intCast(@max(buffer.bsize, 0));
-    return .{
-        .bytes = buffer.blocks *| block_bytes,
-        .free = buffer.bfree *| block_bytes,
-        .network = std.mem.indexOfScalar(i64, &network_types, buffer.type) != null,
-        .memory = buffer.type == tmpfs_type,
-    };
-}
-
-pub fn memoryBytes() u64 {
-    var info: linux.Sysinfo = undefined;
-    if (linux.errno(linux.sysinfo(&info)) != .SUCCESS) return 1 << 32;
-    return @as(u64, info.totalram) *| info.mem_unit;
-}
-
-pub fn random(target: []u8) void {
-    var done: usize = 0;
-    while (done < target.len) {
-        const result = linux.getrandom(target[done..].ptr, target.len - done, 0);
-        if (linux.errno(result) == .SUCCESS) done += result;
-    }
-}
+/// Once for each copy of the library: has a function called at the end of every watched thread, and
+/// keeps the library loaded. False: the system refuses.
+pub const prepareThreads: fn (common.AtEnd) bool = process.prepareThreads;
+/// Watches the calling thread. Assumes `prepareThreads`.
+pub const watchThread: fn () void = process.watchThread;
+/// Has a function called in the child of every fork.
+pub const watchForks: fn (common.AtFork) void = process.watchForks;
 
 pub fn randomWord() u64 {
     var bytes: [8]u8 = undefined;
     random(&bytes);
     return @bitCast(bytes);
-}
-
-pub fn pid() u32 {
-    return @intCast(linux.getpid());
-}
-
-/// The calling thread's id, which no other living thread of the machine's namespace has.
-pub fn threadId() u32 {
-    return @intCast(linux.gettid());
 }
 
 /// The half of a shared word that counts, where a futex can be.
@@ -415,74 +208,12 @@ pub fn bellCount(bell: *const u64) u32 {
 /// Sleeps until the bell rings, at most `ns`, unless it has rung since it read `count`. May also
 /// return for no reason.
 pub fn sleepOn(bell: *const u64, count: u32, ns: u64) void {
-    const time: linux.timespec = .{
-        .sec = @intCast(ns / std.time.ns_per_s),
-        .nsec = @intCast(ns % std.time.ns_per_s),
-    };
-    _ = linux.futex_4arg(low(bell), .{ .cmd = .WAIT, .private = false }, count, &time);
+    process.sleepOn(low(bell), count, ns);
 }
 
 /// Wakes all who sleep on the bell, in every process.
 pub fn wakeAll(bell: *const u64) void {
-    const everybody = std.math.maxInt(i32);
-    _ = linux.futex_3arg(low(bell), .{ .cmd = .WAKE, .private = false }, everybody);
-}
-
-/// A weak symbol's address, looked at when the program runs: in a static link the compiler takes it
-/// for granted that there is one.
-pub fn ifLinked(function: anytype) @TypeOf(function) {
-    var address = function;
-    const looked_at: *volatile @TypeOf(function) = &address;
-    return looked_at.*;
-}
-
-pub fn userId() u32 {
-    return linux.geteuid();
-}
-
-/// The inode of this process's PID namespace, 0 where this machine does not tell.
-pub fn pidNamespace(fault: *Fault) Error!u64 {
-    const path = Path.of("/proc/self/ns/pid", .{}) catch unreachable; // a constant
-    return (statLink(fault, &path) catch |err| return orNothing(err, @as(u64, 0))).inode;
-}
-
-/// This boot's random id, zeros where this machine does not tell.
-pub fn bootId(fault: *Fault) Error![2]u64 {
-    const nothing: [2]u64 = .{ 0, 0 };
-    const path = Path.of("/proc/sys/kernel/random/boot_id", .{}) catch unreachable; // a constant
-    const fd = open(fault, &path, .read) catch |err| return orNothing(err, nothing);
-    defer close(fd);
-    var text: [40]u8 = @splat(0);
-    _ = readAt(fault, fd, &text, 0) catch |err| return orNothing(err, nothing);
-    return .{ std.hash.Fnv1a_64.hash(text[0..18]), std.hash.Fnv1a_64.hash(text[18..]) };
-}
-
-/// What is not there, or not for us, is so for every process here; but no descriptor or memory left
-/// is the matter of a moment, and must not make this process look like a stranger.
-fn orNothing(err: Error, nothing: anytype) Error!@TypeOf(nothing) {
-    return if (err == error.NotFound or err == error.PermissionDenied) nothing else err;
-}
-
-fn clock(id: linux.clockid_t) u64 {
-    var now: linux.timespec = undefined;
-    _ = linux.syscall2(.clock_gettime, @intFromEnum(id), @intFromPtr(&now));
-    return @as(u64, @intCast(now.sec)) * std.time.ns_per_s + @as(u64, @intCast(now.nsec));
-}
-
-pub fn monotonicNs() u64 {
-    return clock(.MONOTONIC);
-}
-
-pub fn realtimeNs() u64 {
-    return clock(.REALTIME);
-}
-
-pub fn sleepNs(ns: u64) void {
-    const time: linux.timespec = .{
-        .sec = @intCast(ns / std.time.ns_per_s),
-        .nsec = @intCast(ns % std.time.ns_per_s),
-    };
-    _ = linux.nanosleep(&time, null);
+    process.wakeAll(low(bell));
 }
 
 /// A moment some milliseconds from now; `forever` never comes.

@@ -1,8 +1,10 @@
 //! A native process for the tests, built with another libc than the runtimes': it opens one segment
 //! and does what the lines on its standard input say, answering each with a line.
 //!
-//!     open <name> <lock|-> <timeout>   put <key> <text>   get <key>   size
-//!     lock <timeout>   unlock   add <key> <times>   verify   close
+//!     open <name> <how> <timeout>   put <key> <text>   get <key>   size
+//!     lock <timeout>   unlock   add <key> <times>   verify   close   unlink <name>
+//!
+//! `how` is `kernel`, which states the lock, `attach`, `exclusive`, or `-` for nothing stated.
 //!
 //! An answer is the library's number, and what it read. `add` counts under the lock, as fast as it
 //! can, with the value as decimal text.
@@ -26,11 +28,20 @@ fn number(word: ?[]const u8) f64 {
     return std.fmt.parseFloat(f64, text(word)) catch 0;
 }
 
-fn open(name: []const u8, lock: []const u8, timeout: f64) i32 {
-    const flags: u32 = if (std.mem.eql(u8, lock, "kernel"))
-        @intFromEnum(abi.Flags.lockStated) | @intFromEnum(abi.Flags.lockKernel)
-    else
-        0;
+fn flagsOf(how: []const u8) u32 {
+    const kernel = @intFromEnum(abi.Flags.lockStated) | @intFromEnum(abi.Flags.lockKernel);
+    if (std.mem.eql(u8, how, "kernel")) return kernel;
+    if (std.mem.eql(u8, how, "attach")) return @intFromEnum(abi.Flags.modeAttach);
+    if (std.mem.eql(u8, how, "exclusive")) return kernel | @intFromEnum(abi.Flags.modeExclusive);
+    return 0;
+}
+
+fn unlink(name: []const u8) i32 {
+    const len: u32 = @intCast(name.len);
+    return abi.shm_segment_unlink_name(null, 0, name.ptr, len, 0, 5000, &fault);
+}
+
+fn open(name: []const u8, how: []const u8, timeout: f64) i32 {
     const len: u32 = @intCast(name.len);
     const result = abi.shm_segment_open(
         null,
@@ -39,7 +50,7 @@ fn open(name: []const u8, lock: []const u8, timeout: f64) i32 {
         len,
         codec,
         codec.len,
-        flags,
+        flagsOf(how),
         0o600,
         0,
         timeout,
@@ -77,7 +88,7 @@ fn add(key: []const u8, times: f64) i32 {
 
 fn answer(line: []const u8) i32 {
     var words = std.mem.tokenizeScalar(u8, line, ' ');
-    const Command = enum { open, put, get, size, lock, unlock, add, verify, close };
+    const Command = enum { open, put, get, size, lock, unlock, add, verify, close, unlink };
     const command = std.meta.stringToEnum(Command, text(words.next())) orelse return -17;
     const first = text(words.next());
     return switch (command) {
@@ -95,6 +106,7 @@ fn answer(line: []const u8) i32 {
             break :blk @intFromFloat(problems);
         },
         .close => abi.shm_segment_close(handle),
+        .unlink => unlink(first),
     };
 }
 

@@ -6,7 +6,6 @@
 //! is never mapped, and gives them back by an explicit unlock (docs/design.md, Who is alive).
 
 const std = @import("std");
-const linux = std.os.linux;
 const os = @import("os.zig");
 const status = @import("status.zig");
 
@@ -35,55 +34,38 @@ pub const Byte = enum(i64) {
     }
 };
 
-pub const Mode = enum(i16) { shared = linux.F.RDLCK, exclusive = linux.F.WRLCK };
+pub const Mode = os.Mode;
 
-fn call(fault: *Fault, fd: os.Fd, command: i32, lock: *linux.Flock) status.Error!bool {
-    while (true) {
-        switch (linux.errno(linux.fcntl(fd, command, @intFromPtr(lock)))) {
-            .SUCCESS => return true,
-            .INTR => {},
-            .AGAIN, .ACCES => return false,
-            else => |errno| {
-                fault.errno = @floatFromInt(@intFromEnum(errno));
-                return error.System;
-            },
-        }
-    }
-}
-
-fn flock(kind: i16, start: i64, len: i64) linux.Flock {
-    var lock = std.mem.zeroes(linux.Flock);
-    lock.type = kind;
-    lock.start = start;
-    lock.len = len;
-    return lock;
-}
-
-/// False: somebody else holds it. Never waits; also changes a held lock from shared to exclusive
-/// and back, atomically.
+/// False: somebody else holds it. Never waits. Assumes that this description does not.
 pub fn tryLock(fault: *Fault, fd: os.Fd, byte: Byte, mode: Mode) status.Error!bool {
-    var lock = flock(@intFromEnum(mode), @intFromEnum(byte), 1);
-    return call(fault, fd, linux.F.OFD_SETLK, &lock);
+    return os.lockRange(fault, fd, @intFromEnum(byte), mode);
+}
+
+/// Makes a shared lock exclusive. False: somebody else holds it, too, or does by now; then this
+/// description may hold it no more.
+pub fn upgrade(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
+    return os.upgradeRange(fault, fd, @intFromEnum(byte));
+}
+
+/// Makes an exclusive lock shared, without a moment in between.
+pub fn downgrade(fd: os.Fd, byte: Byte) void {
+    os.downgradeRange(fd, @intFromEnum(byte));
 }
 
 pub fn unlock(fd: os.Fd, byte: Byte) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, @intFromEnum(byte), 1);
-    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+    os.unlockRange(fd, @intFromEnum(byte));
 }
 
-/// Gives back every range this description holds.
+/// Gives back every range this description holds. A stripe's is held inside one call only.
 pub fn unlockAll(fd: os.Fd) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, @intFromEnum(Byte.life), 0);
-    _ = call(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+    const first = @intFromEnum(Byte.life);
+    os.unlockRanges(fd, first, @intFromEnum(Byte.stripes) - first);
 }
 
-/// Whether another description holds the byte in any mode.
+/// Whether another description holds the byte in any mode. Assumes that this one does not, or that
+/// `os.has_range_queries`.
 pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
-    var lock = flock(linux.F.WRLCK, @intFromEnum(byte), 1);
-    _ = try call(fault, fd, linux.F.OFD_GETLK, &lock);
-    return lock.type != linux.F.UNLCK;
+    return os.isRangeLocked(fault, fd, @intFromEnum(byte));
 }
 
 /// Takes a byte exclusively, asking again every 20 to 220 us until the deadline.
@@ -94,25 +76,33 @@ pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) s
     }
 }
 
-fn testFiles(fault: *Fault) ![2]os.Fd {
-    const a = try os.memoryFile(fault);
-    return .{ a, try os.openLink(fault, &os.Path.ofDescriptor(a), .read_write) };
-}
-
-test "two descriptions exclude each other; a mapping's does not outlive an explicit unlock" {
+test "two descriptions exclude each other" {
     var fault: Fault = .{};
-    const fds = try testFiles(&fault);
+    const directory = @import("support_test.zig").directory_of_files;
+    const path = try os.Path.of("{s}/shmap-range-{x}", .{ directory, os.randomWord() });
+    const first = try os.openNew(&fault, &path);
+    const fds = [2]os.Fd{ first, try os.open(&fault, &path, .read_write) };
+    defer os.unlink(&fault, &path) catch {};
     defer for (fds) |fd| os.close(fd);
-    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .shared));
+    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
+    downgrade(fds[0], .writer);
     try std.testing.expect(try tryLock(&fault, fds[1], .writer, .shared));
-    try std.testing.expect(!try tryLock(&fault, fds[0], .writer, .exclusive));
-    try std.testing.expect(try isHeld(&fault, fds[0], .writer));
+    try std.testing.expect(try isHeld(&fault, fds[0], .writer) or !os.has_range_queries);
     try std.testing.expect(!try isHeld(&fault, fds[0], .life));
     unlockAll(fds[1]);
-    try std.testing.expect(!try isHeld(&fault, fds[0], .writer));
-    try std.testing.expect(try tryLock(&fault, fds[0], .writer, .exclusive));
+    try std.testing.expect(try upgrade(&fault, fds[0], .writer));
+    try std.testing.expect(try isHeld(&fault, fds[1], .writer));
     try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
     try std.testing.expectError(error.Timeout, lockBefore(&fault, fds[1], .writer, .in(1)));
     unlock(fds[0], .writer);
     try lockBefore(&fault, fds[1], .writer, .in(1000));
+    os.close(try os.openAgain(&fault, fds[1], .read_write)); // takes no lock with it
+    try std.testing.expect(try isHeld(&fault, fds[0], .writer));
+    const stripe: Byte = .ofStripe(1023);
+    try std.testing.expect(try tryLock(&fault, fds[0], stripe, .exclusive));
+    try std.testing.expect(!try tryLock(&fault, fds[1], stripe, .exclusive));
+    try std.testing.expect(try tryLock(&fault, fds[1], .ofStripe(1022), .exclusive));
+    unlock(fds[0], stripe);
+    try std.testing.expect(try tryLock(&fault, fds[1], stripe, .exclusive));
 }

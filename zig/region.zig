@@ -16,12 +16,13 @@ const range_lock = @import("range_lock.zig");
 const raw_file = @import("raw_file.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
+const temporary = @import("temporary.zig");
 const user_lock = @import("user_lock.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
 
-pub const Access = raw_file.Access;
+pub const Access = os.Use;
 
 pub const length_max = 1 << 53;
 
@@ -40,12 +41,14 @@ pub const Region = struct {
     /// Carries all range locks; never mapped.
     locks: os.Fd,
     access: Access,
-    base: [*]align(os.page_bytes) u8,
+    base: os.Base,
     /// How much is mapped: the header, if there is one, and `length`.
     mapped: u64,
     length: u64,
     /// Null over a user's file.
     header: ?*layout.Header,
+    /// The number of the file where memory without a name has one (`temporary.zig`).
+    temporary: if (os.has_memory_files) ?noreturn else ?u64,
     /// Whether the kernel copies for us.
     is_guarded: bool,
 
@@ -58,7 +61,7 @@ pub const Region = struct {
         const full = try raw_file.pathOf(fault, path);
         const opening = access.ofFile();
         var is_new = false;
-        region.file = raw_file.open(fault, &full, opening, .nothing) catch |err| blk: {
+        region.file = os.openUser(fault, &full, opening, .nothing) catch |err| blk: {
             if (err != error.NotFound or opening == .read or length == 0) return err;
             break :blk try make(fault, &full, &is_new);
         };
@@ -69,10 +72,10 @@ pub const Region = struct {
 
     fn make(fault: *Fault, path: *const os.Path, is_new: *bool) Error!os.Fd {
         fault.* = .{};
-        const file = raw_file.open(fault, path, .read_write, .new) catch |err| {
+        const file = os.openUser(fault, path, .read_write, .new) catch |err| {
             if (err != error.Exists) return err;
             // Somebody was faster, or a link leads to where there is nothing yet.
-            return raw_file.open(fault, path, .read_write, .missing);
+            return os.openUser(fault, path, .read_write, .missing);
         };
         is_new.* = true;
         return file;
@@ -94,7 +97,7 @@ pub const Region = struct {
         access: Access,
     ) Error!void {
         if (length > length_max) return error.InvalidArgument;
-        region.file = try raw_file.reopen(&region.fault, descriptor, access);
+        region.file = try os.reopen(&region.fault, descriptor, access);
         errdefer os.close(region.file);
         try region.overFile(length, access);
     }
@@ -110,16 +113,21 @@ pub const Region = struct {
         region.length = if (length > 0) length else stat.size;
         region.mapped = region.length;
         region.header = null;
+        region.temporary = null;
+        if (stat.size < region.length and access.ofFile() == .read) {
+            fault.used_bytes = @floatFromInt(stat.size);
+            fault.needed_bytes = @floatFromInt(region.length);
+            return fault.because(.tooShort, error.Incompatible);
+        }
         // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
-        region.base = try raw_file.map(fault, region.file, region.mapped, access);
+        region.base = try os.mapUser(fault, region.file, region.mapped, access);
         errdefer os.unmap(region.base, region.mapped);
-        if (stat.size < region.length) try region.lengthen(stat.size);
+        if (stat.size < region.length) try region.lengthen();
         region.ready();
     }
 
     fn openLocks(region: *Region, opening: os.Access) Error!void {
-        const path = os.Path.ofDescriptor(region.file);
-        region.locks = try os.openLink(&region.fault, &path, opening);
+        region.locks = try os.openAgain(&region.fault, region.file, opening);
     }
 
     fn ready(region: *Region) void {
@@ -134,13 +142,8 @@ pub const Region = struct {
     }
 
     /// One opener at a time, so that one that fails can take back what it added.
-    fn lengthen(region: *Region, found_size: u64) Error!void {
+    fn lengthen(region: *Region) Error!void {
         const fault = &region.fault;
-        if (region.access.ofFile() == .read) {
-            fault.used_bytes = @floatFromInt(found_size);
-            fault.needed_bytes = @floatFromInt(region.length);
-            return fault.because(.tooShort, error.Incompatible);
-        }
         try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
         defer range_lock.unlock(region.locks, .life);
         const size = (try os.stat(fault, region.file)).size;
@@ -151,11 +154,8 @@ pub const Region = struct {
     /// In memory, without a name.
     pub fn anonymous(region: *Region, length: u64) Error!void {
         if (length == 0 or length > length_max) return error.InvalidArgument;
-        const fault = &region.fault;
-        region.file = try raw_file.memory(fault, data_start + length);
-        errdefer os.close(region.file);
-        try region.openLocks(.read_write);
-        errdefer os.close(region.locks);
+        try region.openMemory(data_start + length);
+        errdefer region.closeMemory();
         try region.mapMemory(length);
         const header = region.header.?; // all zeros
         header.magic = layout.magic;
@@ -168,14 +168,43 @@ pub const Region = struct {
         header.checksum = layout.checksum(header);
         header.committed = region.mapped;
         header.state = @intFromEnum(layout.State.live);
+        if (region.temporary != null) range_lock.unlock(region.locks, .life);
         region.ready();
+    }
+
+    fn openMemory(region: *Region, bytes: u64) Error!void {
+        const fault = &region.fault;
+        region.temporary = null;
+        if (os.has_memory_files) {
+            region.file = try os.sealedMemory(fault, bytes);
+            errdefer os.close(region.file);
+            return region.openLocks(.read_write);
+        }
+        const made = try temporary.make(fault, .in(lengthen_ms));
+        region.file = made.file;
+        region.locks = made.locks;
+        region.temporary = made.number;
+        errdefer region.closeMemory();
+        try raw_file.lengthen(fault, made.file, 0, bytes);
+        if (!try range_lock.tryLock(fault, made.locks, .reader, .shared)) return error.System;
+    }
+
+    /// Gives back what is open but not mapped.
+    fn closeMemory(region: *Region) void {
+        if (region.temporary) |number| {
+            range_lock.unlock(region.locks, .life);
+            temporary.leave(region.locks, number);
+        }
+        range_lock.unlockAll(region.locks);
+        os.close(region.locks);
+        os.close(region.file);
     }
 
     fn mapMemory(region: *Region, length: u64) Error!void {
         region.access = .{ .read = true, .write = true, .private = false };
         region.length = length;
         region.mapped = data_start + length;
-        const base = try raw_file.map(&region.fault, region.file, region.mapped, region.access);
+        const base = try os.mapUser(&region.fault, region.file, region.mapped, region.access);
         region.base = base;
         region.header = @ptrCast(base);
     }
@@ -187,6 +216,8 @@ pub const Region = struct {
             fault.found = std.math.maxInt(u8); // a map or a value: regions have no names
             return fault.because(.otherKind, error.Incompatible);
         }
+        region.temporary = null;
+        if (std.mem.startsWith(u8, text, "file:")) return region.attachNamed(text);
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
@@ -197,9 +228,39 @@ pub const Region = struct {
         region.ready();
     }
 
+    /// As `attach`, where memory that others can reach has a name.
+    fn attachNamed(region: *Region, text: []const u8) Error!void {
+        if (os.has_memory_files) return error.Unsupported; // of another system
+        const fault = &region.fault;
+        var parts = std.mem.splitScalar(u8, text["file:".len..], ':');
+        const number = try Token.number(u64, parts.first(), 16);
+        const id = try Token.number(u64, parts.next(), 16);
+        if (parts.next() != null) return error.InvalidArgument;
+        region.file = try temporary.open(fault, number);
+        {
+            errdefer os.close(region.file);
+            try region.openLocks(.read_write);
+        }
+        region.temporary = number;
+        errdefer region.closeMemory();
+        try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
+        const path = try temporary.pathOf(fault, number);
+        if (!temporary.leadsTo(&path, region.file))
+            return fault.because(.identity, error.NotFound);
+        const length = try checkMemory(fault, region.file, id);
+        if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
+        try region.mapMemory(length);
+        range_lock.unlock(region.locks, .life);
+        region.ready();
+    }
+
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
     pub fn close(region: *Region) void {
         region.lock.close();
+        if (region.temporary != null) {
+            os.unmap(region.base, region.mapped); // the last to leave cannot remove what is mapped
+            return region.closeMemory();
+        }
         range_lock.unlockAll(region.locks);
         os.close(region.locks);
         os.close(region.file);
@@ -222,7 +283,7 @@ pub const Region = struct {
 
     fn transfer(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         wanted: u64,
@@ -242,7 +303,7 @@ pub const Region = struct {
 
     fn transferMapped(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
@@ -253,7 +314,7 @@ pub const Region = struct {
         else
             try region.copyUnguarded(direction, offset, own, bytes);
         // Beyond the end of the file, but within its last page, a copy succeeds and is lost.
-        const size = try raw_file.length(fault, region.locks);
+        const size = try os.length(fault, region.locks);
         const counted = if (region.access.private) copied else @min(copied, size -| offset);
         if (counted > 0) return counted;
         if (size <= offset) return fault.because(.truncated, error.Corrupt);
@@ -267,7 +328,7 @@ pub const Region = struct {
     /// read: a hole, while a file system in memory is full.
     fn copyGuarded(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
@@ -279,7 +340,7 @@ pub const Region = struct {
             const at = offset + done;
             const len = @min(step, bytes - done);
             const from = own + done;
-            const count = raw_file.copy(fault, direction, region.base + at, from, len) catch |err| {
+            const count = os.copy(fault, direction, region.base + at, from, len) catch |err| {
                 if (err != error.Unsupported) return err;
                 region.is_guarded = false;
                 fault.* = .{};
@@ -308,26 +369,26 @@ pub const Region = struct {
     /// by a write; and by a copy from or to a private mapping this process ends in a signal.
     fn copyUnguarded(
         region: *Region,
-        direction: raw_file.Direction,
+        direction: os.Direction,
         offset: u64,
         own: [*]u8,
         bytes: u64,
     ) Error!u64 {
         const fault = &region.fault;
-        const left = @min(bytes, (try raw_file.length(fault, region.locks)) -| offset);
+        const left = @min(bytes, (try os.length(fault, region.locks)) -| offset);
         if (region.access.private) {
             plainCopy(direction, region.base + offset, own, left);
             return left;
         }
-        return raw_file.writeAt(fault, region.file, own[0..left], offset);
+        return os.writeAt(fault, region.file, own[0..left], offset);
     }
 
     /// Has everything written so far reach the disk.
     pub fn flush(region: *Region) Error!void {
         if (region.header != null) return; // memory, and nothing behind it
         const fault = &region.fault;
-        try raw_file.sync(fault, region.base, region.mapped);
-        if (try raw_file.length(fault, region.locks) < region.length)
+        try os.sync(fault, region.file, region.base, region.mapped);
+        if (try os.length(fault, region.locks) < region.length)
             return fault.because(.truncated, error.Corrupt);
     }
 
@@ -335,13 +396,16 @@ pub const Region = struct {
     /// needs none.
     pub fn token(region: *Region, target: []u8) Error!usize {
         const header = region.header orelse return error.Unsupported;
-        const text = try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
+        const text = if (region.temporary) |number|
+            try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, header.id })
+        else
+            try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
         if (text.len <= target.len) @memcpy(target[0..text.len], text.slice());
         return text.len;
     }
 };
 
-fn plainCopy(direction: raw_file.Direction, mapped: [*]u8, own: [*]u8, bytes: u64) void {
+fn plainCopy(direction: os.Direction, mapped: [*]u8, own: [*]u8, bytes: u64) void {
     switch (direction) {
         .from_mapping => @memcpy(own[0..bytes], mapped[0..bytes]),
         .to_mapping => @memcpy(mapped[0..bytes], own[0..bytes]),
@@ -379,7 +443,7 @@ fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
         return fault.because(.checksum, error.Corrupt);
     // Plain copies rely on both.
     const stat = try os.stat(fault, file);
-    if (stat.size < data_start + header.max_bytes or !raw_file.isSealed(file))
+    if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
         return fault.because(.truncated, error.Corrupt);
     return header.max_bytes;
 }

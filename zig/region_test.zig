@@ -1,12 +1,13 @@
 //! Tests of raw regions: files opened in every way, cut short, beyond 4 GiB, and memory by token.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const linux = std.os.linux;
 const layout = @import("layout.zig");
 const os = @import("os.zig");
-const raw_file = @import("raw_file.zig");
 const regions = @import("region.zig");
 const status = @import("status.zig");
+const support = @import("support_test.zig");
 
 const Access = regions.Access;
 const Fault = status.Fault;
@@ -23,8 +24,8 @@ const private_write: Access = .{ .read = true, .write = true, .private = true };
 
 /// A path of this process's own, without a file.
 fn testPath() os.Path {
-    const parts = .{ os.pid(), os.randomWord() };
-    return os.Path.of("/tmp/shmap-region-{d}-{x}", parts) catch unreachable; // it is short
+    const parts = .{ support.directory_of_files, os.pid(), os.randomWord() };
+    return os.Path.of("{s}/shmap-region-{d}-{x}", parts) catch unreachable; // it is short
 }
 
 fn testRegion(region: *Region) *Region {
@@ -51,8 +52,10 @@ test "openPath makes, lengthens and maps a file, and says what it cannot" {
     try expectError(error.NotFound, region.openPath(path.slice(), 0, read_write));
     try expectError(error.InvalidArgument, region.openPath("", 0, read_only));
     try expectError(error.InvalidArgument, region.openPath("a\x00b", 0, read_only));
-    try expectError(error.Incompatible, region.openPath("/tmp", 0, read_only));
-    try expectError(error.Incompatible, region.openPath("/dev/null", 0, read_only));
+    const directory = support.directory_of_files;
+    try expectError(error.Incompatible, region.openPath(directory, 0, read_only));
+    const device = if (builtin.os.tag == .windows) "NUL" else "/dev/null";
+    try expectError(error.Incompatible, region.openPath(device, 0, read_only));
 
     try region.openPath(path.slice(), 10_000, read_write);
     try expectEqual(@as(u64, 3), try region.write(9_997, "abcdef"));
@@ -91,12 +94,14 @@ test "an open that fails takes its new file back, and an empty file cannot be ma
     const file = try os.openNew(&region.fault, &path);
     try expectError(error.Incompatible, region.openPath(path.slice(), 0, read_write));
     try expectEqual(status.Reason.emptyFile, reason(region));
+    defer os.close(file);
+    if (!os.has_descriptors) return;
     try expectError(error.Incompatible, region.openDescriptor(file, 0, read_only));
-    os.close(file);
     try expectError(error.NotFound, region.openDescriptor(999, 0, read_only));
 }
 
 test "openDescriptor opens the file once more, with no more rights than the descriptor has" {
+    if (!os.has_memory_files) return error.SkipZigTest; // by Linux's own calls
     const path = testPath();
     defer remove(&path);
     var memory: Region = undefined;
@@ -110,7 +115,7 @@ test "openDescriptor opens the file once more, with no more rights than the desc
     defer os.close(reader);
     try expectError(error.PermissionDenied, region.openDescriptor(reader, 0, read_write));
     const neither: linux.O = @bitCast(@as(u32, 3)); // the fourth access mode, for ioctl alone
-    const bare = try os.check(&region.fault, linux.open(path.z(), neither, 0));
+    const bare = try os.system.check(&region.fault, linux.open(path.z(), neither, 0));
     defer os.close(@intCast(bare));
     try expectError(error.PermissionDenied, region.openDescriptor(@intCast(bare), 0, read_only));
     try testRegion(region).openDescriptor(reader, 0, private_write);
@@ -126,6 +131,7 @@ test "openDescriptor opens the file once more, with no more rights than the desc
 }
 
 test "a file cut short ends copies early or with an error, whoever copies" {
+    if (!os.has_memory_files) return error.SkipZigTest; // by Linux's own calls
     var fault: Fault = .{};
     const bytes: [9_000]u8 = @splat('w');
     for ([_]Access{ read_write, private_write }) |access| {
@@ -153,13 +159,14 @@ test "a file cut short ends copies early or with an error, whoever copies" {
             try expectEqual(status.Reason.truncated, reason(region));
             try expectError(error.Corrupt, region.write(8_192, &bytes));
             try expectError(error.Corrupt, region.flush());
-            try expectEqual(@as(u64, 5_000), try raw_file.length(&fault, file));
+            try expectEqual(@as(u64, 5_000), try os.length(&fault, file));
             try expectEqual(is_guarded, region.is_guarded);
         }
     }
 }
 
 test "an anonymous region is reached by its token, and only by it" {
+    if (!os.has_memory_files) return error.SkipZigTest; // see the test of a file's token
     var memory: [2]Region = undefined;
     const region = testRegion(&memory[0]);
     const other = testRegion(&memory[1]);
@@ -202,6 +209,7 @@ test "an anonymous region is reached by its token, and only by it" {
 }
 
 test "a region whose file could be cut short is not attached to" {
+    if (!os.has_memory_files) return error.SkipZigTest; // no memory file can be made by hand
     var memory: [2]Region = undefined;
     const region = testRegion(&memory[0]);
     try region.anonymous(10_000);
@@ -209,11 +217,43 @@ test "a region whose file could be cut short is not attached to" {
     const file = try os.memoryFile(&region.fault);
     defer os.close(file);
     const whole = region.base[0..region.mapped];
-    try expectEqual(whole.len, try raw_file.writeAt(&region.fault, file, whole, 0));
+    try expectEqual(whole.len, try os.writeAt(&region.fault, file, whole, 0));
     var buffer: [64]u8 = undefined;
     const parts = .{ os.pid(), file, region.header.?.id };
     const text = try std.fmt.bufPrint(&buffer, "fd:{d}:{d}:{x:0>16}", parts);
     try expectError(error.Corrupt, testRegion(&memory[1]).attach(text));
+}
+
+test "a region in a file with a name of ours is reached by its token until the last has left" {
+    if (os.has_memory_files) return error.SkipZigTest; // it has no name here
+    var memory: [2]Region = undefined;
+    const region = testRegion(&memory[0]);
+    const other = testRegion(&memory[1]);
+    try expectError(error.NoSpace, region.anonymous(1 << 50));
+    try testRegion(region).anonymous(100_000);
+    try expectEqual(@as(u64, 100_000), try region.write(0, &@as([100_000]u8, @splat('a'))));
+    var buffer: [64]u8 = undefined;
+    const text = buffer[0..try region.token(&buffer)];
+    try other.attach(text);
+    try expectEqual(@as(u64, 4), try other.write(99_996, "hello"));
+    var target: [4]u8 = undefined;
+    try expectEqual(@as(u64, 4), try region.read(99_996, &target));
+    try std.testing.expectEqualStrings("hell", &target);
+    try expect(!try region.lock.acquire(false, 0));
+    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0));
+    region.close();
+    try expect(!try other.lock.acquire(false, 0));
+    other.lock.release(false);
+    try testRegion(region).attach(text);
+    other.close();
+    const last = &text[text.len - 1];
+    last.* ^= 1;
+    try expectError(error.NotFound, testRegion(other).attach(text));
+    last.* ^= 1;
+    region.close();
+    try expectError(error.NotFound, testRegion(other).attach(text));
+    for ([_][]const u8{ "", "file:1", "file:1:x", "file:1:2:3" }) |wrong|
+        try expectError(error.InvalidArgument, other.attach(wrong));
 }
 
 test "beyond 4 GiB" {
@@ -224,7 +264,7 @@ test "beyond 4 GiB" {
     const file = try os.openNew(&region.fault, &path);
     defer os.close(file);
     const length = 5 << 30;
-    try expectEqual(@as(usize, 0), std.os.linux.ftruncate(file, length));
+    try os.cut(&region.fault, file, length);
     try region.openPath(path.slice(), 0, read_write);
     defer region.close();
     try expectEqual(@as(u64, length), region.length);
@@ -249,6 +289,7 @@ fn grab(path: *const os.Path) noreturn {
 }
 
 test "a process that locks a file again at once does not starve those who only read it" {
+    if (!support.has_forks) return error.SkipZigTest; // no fork here
     const path = testPath();
     defer remove(&path);
     var memory: Region = undefined;

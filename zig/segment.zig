@@ -12,6 +12,7 @@ const os = @import("os.zig");
 const range_lock = @import("range_lock.zig");
 const stripe_lock = @import("stripe_lock.zig");
 const status = @import("status.zig");
+const temporary = @import("temporary.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
@@ -58,6 +59,8 @@ pub const Segment = struct {
     name: [name_bytes_max]u8,
     /// 0: unnamed.
     name_len: usize,
+    /// The number of the file where memory without a name has one (`temporary.zig`).
+    temporary: if (os.has_memory_files) ?noreturn else ?u64,
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
@@ -71,6 +74,16 @@ pub const Segment = struct {
 
     pub fn nameSlice(segment: *const Segment) []const u8 {
         return segment.name[0..segment.name_len];
+    }
+
+    /// Names a segment without a name where its memory has one.
+    pub fn nameTemporary(segment: *Segment, number: u64) Error!void {
+        segment.temporary = number;
+        segment.directory = try os.defaultDirectory(segment.fault);
+        const full = try temporary.pathOf(segment.fault, number);
+        const name = full.slice()[segment.directory.len + 1 ..];
+        @memcpy(segment.name[0..name.len], name);
+        segment.name_len = name.len;
     }
 
     pub fn path(segment: *const Segment) Error!os.Path {
@@ -192,6 +205,7 @@ pub const Segment = struct {
         };
         // Commit: blocks first, then the words that say so. A crash between them leaves a file
         // longer than `committed`, and the next growth allocates the same range again.
+        try os.extend(segment.fault, segment.file, segment.view.base, committed, to, .read_write);
         crash.publish(&header_words.committed, to);
         segment.view.committed = to;
     }
@@ -216,7 +230,7 @@ pub const Segment = struct {
             // Exclusive from no lock at all: two that upgraded from shared would both fail.
             if (try range_lock.tryLock(fault, segment.locks, .writer, .exclusive)) {
                 try segment.becomeSoleWriter(&facts, options);
-                _ = try range_lock.tryLock(fault, segment.locks, .writer, .shared);
+                range_lock.downgrade(segment.locks, .writer);
                 return;
             }
             if (try range_lock.tryLock(fault, segment.locks, .writer, .shared)) {
@@ -252,7 +266,8 @@ pub const Segment = struct {
     }
 
     pub fn attachReader(segment: *Segment) Error!void {
-        _ = try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared);
+        if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
+            return error.System; // nobody holds it exclusively
     }
 
     /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every
@@ -260,8 +275,13 @@ pub const Segment = struct {
     pub fn close(segment: *Segment) void {
         if (!segment.readonly) {
             var fault: Fault = .{};
-            const sole = range_lock.tryLock(&fault, segment.locks, .writer, .exclusive) catch false;
+            const sole = range_lock.upgrade(&fault, segment.locks, .writer) catch false;
             if (sole) crash.publish(&segment.header().clean, 1);
+        }
+        if (segment.temporary) |number| {
+            os.unmap(segment.view.base, segment.view.ceiling);
+            temporary.leave(segment.locks, number);
+            return segment.abandon();
         }
         segment.abandon();
         os.unmap(segment.view.base, segment.view.ceiling);
@@ -277,7 +297,9 @@ pub const Segment = struct {
     /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
     pub fn token(segment: *const Segment, target: []u8) Error!usize {
         const id = segment.header().id;
-        const text = if (segment.name_len > 0)
+        const text = if (segment.temporary) |number|
+            try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
+        else if (segment.name_len > 0)
             try os.Path.of("name:{s}:{s}:{x:0>16}", .{
                 segment.directory.slice(), segment.nameSlice(), id,
             })
@@ -299,6 +321,9 @@ fn refresh(view: *View) bool {
     var fault: Fault = .{};
     const stat = os.stat(&fault, segment.file) catch return false;
     if (stat.size < committed) return false;
+    const access: os.Access = if (segment.readonly) .read else .read_write;
+    os.extend(&fault, segment.file, view.base, view.committed, committed, access) catch
+        return false;
     view.committed = committed;
     return true;
 }
@@ -409,6 +434,9 @@ pub fn checkHeader(
             return fault.because(.otherLock, error.Incompatible);
         }
     }
+    // Its writers were on another system, and have mutexes that this one has not.
+    if (lockKind(header) == .robust and !os.has_robust_mutex)
+        return fault.because(.otherLock, error.Incompatible);
     if (options.id) |id| {
         if (header.id != id) return fault.because(.identity, error.NotFound);
     }
@@ -423,10 +451,13 @@ fn stripeBitsFor(options: *const Options, ceiling: u64) u6 {
     return if (ceiling >= 1 << 20) 4 else 3;
 }
 
-/// Makes a complete, live segment in an empty file that has no name yet, and takes LIFE and WRITER
-/// on it, so that from its first moment with a name it looks like what it is: attached.
+/// Makes a complete, live segment in an empty file that has no name yet, and takes WRITER on it, so
+/// that from its first moment with a name it looks like what it is: attached. Assumes LIFE.
 pub fn format(segment: *Segment, options: *const Options) Error!void {
     const fault = segment.fault;
+    const lock: layout.LockKind = options.lock orelse
+        if (os.has_robust_mutex) .robust else .kernel;
+    if (lock == .robust and !os.has_robust_mutex) return error.Unsupported;
     const file_system = try os.fileSystem(fault, segment.file);
     if (file_system.network) return fault.because(.networkFileSystem, error.Unsupported);
     var ceiling = ceiling_max;
@@ -447,7 +478,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.version = layout.layout_version;
     header.shape = @bitCast(Shape{
         .kind = @intFromEnum(options.kind),
-        .lock = @intFromEnum(options.lock orelse .robust),
+        .lock = @intFromEnum(lock),
         .stripe_bits = bits,
     });
     header.ceiling = ceiling;
@@ -467,7 +498,6 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
     crash.fill(@ptrCast(segment.header()), std.mem.asBytes(&header));
-    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
     try segment.attachWriter(options, .in(options.timeout_ms));
     try os.setPermissions(fault, segment.file, options.permissions);
 }

@@ -386,18 +386,18 @@ fn playDeeds(x: Deed, y: Deed, lock: layout.LockKind) !u64 {
 test "snapshot: what it shows was there at one instant, in every order of two writers" {
     var schedules: u64 = 0;
     for ([_]Deed{ .insert, .delete, .grow, .empty }) |deed| {
-        schedules += try playDeeds(deed, .replace, .robust);
-        schedules += try playDeeds(.replace, deed, .robust);
+        schedules += try playDeeds(deed, .replace, support.usual_lock);
+        schedules += try playDeeds(.replace, deed, support.usual_lock);
     }
-    schedules += try playDeeds(.replace, .replace, .robust);
-    schedules += try playDeeds(.delete, .insert, .robust);
-    schedules += try playDeeds(.grow, .grow, .robust);
+    schedules += try playDeeds(.replace, .replace, support.usual_lock);
+    schedules += try playDeeds(.delete, .insert, support.usual_lock);
+    schedules += try playDeeds(.grow, .grow, support.usual_lock);
     try expect(schedules > 100_000);
 }
 
 test "snapshot: a stripe that is recovered meanwhile, or was before" {
     const schedules = try playDeeds(.recover_replace, .replace, .kernel) +
-        try playDeeds(.replace, .recover_replace, .robust);
+        try playDeeds(.replace, .recover_replace, support.usual_lock);
     try expect(schedules > 50_000);
 }
 

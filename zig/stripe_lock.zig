@@ -71,12 +71,15 @@ pub const Guard = union(layout.LockKind) {
     /// Takes a mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
     /// the mutex useless for ever.
     pub fn makeConsistent(guard: Guard) void {
+        if (!os.has_robust_mutex) return;
         if (guard == .robust) _ = pthread_mutex_consistent(guard.robust);
     }
 
     pub inline fn unlock(guard: Guard) void {
         switch (guard) {
-            .robust => |mutex| _ = pthread_mutex_unlock(mutex),
+            .robust => |mutex| if (os.has_robust_mutex) {
+                _ = pthread_mutex_unlock(mutex);
+            },
             .kernel => |range| range_lock.unlock(range.fd, range.byte),
         }
     }
@@ -93,6 +96,7 @@ pub inline fn attempt(mutex: Bytes) Attempt {
 
 /// Makes a mutex anew. Assumes nobody uses it: the caller is the only writer.
 pub fn init(mutex: Bytes) status.Error!void {
+    if (!os.has_robust_mutex) return error.Unsupported;
     var attributes: [64]u8 align(8) = @splat(0);
     mutex.* = @splat(0);
     if (pthread_mutexattr_init(&attributes) != success) return error.System;
@@ -102,6 +106,7 @@ pub fn init(mutex: Bytes) status.Error!void {
 }
 
 inline fn lockMutex(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
+    if (!os.has_robust_mutex) return error.Unsupported;
     const result = pthread_mutex_trylock(mutex);
     if (result == success) return .clean;
     if (result == owner_dead) return .owner_died;
@@ -136,6 +141,7 @@ fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
 /// Names the libc whose mutexes this process makes. Two processes that agree on it and on
 /// `mutexShape` understand each other's mutexes.
 pub fn libcFact() u64 {
+    if (!os.has_robust_mutex) return 0;
     var fnv = std.hash.Fnv1a_64.init();
     if (os.ifLinked(gnu_get_libc_version)) |version| {
         fnv.update("glibc ");
@@ -156,6 +162,7 @@ comptime {
 }
 
 test "a mutex whose owner's thread ended is passed on as owner_died" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
     var mutex: [64]u8 align(64) = undefined;
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {
@@ -173,6 +180,7 @@ test "a mutex whose owner's thread ended is passed on as owner_died" {
 }
 
 test "a held mutex is waited for until the deadline" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
     var mutex: [64]u8 align(64) = undefined;
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {

@@ -2,19 +2,28 @@
 //! random keys and values they work with.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const boundary = @import("boundary.zig");
 const directory = @import("directory.zig");
 const handles = @import("handles.zig");
 const inspect = @import("inspect.zig");
 const layout = @import("layout.zig");
 const maps = @import("map.zig");
+const os = @import("os.zig");
 const segments = @import("segment.zig");
 const status = @import("status.zig");
 
 const Map = maps.Map;
 
+/// Whether a test can go on in a child that it forks, and judge its end. Elsewhere it is skipped.
+pub const has_forks = builtin.os.tag == .linux;
+/// The lock of a segment that is not told which.
+pub const usual_lock: layout.LockKind = if (os.has_robust_mutex) .robust else .kernel;
+/// Where tests put files of a user's.
+pub const directory_of_files = if (builtin.os.tag == .windows) "." else "/tmp";
+
 pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
-    return openMapOf(.robust, stripe_bits, max_bytes);
+    return openMapOf(usual_lock, stripe_bits, max_bytes);
 }
 
 pub fn openMapOf(lock: layout.LockKind, stripe_bits: u6, max_bytes: u64) !*Map {
@@ -80,6 +89,7 @@ pub fn shared(comptime T: type) !*T {
 }
 
 pub fn seedOf(default: u64) u64 {
+    if (builtin.os.tag == .windows) return default;
     const text = std.testing.environ.getPosix("SHMAP_SEED") orelse return default;
     return std.fmt.parseInt(u64, text, 10) catch default;
 }

@@ -22,6 +22,19 @@ comptime {
     _ = @import("map_test.zig");
     _ = @import("operation.zig");
     _ = @import("os.zig");
+    _ = @import("os/common.zig");
+    _ = @import("os/linux.zig");
+    _ = @import("os/linux_process.zig");
+    _ = @import("os/linux_region.zig");
+    _ = @import("os/macos.zig");
+    _ = @import("os/macos_process.zig");
+    _ = @import("os/macos_region.zig");
+    _ = @import("os/windows.zig");
+    _ = @import("os/windows_api.zig");
+    _ = @import("os/windows_memory.zig");
+    _ = @import("os/windows_owner.zig");
+    _ = @import("os/windows_process.zig");
+    _ = @import("os/windows_region.zig");
     _ = @import("pool.zig");
     _ = @import("range_lock.zig");
     _ = @import("raw_file.zig");
@@ -35,6 +48,7 @@ comptime {
     _ = @import("stripe_lock.zig");
     _ = @import("support_test.zig");
     _ = @import("table.zig");
+    _ = @import("temporary.zig");
     _ = @import("user_lock.zig");
     _ = @import("user_lock_test.zig");
 }

@@ -247,6 +247,7 @@ pub const UserLock = struct {
     /// Where a task of an event loop sleeps after its next attempt fails: a bell, and what it reads
     /// now. Null: there is none.
     pub fn bellToHear(lock: *const UserLock) ?struct { bell: *const u64, count: u32 } {
+        if (!os.has_shared_bells) return null; // only the handle's own thread may look at it
         const header = lock.target.header orelse return null;
         const others_first = !lock.is_first and crash.load(&header.want) != 0 and
             !lock.ignoresFirst();

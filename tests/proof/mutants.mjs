@@ -138,7 +138,7 @@ const MUTANTS = [
   },
   {
     name: "a lock that a signal interrupts is not asked for again",
-    file: "range_lock.zig",
+    file: "os/linux.zig",
     from: "            .INTR => {},",
     to: "            .INTR => return error.System,",
     proof: "act only set",

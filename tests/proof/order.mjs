@@ -203,14 +203,14 @@ function disassemble() {
  * given back through the libc.
  */
 function tellOfUnmapping(sources) {
-  const path = join(sources, "zig", "os.zig");
+  const path = join(sources, "zig", "os", "linux.zig");
   const text = readFileSync(path, "utf8");
   const moved = "    const moved = try pages(fault, len);\n    @memcpy(moved[0..old.len], old);\n" +
     "    freePages(old);\n    return moved;\n";
   const changed = text.replaceAll("linux.munmap(", "std.c.munmap(")
     .replace(/^ +const result = linux\.mremap\([^]*?\[0\.\.len\];\n/m, moved);
   if (!changed.includes(moved) || !changed.includes("std.c.munmap(")) {
-    throw new Error("zig/os.zig gives memory back in another way than it did");
+    throw new Error("zig/os/linux.zig gives memory back in another way than it did");
   }
   writeFileSync(path, changed);
 }

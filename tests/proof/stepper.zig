@@ -269,7 +269,7 @@ pub const Stepper = struct {
         const number = try std.fmt.parseInt(u32, parts.next() orelse "", 10);
         var fault: shmap.status.Fault = .{};
         const path: shmap.os.Path = try .of("/proc/{d}/fd/{d}", .{ stepper.pid, number });
-        stepper.file = try shmap.os.openLink(&fault, &path, .read_write);
+        stepper.file = try shmap.os.system.openLink(&fault, &path, .read_write);
         const base = try shmap.os.map(&fault, stepper.file, bytes, .read_write);
         stepper.memory = @as([*]u64, @ptrCast(base))[0 .. bytes / 8];
     }

@@ -196,7 +196,7 @@ fn leftBehind(parent: u32) !u64 {
     var buffer: [64]u8 = undefined;
     const ours = try std.fmt.bufPrint(&buffer, "shmap-test-{d}-", .{parent});
     var fault: shmap.status.Fault = .{};
-    const directory = try shmap.os.Path.of("{s}", .{shmap.directory.default_directory});
+    const directory = try shmap.os.defaultDirectory(&fault);
     var names: shmap.os.Names = try .of(&fault, &directory);
     defer names.close();
     var count: u64 = 0;

@@ -1,0 +1,89 @@
+//! What the system's files share: paths, and how the rest of the library sees files, file systems
+//! and regions.
+
+const std = @import("std");
+const status = @import("../status.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+
+/// What mappings are aligned to, and the least the system gives; it may give larger pages.
+pub const page_bytes = 4096;
+
+/// An open file, as the boundary can hand it on.
+pub const Fd = i32;
+
+pub const Pages = []align(page_bytes) u8;
+pub const Base = [*]align(page_bytes) u8;
+
+/// Notes the system's own number of an error.
+pub fn note(fault: *Fault, number: anytype) void {
+    fault.errno = @floatFromInt(number);
+}
+
+/// A path on the stack, NUL-terminated.
+pub const Path = struct {
+    buffer: [4096]u8,
+    len: usize,
+
+    pub fn of(comptime format: []const u8, parts: anytype) Error!Path {
+        var path: Path = undefined;
+        const text = std.fmt.bufPrintZ(&path.buffer, format, parts) catch
+            return error.InvalidArgument;
+        path.len = text.len;
+        return path;
+    }
+
+    pub fn z(path: *const Path) [*:0]const u8 {
+        return @ptrCast(&path.buffer);
+    }
+
+    pub fn slice(path: *const Path) []const u8 {
+        return path.buffer[0..path.len];
+    }
+};
+
+pub const Access = enum { read, read_write };
+
+/// What identifies a file and what we must know of it.
+pub const Stat = struct {
+    device: u64,
+    inode: u64,
+    uid: u32,
+    regular: bool,
+    size: u64,
+    allocated: u64,
+
+    pub fn same(a: Stat, b: Stat) bool {
+        return a.device == b.device and a.inode == b.inode;
+    }
+};
+
+/// What a file system says of itself. `memory`: its files are the machine's memory.
+pub const FileSystem = struct { bytes: u64, free: u64, network: bool, memory: bool };
+
+/// What a region is mapped for.
+pub const Use = struct {
+    read: bool,
+    write: bool,
+    private: bool,
+
+    /// What the file must be opened for. Systems map for writing only what may be read too; a
+    /// private mapping never writes to the file.
+    pub fn ofFile(use: Use) Access {
+        return if (use.write and !use.private) .read_write else .read;
+    }
+};
+
+/// Whether opening a user's file may make it.
+pub const Make = enum { nothing, new, missing };
+
+pub const Direction = enum { from_mapping, to_mapping };
+
+/// How a range is locked.
+pub const Mode = enum { shared, exclusive };
+
+/// What a system calls when a thread ends.
+pub const AtEnd = *const fn (?*anyopaque) callconv(.c) void;
+
+pub const AtFork = *const fn () callconv(.c) void;

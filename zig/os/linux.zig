@@ -1,0 +1,416 @@
+//! Files, their names, memory and ranges, for Linux: raw calls, no libc, so that one library serves
+//! programs of every libc. What each function promises is said in `os.zig`.
+//!
+//! A failed call notes its errno in the `Fault` and comes back as one of `status.Error`; calls
+//! interrupted by a signal are made again.
+
+const std = @import("std");
+const linux = std.os.linux;
+const common = @import("common.zig");
+const status = @import("../status.zig");
+
+const Access = common.Access;
+const Base = common.Base;
+const Error = status.Error;
+const Fault = status.Fault;
+const Fd = common.Fd;
+const FileSystem = common.FileSystem;
+const Pages = common.Pages;
+const Path = common.Path;
+const Stat = common.Stat;
+const note = common.note;
+const page_bytes = common.page_bytes;
+
+pub const has_memory_files = true;
+pub const has_robust_mutex = true;
+pub const has_shared_bells = true;
+pub const has_range_queries = true;
+pub const has_descriptors = true;
+pub const name_separators = "/\x00";
+
+/// The system's numbers of errors that are noted by others.
+pub const Number = enum(u16) {
+    name_too_long = @intFromEnum(linux.E.NAMETOOLONG),
+    no_space = @intFromEnum(linux.E.NOSPC),
+};
+
+/// By which memory files of ours are known: the kernel shows it in links to them.
+pub const memory_name = "shmap";
+
+/// How much is allocated by one call: an interrupted larger one would start from nothing each time.
+const fallocate_piece_bytes = 2 << 20;
+
+pub fn defaultDirectory(_: *Fault) Error!Path {
+    return Path.of("/dev/shm", .{});
+}
+
+fn errorOf(errno: linux.E) Error {
+    return switch (errno) {
+        .NOENT, .NOTDIR, .SRCH => error.NotFound,
+        .EXIST => error.Exists,
+        .ACCES, .PERM, .ROFS => error.PermissionDenied,
+        .NOSPC, .DQUOT, .FBIG => error.NoSpace,
+        .OPNOTSUPP, .NOSYS => error.Unsupported,
+        else => error.System,
+    };
+}
+
+/// Makes a call until no signal interrupts it.
+pub fn again(comptime call: anytype, arguments: anytype) usize {
+    while (true) {
+        const result = @call(.auto, call, arguments);
+        if (linux.errno(result) != .INTR) return result;
+    }
+}
+
+pub fn check(fault: *Fault, result: usize) Error!usize {
+    const errno = linux.errno(result);
+    if (errno == .SUCCESS) return result;
+    note(fault, @intFromEnum(errno));
+    return errorOf(errno);
+}
+
+/// Whether the last failure was this one.
+fn failedWith(fault: *const Fault, errno: linux.E) bool {
+    return fault.errno == @as(f64, @floatFromInt(@intFromEnum(errno)));
+}
+
+fn pathOfDescriptor(fd: Fd) Path {
+    return Path.of("/proc/self/fd/{d}", .{fd}) catch unreachable; // fits any i32
+}
+
+pub fn openFlags(access: Access) linux.O {
+    return .{
+        .ACCMODE = if (access == .read) .RDONLY else .RDWR,
+        .CLOEXEC = true,
+        .NOCTTY = true,
+        .NONBLOCK = true, // a FIFO squatting the name must not make us wait
+    };
+}
+
+pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
+    var flags = openFlags(access);
+    flags.NOFOLLOW = true;
+    const fd = check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
+        if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
+            return fault.because(.notRegularFile, error.Incompatible);
+        return err;
+    };
+    return @intCast(fd);
+}
+
+/// Opens what a /proc link leads to: a second open file description of the same file.
+pub fn openLink(fault: *Fault, path: *const Path, access: Access) Error!Fd {
+    return @intCast(try check(fault, again(linux.open, .{ path.z(), openFlags(access), 0 })));
+}
+
+pub fn openAgain(fault: *Fault, fd: Fd, access: Access) Error!Fd {
+    return openLink(fault, &pathOfDescriptor(fd), access);
+}
+
+pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd {
+    const path = try Path.of("/proc/{d}/fd/{d}", .{ owner, fd });
+    var buffer: [64]u8 = undefined;
+    const reads = readLink(fault, &path, &buffer) catch
+        return fault.because(.identity, error.NotFound);
+    if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
+        return fault.because(.identity, error.NotFound);
+    return openLink(fault, &path, access);
+}
+
+pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
+    const flags: linux.O = .{ .DIRECTORY = true, .CLOEXEC = true };
+    return @intCast(check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
+        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
+    });
+}
+
+pub fn directoryPath(fault: *Fault, fd: Fd) Error!Path {
+    var buffer: [4096]u8 = undefined;
+    return Path.of("{s}", .{try readLink(fault, &pathOfDescriptor(fd), &buffer)});
+}
+
+pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
+    var flags: linux.O = .{ .ACCMODE = .RDWR, .DIRECTORY = true, .CLOEXEC = true };
+    flags.TMPFILE = true;
+    const fd = check(fault, again(linux.open, .{ directory.z(), flags, 0o600 })) catch |err| {
+        return if (failedWith(fault, .ISDIR)) error.Unsupported else err;
+    };
+    return @intCast(fd);
+}
+
+pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
+    var flags = openFlags(.read_write);
+    flags.CREAT = true;
+    flags.EXCL = true;
+    return @intCast(try check(fault, again(linux.open, .{ path.z(), flags, 0o600 })));
+}
+
+pub fn memoryFile(fault: *Fault) Error!Fd {
+    return @intCast(try check(fault, linux.memfd_create(memory_name, linux.MFD.CLOEXEC)));
+}
+
+pub fn close(fd: Fd) void {
+    _ = linux.close(fd);
+}
+
+fn statAt(fault: *Fault, fd: Fd, path: [*:0]const u8, flags: u32) Error!Stat {
+    var buffer: linux.Statx = undefined;
+    _ = try check(fault, linux.statx(fd, path, flags, linux.STATX.BASIC_STATS, &buffer));
+    return .{
+        .device = @as(u64, buffer.dev_major) << 32 | buffer.dev_minor,
+        .inode = buffer.ino,
+        .uid = buffer.uid,
+        .regular = buffer.mode & linux.S.IFMT == linux.S.IFREG,
+        .size = buffer.size,
+        .allocated = buffer.blocks * 512,
+    };
+}
+
+pub fn stat(fault: *Fault, fd: Fd) Error!Stat {
+    return statAt(fault, fd, "", linux.AT.EMPTY_PATH);
+}
+
+pub fn statName(fault: *Fault, path: *const Path) Error!Stat {
+    return statAt(fault, linux.AT.FDCWD, path.z(), linux.AT.SYMLINK_NOFOLLOW);
+}
+
+pub fn statLink(fault: *Fault, path: *const Path) Error!Stat {
+    return statAt(fault, linux.AT.FDCWD, path.z(), 0);
+}
+
+pub fn readAt(fault: *Fault, fd: Fd, target: []u8, offset: u64) Error!usize {
+    var done: usize = 0;
+    while (done < target.len) {
+        const at: i64 = @intCast(offset + done);
+        const result = linux.pread(fd, target[done..].ptr, target.len - done, at);
+        if (linux.errno(result) == .INTR) continue;
+        const count = try check(fault, result);
+        if (count == 0) break;
+        done += count;
+    }
+    return done;
+}
+
+pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    var limit: linux.rlimit = undefined;
+    // Beyond this limit the kernel sends SIGXFSZ instead of failing.
+    if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
+        note(fault, @intFromEnum(linux.E.FBIG));
+        return fault.because(.ceilingReached, error.NoSpace);
+    }
+    var at = from;
+    while (at < to) {
+        const bytes = @min(to - at, fallocate_piece_bytes);
+        const from_here: i64 = @intCast(at);
+        const result = again(linux.fallocate, .{ fd, 0, from_here, @as(i64, @intCast(bytes)) });
+        _ = check(fault, result) catch |err| {
+            if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
+            if (failedWith(fault, .NOMEM)) return fault.because(.fileSystemFull, error.NoSpace);
+            return err;
+        };
+        at += bytes;
+    }
+}
+
+pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
+    const protection: linux.PROT = .{ .READ = true, .WRITE = access == .read_write };
+    const flags: linux.MAP = .{ .TYPE = .SHARED, .NORESERVE = true };
+    const result = linux.mmap(null, bytes, protection, flags, fd, 0);
+    const address = check(fault, result) catch |err| {
+        fault.needed_bytes = @floatFromInt(bytes);
+        return if (failedWith(fault, .NOMEM)) fault.because(.addressSpace, error.NoSpace) else err;
+    };
+    const base: Base = @ptrFromInt(address);
+    _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);
+    return base;
+}
+
+/// The mapping shows whatever the file has by now.
+pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
+
+pub fn unmap(base: Base, bytes: u64) void {
+    _ = linux.munmap(base, bytes);
+}
+
+pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
+    const len = std.mem.alignForward(u64, @max(bytes, 1), page_bytes);
+    const protection: linux.PROT = .{ .READ = true, .WRITE = true };
+    const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true };
+    const address = try check(fault, linux.mmap(null, len, protection, flags, -1, 0));
+    return @as(Base, @ptrFromInt(address))[0..len];
+}
+
+pub fn growPages(
+    fault: *Fault,
+    old: Pages,
+    bytes: u64,
+) Error!Pages {
+    if (old.len == 0) return pages(fault, bytes);
+    const len = std.mem.alignForward(u64, bytes, page_bytes);
+    const result = linux.mremap(old.ptr, old.len, len, .{ .MAYMOVE = true }, null);
+    const address = try check(fault, result);
+    return @as(Base, @ptrFromInt(address))[0..len];
+}
+
+pub fn freePages(memory: Pages) void {
+    if (memory.len > 0) _ = linux.munmap(memory.ptr, memory.len);
+}
+
+pub fn linkUnnamed(fault: *Fault, fd: Fd, path: *const Path) Error!void {
+    const from = pathOfDescriptor(fd);
+    const cwd = linux.AT.FDCWD;
+    const follow = linux.AT.SYMLINK_FOLLOW;
+    _ = try check(fault, linux.linkat(cwd, from.z(), cwd, path.z(), follow));
+}
+
+pub fn link(fault: *Fault, from: *const Path, to: *const Path) Error!void {
+    const cwd = linux.AT.FDCWD;
+    _ = try check(fault, linux.linkat(cwd, from.z(), cwd, to.z(), 0));
+}
+
+pub fn exchange(fault: *Fault, from: *const Path, to: *const Path) Error!bool {
+    const cwd = linux.AT.FDCWD;
+    const result = linux.renameat2(cwd, from.z(), cwd, to.z(), .{ .EXCHANGE = true });
+    switch (linux.errno(result)) {
+        .INVAL, .NOSYS => _ = try check(fault, linux.renameat2(cwd, from.z(), cwd, to.z(), .{})),
+        else => _ = try check(fault, result),
+    }
+    return true;
+}
+
+pub fn unlink(fault: *Fault, path: *const Path) Error!void {
+    _ = try check(fault, linux.unlinkat(linux.AT.FDCWD, path.z(), 0));
+}
+
+pub fn setPermissions(fault: *Fault, fd: Fd, mode: u32) Error!void {
+    _ = try check(fault, linux.fchmod(fd, mode));
+}
+
+fn readLink(fault: *Fault, path: *const Path, target: []u8) Error![]u8 {
+    return target[0..try check(fault, linux.readlink(path.z(), target.ptr, target.len))];
+}
+
+pub const Names = struct {
+    fd: Fd,
+    buffer: [4096]u8 align(8) = undefined,
+    at: usize = 0,
+    len: usize = 0,
+
+    pub fn of(fault: *Fault, directory: *const Path) Error!Names {
+        return .{ .fd = try openDirectory(fault, directory) };
+    }
+
+    pub fn close(names: *Names) void {
+        _ = linux.close(names.fd);
+    }
+
+    pub fn next(names: *Names, fault: *Fault) Error!?[]const u8 {
+        if (names.at >= names.len) {
+            const result = linux.getdents64(names.fd, &names.buffer, names.buffer.len);
+            names.len = try check(fault, result);
+            names.at = 0;
+            if (names.len == 0) return null;
+        }
+        const entry: *align(1) linux.dirent64 = @ptrCast(&names.buffer[names.at]);
+        names.at += entry.reclen;
+        return std.mem.span(@as([*:0]const u8, @ptrCast(&entry.name)));
+    }
+};
+
+const StatFs = extern struct {
+    type: i64,
+    bsize: i64,
+    blocks: u64,
+    bfree: u64,
+    bavail: u64,
+    files: u64,
+    ffree: u64,
+    fsid: [2]i32,
+    namelen: i64,
+    frsize: i64,
+    flags: i64,
+    spare: [4]i64,
+};
+
+/// NFS, SMB (three), AFS, 9P, Ceph, Coda, NCP, GFS2, OCFS2, Lustre, and FUSE, which may be any.
+const network_types = [_]i64{
+    0x6969, 0x517b,     0xff534d42, 0xfe534d42, 0x5346414f, 0x01021997, 0x00c36400, 0x73757245,
+    0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
+};
+const tmpfs_type = 0x01021994;
+
+pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
+    var buffer: StatFs = undefined;
+    const file: usize = @intCast(fd);
+    const result = again(linux.syscall2, .{ .fstatfs, file, @intFromPtr(&buffer) });
+    _ = try check(fault, result);
+    const block_bytes: u64 = @intCast(@max(buffer.bsize, 0));
+    return .{
+        .bytes = buffer.blocks *| block_bytes,
+        .free = buffer.bfree *| block_bytes,
+        .network = std.mem.indexOfScalar(i64, &network_types, buffer.type) != null,
+        .memory = buffer.type == tmpfs_type,
+    };
+}
+
+pub fn memoryBytes() u64 {
+    var info: linux.Sysinfo = undefined;
+    if (linux.errno(linux.sysinfo(&info)) != .SUCCESS) return 1 << 32;
+    return @as(u64, info.totalram) *| info.mem_unit;
+}
+
+fn flock(kind: i16, start: i64, len: i64) linux.Flock {
+    var lock = std.mem.zeroes(linux.Flock);
+    lock.type = kind;
+    lock.start = start;
+    lock.len = len;
+    return lock;
+}
+
+fn lockCall(fault: *Fault, fd: Fd, command: i32, lock: *linux.Flock) Error!bool {
+    while (true) {
+        switch (linux.errno(linux.fcntl(fd, command, @intFromPtr(lock)))) {
+            .SUCCESS => return true,
+            .INTR => {},
+            .AGAIN, .ACCES => return false,
+            else => |errno| {
+                note(fault, @intFromEnum(errno));
+                return error.System;
+            },
+        }
+    }
+}
+
+pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
+    const kind: i16 = if (mode == .shared) linux.F.RDLCK else linux.F.WRLCK;
+    var lock = flock(kind, start, 1);
+    return lockCall(fault, fd, linux.F.OFD_SETLK, &lock);
+}
+
+pub fn upgradeRange(fault: *Fault, fd: Fd, start: i64) Error!bool {
+    return lockRange(fault, fd, start, .exclusive);
+}
+
+pub fn downgradeRange(fd: Fd, start: i64) void {
+    var fault: Fault = .{};
+    _ = lockRange(&fault, fd, start, .shared) catch {}; // a lower one is never refused
+}
+
+pub fn unlockRange(fd: Fd, start: i64) void {
+    var fault: Fault = .{};
+    var lock = flock(linux.F.UNLCK, start, 1);
+    _ = lockCall(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+}
+
+pub fn unlockRanges(fd: Fd, start: i64, _: u32) void {
+    var fault: Fault = .{};
+    var lock = flock(linux.F.UNLCK, start, 0);
+    _ = lockCall(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
+}
+
+pub fn isRangeLocked(fault: *Fault, fd: Fd, start: i64) Error!bool {
+    var lock = flock(linux.F.WRLCK, start, 1);
+    _ = try lockCall(fault, fd, linux.F.OFD_GETLK, &lock);
+    return lock.type != linux.F.UNLCK;
+}

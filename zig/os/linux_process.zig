@@ -1,0 +1,129 @@
+//! Processes, threads, time and bells, for Linux. What each function promises is said in `os.zig`.
+
+const std = @import("std");
+const linux = std.os.linux;
+const common = @import("common.zig");
+const files = @import("linux.zig");
+const status = @import("../status.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+const Path = common.Path;
+const AtFork = common.AtFork;
+
+const Key = c_uint;
+
+extern fn pthread_key_create(key: *Key, destructor: common.AtEnd) c_int;
+extern fn pthread_setspecific(key: Key, value: ?*const anyopaque) c_int;
+
+/// glibc's own name; the standard one is not in its shared library.
+const register_atfork = @extern(
+    ?*const fn (?AtFork, ?AtFork, ?AtFork, ?*anyopaque) callconv(.c) c_int,
+    .{ .name = "__register_atfork", .linkage = .weak },
+);
+const pthread_atfork = @extern(
+    ?*const fn (?AtFork, ?AtFork, ?AtFork) callconv(.c) c_int,
+    .{ .name = "pthread_atfork", .linkage = .weak },
+);
+
+var key: Key = 0;
+
+pub fn prepareThreads(at_end: common.AtEnd) bool {
+    return pthread_key_create(&key, at_end) == 0;
+}
+
+pub fn watchThread() void {
+    _ = pthread_setspecific(key, &key); // any value but null calls the destructor
+}
+
+pub fn watchForks(in_child: AtFork) void {
+    if (ifLinked(register_atfork)) |register| {
+        _ = register(null, null, in_child, null);
+    } else if (ifLinked(pthread_atfork)) |register| {
+        _ = register(null, null, in_child);
+    }
+}
+
+pub fn random(target: []u8) void {
+    var done: usize = 0;
+    while (done < target.len) {
+        const result = linux.getrandom(target[done..].ptr, target.len - done, 0);
+        if (linux.errno(result) == .SUCCESS) done += result;
+    }
+}
+
+pub fn pid() u32 {
+    return @intCast(linux.getpid());
+}
+
+pub fn threadId() u32 {
+    return @intCast(linux.gettid());
+}
+
+pub fn sleepOn(word: *const u32, count: u32, ns: u64) void {
+    const time: linux.timespec = .{
+        .sec = @intCast(ns / std.time.ns_per_s),
+        .nsec = @intCast(ns % std.time.ns_per_s),
+    };
+    _ = linux.futex_4arg(word, .{ .cmd = .WAIT, .private = false }, count, &time);
+}
+
+pub fn wakeAll(word: *const u32) void {
+    const everybody = std.math.maxInt(i32);
+    _ = linux.futex_3arg(word, .{ .cmd = .WAKE, .private = false }, everybody);
+}
+
+/// A weak symbol's address, looked at when the program runs: in a static link the compiler takes it
+/// for granted that there is one.
+pub fn ifLinked(function: anytype) @TypeOf(function) {
+    var address = function;
+    const looked_at: *volatile @TypeOf(function) = &address;
+    return looked_at.*;
+}
+
+pub fn userId() u32 {
+    return linux.geteuid();
+}
+
+pub fn pidNamespace(fault: *Fault) Error!u64 {
+    const path = Path.of("/proc/self/ns/pid", .{}) catch unreachable; // a constant
+    return (files.statLink(fault, &path) catch |err| return orNothing(err, @as(u64, 0))).inode;
+}
+
+pub fn bootId(fault: *Fault) Error![2]u64 {
+    const nothing: [2]u64 = .{ 0, 0 };
+    const path = Path.of("/proc/sys/kernel/random/boot_id", .{}) catch unreachable; // a constant
+    const fd = files.open(fault, &path, .read) catch |err| return orNothing(err, nothing);
+    defer files.close(fd);
+    var text: [40]u8 = @splat(0);
+    _ = files.readAt(fault, fd, &text, 0) catch |err| return orNothing(err, nothing);
+    return .{ std.hash.Fnv1a_64.hash(text[0..18]), std.hash.Fnv1a_64.hash(text[18..]) };
+}
+
+/// What is not there, or not for us, is so for every process here; but no descriptor or memory left
+/// is the matter of a moment, and must not make this process look like a stranger.
+fn orNothing(err: Error, nothing: anytype) Error!@TypeOf(nothing) {
+    return if (err == error.NotFound or err == error.PermissionDenied) nothing else err;
+}
+
+fn clock(id: linux.clockid_t) u64 {
+    var now: linux.timespec = undefined;
+    _ = linux.syscall2(.clock_gettime, @intFromEnum(id), @intFromPtr(&now));
+    return @as(u64, @intCast(now.sec)) * std.time.ns_per_s + @as(u64, @intCast(now.nsec));
+}
+
+pub fn monotonicNs() u64 {
+    return clock(.MONOTONIC);
+}
+
+pub fn realtimeNs() u64 {
+    return clock(.REALTIME);
+}
+
+pub fn sleepNs(ns: u64) void {
+    const time: linux.timespec = .{
+        .sec = @intCast(ns / std.time.ns_per_s),
+        .nsec = @intCast(ns % std.time.ns_per_s),
+    };
+    _ = linux.nanosleep(&time, null);
+}

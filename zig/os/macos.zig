@@ -1,0 +1,444 @@
+//! Files, their names, memory and ranges, for macOS, by its libc, which is what is stable there.
+//! What each function promises is said in `os.zig`.
+//!
+//! Ranges are locks of open file descriptions. The kernel has had them since macOS 10.11, and since
+//! macOS 15 they are in its public headers, with the same numbers.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const c = std.c;
+const common = @import("common.zig");
+const status = @import("../status.zig");
+
+const Access = common.Access;
+const Base = common.Base;
+const Error = status.Error;
+const Fault = status.Fault;
+const Fd = common.Fd;
+const FileSystem = common.FileSystem;
+const Pages = common.Pages;
+const Path = common.Path;
+const Stat = common.Stat;
+const note = common.note;
+const page_bytes = common.page_bytes;
+
+pub const has_memory_files = false;
+pub const has_robust_mutex = false;
+pub const has_shared_bells = false;
+pub const has_range_queries = true;
+pub const has_descriptors = true;
+pub const name_separators = "/\x00";
+
+/// The system's numbers of errors that are noted by others.
+pub const Number = enum(u16) {
+    name_too_long = @intFromEnum(c.E.NAMETOOLONG),
+    no_space = @intFromEnum(c.E.NOSPC),
+};
+
+const user_cache_directory = 65538; // _CS_DARWIN_USER_CACHE_DIR
+const swap = 2; // RENAME_SWAP
+const exclusively = 4; // RENAME_EXCL
+const inherit_none = 2; // VM_INHERIT_NONE
+
+const get_path = 50; // F_GETPATH
+const preallocate = 42; // F_PREALLOCATE
+const allocate_all = 4; // F_ALLOCATEALL
+const from_end = 3; // F_PEOFPOSMODE
+const set_lock = 90; // F_OFD_SETLK
+const get_lock = 92; // F_OFD_GETLK
+
+const Store = extern struct { flags: u32, mode: c_int, offset: i64, length: i64, allocated: i64 };
+
+extern "c" fn confstr(name: c_int, target: [*]u8, len: usize) usize;
+extern "c" fn minherit(address: *anyopaque, len: usize, inherit: c_int) c_int;
+extern "c" fn renameatx_np(
+    from_fd: c_int,
+    from: [*:0]const u8,
+    to_fd: c_int,
+    to: [*:0]const u8,
+    flags: c_uint,
+) c_int;
+
+/// On Intel the names without a suffix are those of an older ABI.
+const suffix = if (builtin.cpu.arch == .x86_64) "$INODE64" else "";
+const readdir = @extern(
+    *const fn (directory: *c.DIR) callconv(.c) ?*c.dirent,
+    .{ .name = "readdir" ++ suffix },
+);
+const fstatfs = @extern(
+    *const fn (fd: c_int, target: *StatFs) callconv(.c) c_int,
+    .{ .name = "fstatfs" ++ suffix },
+);
+
+/// In the user's own cache directory, which others cannot enter and nobody empties by age.
+pub fn defaultDirectory(fault: *Fault) Error!Path {
+    var buffer: [1024]u8 = undefined;
+    const len = confstr(user_cache_directory, &buffer, buffer.len);
+    if (len < 2 or len > buffer.len) return fault.because(.filesystem, error.NotFound);
+    const path = try Path.of("{s}/shmap", .{std.mem.trimEnd(u8, buffer[0 .. len - 1], "/")});
+    _ = check(fault, c.mkdir(path.z(), 0o700)) catch |err| if (err != error.Exists) return err;
+    return path;
+}
+
+fn errorOf(errno: c.E) Error {
+    return switch (errno) {
+        .NOENT, .NOTDIR, .SRCH => error.NotFound,
+        .EXIST => error.Exists,
+        .ACCES, .PERM, .ROFS => error.PermissionDenied,
+        .NOSPC, .DQUOT, .FBIG => error.NoSpace,
+        .OPNOTSUPP, .NOSYS => error.Unsupported,
+        else => error.System,
+    };
+}
+
+/// Makes a call until no signal interrupts it.
+pub fn again(comptime call: anytype, arguments: anytype) @TypeOf(@call(.auto, call, arguments)) {
+    while (true) {
+        const result = @call(.auto, call, arguments);
+        if (c.errno(result) != .INTR) return result;
+    }
+}
+
+pub fn check(fault: *Fault, result: anytype) Error!usize {
+    const errno = c.errno(result);
+    if (errno == .SUCCESS) return @intCast(result);
+    note(fault, @intFromEnum(errno));
+    return errorOf(errno);
+}
+
+/// Whether the last failure was this one.
+pub fn failedWith(fault: *const Fault, errno: c.E) bool {
+    return fault.errno == @as(f64, @floatFromInt(@intFromEnum(errno)));
+}
+
+pub fn openFlags(access: Access) c.O {
+    return .{
+        .ACCMODE = if (access == .read) .RDONLY else .RDWR,
+        .CLOEXEC = true,
+        .NOCTTY = true,
+        .NONBLOCK = true, // a FIFO squatting the name must not make us wait
+    };
+}
+
+pub fn openWith(fault: *Fault, path: *const Path, flags: c.O, permissions: c_uint) Error!Fd {
+    return @intCast(try check(fault, again(c.open, .{ path.z(), flags, permissions })));
+}
+
+pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
+    var flags = openFlags(access);
+    flags.NOFOLLOW = true;
+    return openWith(fault, path, flags, 0) catch |err| {
+        if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
+            return fault.because(.notRegularFile, error.Incompatible);
+        return err;
+    };
+}
+
+/// By the path that the kernel knows for the description, if that leads to the same file: opening
+/// `/dev/fd/<n>` would give the same description once more, and with it the same locks.
+pub fn openAgain(fault: *Fault, fd: Fd, access: Access) Error!Fd {
+    const path = try pathOf(fault, fd);
+    const file = try open(fault, &path, access);
+    errdefer close(file);
+    if (!(try stat(fault, file)).same(try stat(fault, fd))) return error.NotFound;
+    return file;
+}
+
+fn pathOf(fault: *Fault, fd: Fd) Error!Path {
+    var path: Path = undefined;
+    _ = try check(fault, again(c.fcntl, .{ fd, get_path, &path.buffer }));
+    path.len = std.mem.indexOfScalar(u8, &path.buffer, 0) orelse return error.System;
+    return path;
+}
+
+pub fn openMemoryOf(_: *Fault, _: u32, _: u31, _: Access) Error!Fd {
+    return error.Unsupported;
+}
+
+pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
+    return openWith(fault, path, .{ .DIRECTORY = true, .CLOEXEC = true }, 0) catch |err| {
+        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
+    };
+}
+
+pub const directoryPath = pathOf;
+
+pub fn openUnnamed(_: *Fault, _: *const Path) Error!Fd {
+    return error.Unsupported;
+}
+
+pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
+    var flags = openFlags(.read_write);
+    flags.CREAT = true;
+    flags.EXCL = true;
+    return openWith(fault, path, flags, 0o600);
+}
+
+pub fn memoryFile(_: *Fault) Error!Fd {
+    return error.Unsupported;
+}
+
+pub fn close(fd: Fd) void {
+    _ = c.close(fd);
+}
+
+fn statOf(found: *const c.Stat) Stat {
+    return .{
+        .device = @as(u32, @bitCast(found.dev)),
+        .inode = found.ino,
+        .uid = found.uid,
+        .regular = found.mode & c.S.IFMT == c.S.IFREG,
+        .size = @intCast(found.size),
+        .allocated = @as(u64, @intCast(found.blocks)) * 512,
+    };
+}
+
+pub fn stat(fault: *Fault, fd: Fd) Error!Stat {
+    var found: c.Stat = undefined;
+    _ = try check(fault, again(c.fstat, .{ fd, &found }));
+    return statOf(&found);
+}
+
+pub fn statName(fault: *Fault, path: *const Path) Error!Stat {
+    var found: c.Stat = undefined;
+    const flags = c.AT.SYMLINK_NOFOLLOW;
+    _ = try check(fault, again(c.fstatat, .{ c.AT.FDCWD, path.z(), &found, flags }));
+    return statOf(&found);
+}
+
+pub fn readAt(fault: *Fault, fd: Fd, target: []u8, offset: u64) Error!usize {
+    var done: usize = 0;
+    while (done < target.len) {
+        const at: i64 = @intCast(offset + done);
+        const rest = target[done..];
+        const count = try check(fault, again(c.pread, .{ fd, rest.ptr, rest.len, at }));
+        if (count == 0) break;
+        done += count;
+    }
+    return done;
+}
+
+/// Blocks behind the end of the file are asked for, and then the end is moved. A file system that
+/// gives none in advance is written zeros to.
+pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    var limit: c.rlimit = undefined;
+    // Beyond this limit the kernel sends SIGXFSZ instead of failing.
+    if (c.getrlimit(.FSIZE, &limit) == 0 and to > limit.cur) {
+        note(fault, @intFromEnum(c.E.FBIG));
+        return fault.because(.ceilingReached, error.NoSpace);
+    }
+    const size = (try stat(fault, fd)).size;
+    var store: Store = .{
+        .flags = allocate_all,
+        .mode = from_end,
+        .offset = 0,
+        .length = @intCast(to -| size),
+        .allocated = 0,
+    };
+    if (size < to) {
+        _ = check(fault, again(c.fcntl, .{ fd, preallocate, &store })) catch |err| {
+            if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
+            return writeZeros(fault, fd, size, to);
+        };
+        _ = check(fault, again(c.ftruncate, .{ fd, @as(i64, @intCast(to)) })) catch |err| {
+            return if (err == error.NoSpace) fault.because(.fileSystemFull, err) else err;
+        };
+    }
+    // A file that somebody made longer already may have holes there.
+    if (from < @min(size, to)) try writeZeros(fault, fd, from, @min(size, to));
+}
+
+fn writeZeros(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    const zeros: [page_bytes]u8 = @splat(0);
+    var at = from;
+    while (at < to) {
+        const len = @min(to - at, zeros.len);
+        const result = again(c.pwrite, .{ fd, &zeros, len, @as(i64, @intCast(at)) });
+        at += check(fault, result) catch |err| {
+            return if (err == error.NoSpace) fault.because(.fileSystemFull, err) else err;
+        };
+    }
+}
+
+pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
+    const protection: c.PROT = .{ .READ = true, .WRITE = access == .read_write };
+    return mapWith(fault, fd, bytes, protection, .{ .TYPE = .SHARED });
+}
+
+pub fn mapWith(fault: *Fault, fd: Fd, bytes: u64, protection: c.PROT, flags: c.MAP) Error!Base {
+    const address = c.mmap(null, bytes, protection, flags, fd, 0);
+    if (address == c.MAP_FAILED) {
+        _ = check(fault, @as(c_int, -1)) catch |err| {
+            if (!failedWith(fault, .NOMEM)) return err;
+            fault.needed_bytes = @floatFromInt(bytes);
+            return fault.because(.addressSpace, error.NoSpace);
+        };
+    }
+    _ = minherit(address, bytes, inherit_none);
+    return @ptrCast(@alignCast(address));
+}
+
+/// The mapping shows whatever the file has by now.
+pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
+
+pub fn unmap(base: Base, bytes: u64) void {
+    _ = c.munmap(@ptrCast(@alignCast(base)), bytes);
+}
+
+pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
+    const len = std.mem.alignForward(u64, @max(bytes, 1), page_bytes);
+    const protection: c.PROT = .{ .READ = true, .WRITE = true };
+    const flags: c.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true };
+    const address = c.mmap(null, len, protection, flags, -1, 0);
+    if (address == c.MAP_FAILED) _ = try check(fault, @as(c_int, -1));
+    return @as(Base, @ptrCast(@alignCast(address)))[0..len];
+}
+
+pub fn growPages(fault: *Fault, old: Pages, bytes: u64) Error!Pages {
+    const grown = try pages(fault, bytes);
+    @memcpy(grown[0..old.len], old);
+    freePages(old);
+    return grown;
+}
+
+pub fn freePages(memory: Pages) void {
+    if (memory.len > 0) unmap(memory.ptr, memory.len);
+}
+
+pub fn linkUnnamed(_: *Fault, _: Fd, _: *const Path) Error!void {
+    return error.Unsupported;
+}
+
+pub fn link(fault: *Fault, from: *const Path, to: *const Path) Error!void {
+    _ = check(fault, again(c.link, .{ from.z(), to.z() })) catch |err| {
+        if (err != error.Unsupported) return err;
+        // A file system without second names still renames without replacing.
+        const cwd = c.AT.FDCWD;
+        _ = try check(fault, again(renameatx_np, .{ cwd, from.z(), cwd, to.z(), exclusively }));
+    };
+}
+
+pub fn exchange(fault: *Fault, from: *const Path, to: *const Path) Error!bool {
+    const cwd = c.AT.FDCWD;
+    _ = check(fault, again(renameatx_np, .{ cwd, from.z(), cwd, to.z(), swap })) catch |err| {
+        if (err != error.Unsupported and !failedWith(fault, .INVAL)) return err;
+        _ = try check(fault, again(c.rename, .{ from.z(), to.z() }));
+    };
+    return true;
+}
+
+pub fn unlink(fault: *Fault, path: *const Path) Error!void {
+    _ = try check(fault, again(c.unlink, .{path.z()}));
+}
+
+pub fn setPermissions(fault: *Fault, fd: Fd, mode: u32) Error!void {
+    _ = try check(fault, again(c.fchmod, .{ fd, @as(c.mode_t, @intCast(mode)) }));
+}
+
+pub const Names = struct {
+    directory: *c.DIR,
+
+    pub fn of(fault: *Fault, directory: *const Path) Error!Names {
+        const opened = c.opendir(directory.z()) orelse {
+            _ = try check(fault, @as(c_int, -1));
+            return error.System;
+        };
+        return .{ .directory = opened };
+    }
+
+    pub fn close(names: *Names) void {
+        _ = c.closedir(names.directory);
+    }
+
+    pub fn next(names: *Names, _: *Fault) Error!?[]const u8 {
+        const entry = readdir(names.directory) orelse return null;
+        return @as([*]const u8, @ptrCast(&entry.name))[0..entry.namlen];
+    }
+};
+
+const StatFs = extern struct {
+    block_bytes: u32,
+    io_bytes: i32,
+    blocks: u64,
+    free: u64,
+    available: u64,
+    files: u64,
+    files_free: u64,
+    id: [2]i32,
+    owner: u32,
+    type: u32,
+    flags: u32,
+    subtype: u32,
+    type_name: [16]u8,
+    mounted_on: [1024]u8,
+    mounted_from: [1024]u8,
+    more_flags: u32,
+    reserved: [7]u32,
+};
+
+const is_local = 0x1000; // MNT_LOCAL
+
+pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
+    var found: StatFs = undefined;
+    _ = try check(fault, again(fstatfs, .{ fd, &found }));
+    return .{
+        .bytes = found.blocks *| found.block_bytes,
+        .free = found.available *| found.block_bytes,
+        .network = found.flags & is_local == 0,
+        .memory = false,
+    };
+}
+
+pub fn memoryBytes() u64 {
+    var bytes: u64 = 0;
+    var len: usize = @sizeOf(u64);
+    if (c.sysctlbyname("hw.memsize", &bytes, &len, null, 0) != 0) return 1 << 32;
+    return bytes;
+}
+
+fn lockCall(fault: *Fault, fd: Fd, command: c_int, lock: *c.Flock) Error!bool {
+    switch (c.errno(again(c.fcntl, .{ fd, command, lock }))) {
+        .SUCCESS => return true,
+        .AGAIN, .ACCES => return false,
+        else => |errno| {
+            note(fault, @intFromEnum(errno));
+            return error.System;
+        },
+    }
+}
+
+fn flock(kind: i16, start: i64, len: i64) c.Flock {
+    return .{ .type = kind, .whence = c.SEEK.SET, .start = start, .len = len, .pid = 0 };
+}
+
+pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
+    var lock = flock(if (mode == .shared) c.F.RDLCK else c.F.WRLCK, start, 1);
+    return lockCall(fault, fd, set_lock, &lock);
+}
+
+pub fn upgradeRange(fault: *Fault, fd: Fd, start: i64) Error!bool {
+    return lockRange(fault, fd, start, .exclusive);
+}
+
+pub fn downgradeRange(fd: Fd, start: i64) void {
+    var fault: Fault = .{};
+    _ = lockRange(&fault, fd, start, .shared) catch {}; // a lower one is never refused
+}
+
+pub fn unlockRange(fd: Fd, start: i64) void {
+    var fault: Fault = .{};
+    var lock = flock(c.F.UNLCK, start, 1);
+    _ = lockCall(&fault, fd, set_lock, &lock) catch {}; // nothing left to do about it
+}
+
+pub fn unlockRanges(fd: Fd, start: i64, _: u32) void {
+    var fault: Fault = .{};
+    var lock = flock(c.F.UNLCK, start, 0);
+    _ = lockCall(&fault, fd, set_lock, &lock) catch {}; // nothing left to do about it
+}
+
+pub fn isRangeLocked(fault: *Fault, fd: Fd, start: i64) Error!bool {
+    var lock = flock(c.F.WRLCK, start, 1);
+    _ = try lockCall(fault, fd, get_lock, &lock);
+    return lock.type != c.F.UNLCK;
+}
