@@ -89,6 +89,7 @@ pub const Guard = union(layout.LockKind) {
 pub const Attempt = enum { clean, owner_died, busy };
 
 pub inline fn attempt(mutex: Bytes) Attempt {
+    if (!os.has_robust_mutex) return .busy;
     const result = pthread_mutex_trylock(mutex);
     if (result == success) return .clean;
     return if (result == owner_dead) .owner_died else .busy;

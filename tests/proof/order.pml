@@ -340,7 +340,8 @@ inline give(block) {
   STEP(list = block)
 }
 
-/* heap.promote: a new generation, the older batch becomes free, the newer one older. */
+/* heap.promote: a new generation, the older batch becomes free, the newer one older. Ripe blocks are
+   free ones here: what tells them apart is only where the next writer finds them. */
 inline promote() {
 #ifndef NO_BUMP
   PROMOTE_BY(1);
