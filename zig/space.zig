@@ -22,6 +22,8 @@ const unit_bytes = layout.unit_bytes;
 
 const chunk_bytes_min = 2 * unit_bytes;
 const chunk_bytes_max = 64 * unit_bytes;
+/// From here on a walk over all chunks takes more than a millisecond.
+const large_bytes = 64 << 20;
 /// A stripe smaller than this is not worth a pass to give chunks back.
 pub const trim_bytes_min = 16 * unit_bytes;
 
@@ -124,10 +126,10 @@ pub const Space = struct {
         const pool = try lockPool(segment);
         defer unlockPool(segment);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
-        // Joining neighbours costs a walk over all chunks, which an eighth released since shares, and
-        // pays if as much lies there.
-        const released = crash.load(&pool.released);
-        if (@min(released, crash.load(&pool.free)) > view.committed / 8) {
+        // Joining neighbours costs a walk over all chunks, which what was released since shares, and
+        // pays if as much lies there. In a large segment that is a pause, so more must.
+        const least = view.committed / @as(u64, if (view.committed < large_bytes) 16 else 4);
+        if (@min(crash.load(&pool.released), crash.load(&pool.free)) > least) {
             try rebuildPool(segment, pool);
             if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
         }
