@@ -30,8 +30,8 @@ pub const Work = enum(u32) {
     plain_read,
     /// The same, copied in, each process to its own places.
     plain_write,
-    /// As `plain_write`, each holding one of as many locks as a map has stripes, which is a word in a
-    /// line of its own: what a lock alone costs that two processes hand to each other.
+    /// As `plain_write`, each holding one of as many locks as a map has stripes, which is a word in
+    /// a line of its own: what a lock alone costs that two processes hand to each other.
     locked_write,
     /// As `write`, to another map, which nobody else has.
     write_elsewhere,
@@ -363,7 +363,8 @@ const Worker = struct {
                     std.mem.doNotOptimizeAway(&target);
                     return false;
                 }
-                const lock = worker.numbers[worker.at] *% 0x9e3779b1 >> 26; // any of them, as a hash
+                // Any of them, as a hash chooses.
+                const lock = worker.numbers[worker.at] *% 0x9e3779b1 >> 26;
                 const line = &worker.crew.locks[lock];
                 if (what == .locked_write) {
                     while (@cmpxchgWeak(u64, &line.held, 0, 1, .acquire, .monotonic) != null) {}

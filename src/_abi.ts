@@ -2,7 +2,7 @@
 
 export const fingerprint = 0xf3bce77c;
 
-export const layoutVersion = 2;
+export const layoutVersion = 3;
 
 export const statuses = {
   absent: -1,

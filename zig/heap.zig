@@ -21,8 +21,8 @@ const granule_bytes = layout.granule_bytes;
 
 /// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
 pub const small_bytes_max = 4096;
-/// Bytes that make a batch full: an eighth of what the stripe has, within these bounds, so that what
-/// waits stays small beside what lives.
+/// Bytes that make a batch full: an eighth of what the stripe has, within these bounds, so that
+/// what waits stays small beside what lives.
 const retired_bytes_min = 2 * 1024;
 const retired_bytes_max = 128 * 1024;
 
@@ -216,8 +216,8 @@ pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
     give(view, stripe, offset, bytes);
 }
 
-/// Forgets every free and retired block, but not the one kept back. The first steps of a rebuild: from here to its end the
-/// stripe merely seems full.
+/// Forgets every free and retired block, but not the one kept back. The first steps of a rebuild:
+/// from here to its end the stripe merely seems full.
 pub fn reset(stripe: *Stripe) void {
     crash.store(&stripe.retired_count, 0);
     crash.store(&stripe.older_count, 0);

@@ -106,8 +106,8 @@ pub inline fn fill(
 /// False, always: what was left is recovered, and the lock let go.
 noinline fn recover(map: *Map, index: u32, has_died: bool) bool {
     var op: Operation = .of(map, index);
-    op.settle(if (has_died) .owner_died else .clean) catch return false; // who comes the other way learns of it
-    op.unlock();
+    // Whether it worked is told to who comes the other way.
+    if (op.settle(if (has_died) .owner_died else .clean)) op.unlock() else |_| {}
     return false;
 }
 

@@ -126,8 +126,8 @@ pub const Space = struct {
         const pool = try lockPool(segment);
         defer unlockPool(segment);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
-        // Joining neighbours costs a walk over all chunks, which what was released since shares, and
-        // pays if as much lies there. In a large segment that is a pause, so more must.
+        // Joining neighbours costs a walk over all chunks, which what was released since shares,
+        // and pays if as much lies there. In a large segment that is a pause, so more must.
         const least = view.committed / @as(u64, if (view.committed < large_bytes) 16 else 4);
         if (@min(crash.load(&pool.released), crash.load(&pool.free)) > least) {
             try rebuildPool(segment, pool);
@@ -147,8 +147,9 @@ pub const Space = struct {
         if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
     }
 
-    /// As `retire`, for a block as large as many: two generations pass at once, or nobody would have
-    /// its memory until as much again is retired. Who is just reading in the stripe reads again.
+    /// As `retire`, for a block as large as many: two generations pass at once, or nobody would
+    /// have its memory until as much again is retired. Who is just reading in the stripe reads
+    /// again.
     pub fn retireAtOnce(space: Space, offset: u64, bytes: u64) Error!void {
         if (heap.retire(space.stripe, offset, bytes)) try space.promote();
         try space.freeRetired();

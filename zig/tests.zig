@@ -36,6 +36,7 @@ comptime {
     _ = @import("os/windows_process.zig");
     _ = @import("os/windows_region.zig");
     _ = @import("pool.zig");
+    _ = @import("put.zig");
     _ = @import("range_lock.zig");
     _ = @import("raw_file.zig");
     _ = @import("recovery.zig");
