@@ -21,8 +21,8 @@ const granule_bytes = layout.granule_bytes;
 
 /// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
 pub const small_bytes_max = 4096;
-/// Bytes that make a batch full: an eighth of what the stripe has, within these bounds, so that
-/// what waits stays small beside what lives.
+/// Bytes that make a batch full: a sixteenth of what the stripe has, within these bounds, so that
+/// what waits in three batches stays small beside what lives.
 const retired_bytes_min = 2 * 1024;
 const retired_bytes_max = 128 * 1024;
 
@@ -249,7 +249,7 @@ const Retired = packed struct(u64) { granule: u36, granules: u28 };
 
 /// The bytes a batch may hold.
 fn roomOf(stripe: *const Stripe) u64 {
-    return std.math.clamp(crash.load(&stripe.owned) / 8, retired_bytes_min, retired_bytes_max);
+    return std.math.clamp(crash.load(&stripe.owned) / 16, retired_bytes_min, retired_bytes_max);
 }
 
 /// Notes that a block is unreachable from now on. Assumes its slot or table word has been

@@ -1,6 +1,6 @@
 //! Storing a value the way it nearly always goes: the stripe's lock is free and its last owner left
-//! in good order, a block of the right size lies ready, and the key, or an empty slot for
-//! it, is near its home.
+//! in good order, a block of the right size lies ready, and the key, or an empty slot for it, is
+//! near its home.
 //!
 //! What takes longest in a large map is to wait for the slot and then for the entry that is
 //! replaced. A processor waits for several things at once if they are no more than a few hundred
@@ -51,6 +51,7 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
     crash.store(&stripe.begin, count);
     crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
 
+    // Up to the commit a crash leaves a block that nothing reaches, which recovery finds free.
     var offset = heap.takeRipe(&view, stripe, bytes);
     if (offset == 0) offset = takeAny(map, place.index, bytes);
     var outcome: Outcome = .refused;
@@ -62,7 +63,8 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
         var probe: tables.Probe = undefined;
         const sight = tables.glance(&view, word, place.fast, key, &probe);
         if (sight == .found) {
-            // Commit, as in `Operation.commit`.
+            // Commit, as in `Operation.commit`; a crash behind it leaves a block to be retired,
+            // which recovery finds free.
             crash.publish(&table.slots[probe.index], slot);
             const is_full = heap.retire(stripe, probe.found.offset, probe.found.bytes());
             outcome = if (is_full) promote(map, place.index) else .stored;
