@@ -194,8 +194,15 @@ pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
 
 /// Whether the block kept back is as large as one for `bytes` bytes.
 pub inline fn hasSpare(stripe: *const Stripe, bytes: u64) bool {
-    const has = crash.load(&stripe.spare_bytes);
-    return crash.load(&stripe.spare) != 0 and has >= blockBytes(bytes) and has <= small_bytes_max;
+    return crash.load(&stripe.spare) != 0 and crash.load(&stripe.spare_bytes) >= blockBytes(bytes);
+}
+
+/// Whether the words of the block kept back are such as `keepSpare` leaves, and there is one.
+pub fn isSpareSound(stripe: *const Stripe) bool {
+    const offset = crash.load(&stripe.spare);
+    const bytes = crash.load(&stripe.spare_bytes);
+    return offset != 0 and offset % granule_bytes == 0 and bytes > 0 and isSmall(bytes) and
+        blockBytes(bytes) == bytes;
 }
 
 /// Keeps a block back that `take` gave for `bytes` bytes; the smaller one before it becomes free.

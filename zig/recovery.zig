@@ -190,9 +190,8 @@ pub fn rebuild(
     }
     // The block kept back stays where it is, or whoever needs space next would have it, and a full
     // segment could no longer replace what this stripe holds.
-    const spare = crash.load(&stripe.spare);
-    const keeps_spare = result.live > 0 and heap.hasSpare(stripe, 1) and
-        spare % granule_bytes == 0 and marks.add(spare, crash.load(&stripe.spare_bytes));
+    const keeps_spare = result.live > 0 and heap.isSpareSound(stripe) and
+        marks.add(crash.load(&stripe.spare), crash.load(&stripe.spare_bytes));
     try rebuildChunks(view, index);
     heap.reset(stripe);
     if (!keeps_spare) crash.store(&stripe.spare, 0);

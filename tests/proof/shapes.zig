@@ -48,7 +48,7 @@ pub fn run(bench: *Bench, image: *const Image, n: u64, random: std.Random) void 
         .magic => header.magic ^= @as(u64, 1) << random.int(u6),
         .version => header.version = random.int(u64) >> random.int(u6) | 1 << 20,
         .foreign_version => {
-            header.version = 3 + round % 5;
+            header.version = layout.layout_version + 1 + round % 5;
             header.checksum = layout.checksum(header);
         },
         .other_kind => return otherKind(bench, image),
