@@ -26,10 +26,11 @@ var operations: usize = operation_count;
 var pass_count: usize = 7;
 var library_path: []const u8 = undefined;
 
-/// Operations counted on a map, how many maps of 1,000 keys there are, and the ceiling of each:
-/// valgrind has less room.
+/// Operations counted on a map, how many maps of 1,000 keys there are, and of any number at least,
+/// and the ceiling of each: valgrind has less room.
 const count_operations = 1 << 14;
-const count_maps_of_1000 = 16;
+const count_maps_of_1000 = 48;
+const maps_min = 8;
 const count_bytes_max = 1 << 28;
 
 /// Above this LMDB is left out of what writes: filling it takes minutes.
@@ -389,7 +390,7 @@ fn count(gpa: std.mem.Allocator, words: []const [:0]const u8) !void {
     defer work.deinit(gpa);
     const round = if (case == .get or case == .set) work.present.len else work.absent.len;
     const rounds = @max(1, count_operations / round);
-    const map_count = @max(2, count_maps_of_1000 * 1000 / work.key_count);
+    const map_count = @max(maps_min, count_maps_of_1000 * 1000 / work.key_count);
     for (0..map_count) |_| {
         var shmap: Shmap = try .init(library_path, count_bytes_max);
         defer shmap.deinit();

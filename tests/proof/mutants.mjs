@@ -26,7 +26,7 @@ const MUTANTS = [
           "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
       },
     ],
-    proof: "enumerate --scale 0.01",
+    tests: "crash",
   },
   {
     name: "a set writer word is ignored by the next to lock",
