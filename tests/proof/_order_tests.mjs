@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
+const NAMED = "only where memory has no file without a name";
 const SLOW = "takes minutes there, and runs with all checks in `zig build test`";
 const KILLS = "kills processes under the tool, and counts how often: a storm, not a test of memory";
 const TIME = "measures time";
@@ -13,6 +14,7 @@ const NO_ROBUST = "qemu has no robust lists, so nobody is told of a dead owner";
 
 /** Pieces of the names of tests that valgrind does not run, each with the reason. */
 export const VALGRIND_LEAVES_OUT = [
+  ["a region in a file with a name of ours", NAMED],
   ["abi_test.", LARGE],
   ["lifetime_test.", LARGE],
   ["an open that fails takes its new file back", LARGE],
@@ -28,6 +30,7 @@ export const VALGRIND_LEAVES_OUT = [
 
 /** As above, of qemu. */
 export const QEMU_LEAVES_OUT = [
+  ["a region in a file with a name of ours", NAMED],
   ["a mutex whose owner's thread ended", NO_ROBUST],
   ["a stripe whose owner was killed", NO_ROBUST],
   ["lock storm", NO_ROBUST],
