@@ -125,14 +125,12 @@ pub const Space = struct {
             return segment.fault.because(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
         defer unlockPool(segment);
+        // Joining neighbours costs a walk over all chunks, which what was released since shares.
+        // In a large segment the walk is a pause, so more must lie there. It comes before anything
+        // is cut, so that new chunks lie side by side.
+        const share: u64 = if (view.committed < large_bytes) 8 else 4;
+        if (crash.load(&pool.released) > view.committed / share) try rebuildPool(segment, pool);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
-        // Joining neighbours costs a walk over all chunks, which what was released since shares,
-        // and pays if as much lies there. In a large segment that is a pause, so more must.
-        const least = view.committed / @as(u64, if (view.committed < large_bytes) 16 else 4);
-        if (@min(crash.load(&pool.released), crash.load(&pool.free)) > least) {
-            try rebuildPool(segment, pool);
-            if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
-        }
         const room = view.committed -| crash.load(&pool.frontier);
         segment.grow(units * unit_bytes -| room) catch |err| {
             if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
@@ -151,7 +149,7 @@ pub const Space = struct {
     /// have its memory until as much again is retired. Who is just reading in the stripe reads
     /// again.
     pub fn retireAtOnce(space: Space, offset: u64, bytes: u64) Error!void {
-        if (heap.retire(space.stripe, offset, bytes)) try space.promote();
+        _ = heap.retire(space.stripe, offset, bytes);
         try space.freeRetired();
     }
 
