@@ -76,7 +76,7 @@ fn linked(
 ) std.Build.LazyPath {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-O", @tagName(optimize), "-target", target.triple });
-    link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap" });
+    link.addArgs(&.{ "-mcpu", "baseline", "-fomit-frame-pointer", "--name", "shmap" });
     if (std.mem.endsWith(u8, target.file, ".so")) {
         link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete" });
     } else if (std.mem.endsWith(u8, target.file, ".dylib")) {

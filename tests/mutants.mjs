@@ -55,6 +55,20 @@ const MUTANTS = [
     tests: "snapshot",
   },
   {
+    name: "a table is taken for the one that was there before",
+    file: "table.zig",
+    from: "    if (known.word != word) return .unsure;\n",
+    to: "    if (known.word == 0 and word != 0) return .unsure;\n",
+    tests: "map_test",
+  },
+  {
+    name: "a copy in whole steps does not look where the segment ends",
+    file: "table.zig",
+    from: "const behind_bytes = @sizeOf(Entry) + 8 + crash.step_bytes;",
+    to: "const behind_bytes = 0;",
+    tests: "map_test",
+  },
+  {
     name: "a new key takes the block kept back for replacing",
     file: "operation.zig",
     from: "if (op.found) op.space.allocReplacing(bytes) else op.space.alloc(bytes);",

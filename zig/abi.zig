@@ -203,16 +203,17 @@ pub export fn shm_map_get(
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
     const room = mutable(target, target_len);
     var value: maps.Value = undefined;
-    if (!map.fetchQuickly(key_bytes, room, 1, &value)) return getAnyway(map, key_bytes, room);
-    if (!value.found) return @intFromEnum(status.Status.absent);
-    if (value.len < room.len) room[value.len] = value.kind;
+    switch (map.getQuickly(key_bytes, room, &value)) {
+        .found => room[value.len] = value.kind,
+        .absent => return @intFromEnum(status.Status.absent),
+        .unsure => return getAnyway(map, key_bytes, room),
+    }
     return @intCast(value.len);
 }
 
 noinline fn getAnyway(map: *Map, key: []const u8, room: []u8) i32 {
-    var value: maps.Value = undefined;
-    map.fetchAnyway(key, room, 1, &value) catch |err| return status.status(err);
-    if (!value.found) return @intFromEnum(status.Status.absent);
+    const found = map.getAnyway(key, room, 1) catch |err| return status.status(err);
+    const value = found orelse return @intFromEnum(status.Status.absent);
     if (value.len < room.len) room[value.len] = value.kind;
     return @intCast(value.len);
 }
@@ -291,8 +292,8 @@ pub export fn shm_map_put_version(
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
-    const value = map.get(key_bytes, &.{}, 1) catch |err| return status.status(err);
-    return @intFromBool(value != null);
+    const was = map.has(key_bytes) catch |err| return status.status(err);
+    return @intFromBool(was);
 }
 
 /// 1, or 0: there was none.

@@ -177,6 +177,26 @@ pub inline fn copyOut(target: []u8, source: [*]const u64, len: usize) void {
         std.mem.writeInt(u64, target[8 * i ..][0..8], load(&source[i]), .little);
 }
 
+/// What `copySteps` copies at a time.
+pub const step_bytes = 32;
+
+/// As `copyOut`, in whole steps, of which there is always one: up to `step_bytes` more than `len`
+/// are read and written. So there is nothing to decide for all but large values.
+pub inline fn copySteps(target: [*]u8, source: [*]const u64, len: usize) void {
+    if (recording) {
+        if (pause) |wait| wait();
+    }
+    var done: usize = 0;
+    while (true) {
+        inline for (0..step_bytes / 8) |i| {
+            const word = load(&source[done / 8 + i]);
+            std.mem.writeInt(u64, target[done + 8 * i ..][0..8], word, .little);
+        }
+        done += step_bytes;
+        if (done >= len) return;
+    }
+}
+
 /// Writes the last bytes of a copy, which lie in `word`, by stores that overlap (see `lastWord`).
 fn copyTail(target: [*]u8, word: u64, whole: usize, len: usize) void {
     const tail = target + 8 * whole;

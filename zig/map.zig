@@ -35,6 +35,9 @@ pub const Condition = union(enum) { none, absent, version: u64 };
 pub const Value = tables.Value;
 pub const Operation = operations.Operation;
 
+/// As many as a map without a ceiling has stripes.
+const known_count = 64;
+
 pub const Map = struct {
     segment: Segment,
     lock: UserLock,
@@ -43,6 +46,8 @@ pub const Map = struct {
     /// What a bulk call gathered for `gathered`; memory private to this handle.
     gathered: []align(os.page_bytes) u8,
     gathered_len: usize,
+    /// The stripes' tables; some share a place where there are more stripes.
+    known: [known_count]tables.Known,
 
     /// Call once the segment is attached.
     pub fn begin(map: *Map) void {
@@ -50,6 +55,7 @@ pub const Map = struct {
         map.secrets = secretsOf(header);
         map.gathered = &.{};
         map.gathered_len = 0;
+        map.known = @splat(.empty);
         map.lock.init(.{
             .header = header,
             .locks = map.segment.locks,
@@ -92,47 +98,54 @@ pub const Map = struct {
         };
     }
 
-    /// As `fetch`. Null: there is none.
-    pub fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Value {
-        var value: Value = undefined;
-        try map.fetch(key, target, reserve, &value);
-        return if (value.found) value else null;
+    pub inline fn knownTable(map: *Map, index: u32) *tables.Known {
+        return &map.known[index % known_count];
     }
 
     /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Takes no
-    /// lock, stores nothing, waits for nobody, dead or alive.
-    pub inline fn fetch(
-        map: *Map,
-        key: []const u8,
-        target: []u8,
-        reserve: u32,
-        value: *Value,
-    ) Error!void {
-        if (!map.fetchQuickly(key, target, reserve, value))
-            return map.fetchAnyway(key, target, reserve, value);
+    /// lock, stores nothing, waits for nobody, dead or alive. Null: there is none.
+    pub fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Value {
+        std.debug.assert(reserve <= crash.step_bytes);
+        var value: Value = undefined;
+        return switch (map.getQuickly(key, target, &value)) {
+            .found => value,
+            .absent => null,
+            .unsure => map.getAnyway(key, target, reserve),
+        };
     }
 
-    /// As `fetch` if all is as it nearly always is. False: it is not; then `fetchAnyway` decides.
-    /// Kept apart so that nothing has to survive a call on the usual way.
-    pub inline fn fetchQuickly(
-        map: *const Map,
+    pub fn has(map: *Map, key: []const u8) Error!bool {
+        var value: Value = undefined;
+        return switch (map.getQuickly(key, null, &value)) {
+            .found => true,
+            .absent => false,
+            .unsure => try map.getAnyway(key, &.{}, 0) != null,
+        };
+    }
+
+    /// As `get` if all is as it nearly always is, and the value fits with `crash.step_bytes` to
+    /// spare; without a target it is not copied. `unsure`: it is not, and `getAnyway` decides. Kept
+    /// apart so that nothing has to survive a call on the usual way.
+    pub inline fn getQuickly(
+        map: *Map,
         key: []const u8,
-        target: []u8,
-        reserve: u32,
+        target: ?[]u8,
         value: *Value,
-    ) bool {
+    ) tables.Sight {
         const place = map.placeOf(key);
         const stripe = map.segment.view.stripe(place.index);
         const generation = crash.acquire(&stripe.generation);
         const word = crash.acquire(&stripe.table);
+        const known = map.knownTable(place.index).*;
         var probe: tables.Probe = undefined;
-        if (!map.segment.isCurrent()) return false;
-        const sight = tables.glance(&map.segment.view, word, place.fast, key, &probe);
-        if (sight == .unsure) return false;
+        if (!map.segment.isCurrent()) return .unsure;
+        const sight = tables.glance(&map.segment.view, known, word, place.fast, key, &probe);
+        if (sight == .unsure) return .unsure;
         if (sight == .found) {
-            probe.found.copyOut(key.len, target, reserve, value);
-        } else value.found = false;
-        return isStill(stripe, generation);
+            if (target) |room| if (!probe.found.copyQuickly(key.len, room)) return .unsure;
+            value.* = probe.found.told();
+        }
+        return if (isStill(stripe, generation)) sight else .unsure;
     }
 
     /// Whether what was read since the generation was `generation` is whole. Pairs with the fence
@@ -145,13 +158,12 @@ pub const Map = struct {
 
     /// The way of every read that is not the usual one. After some tries, which means a large value
     /// under constant change, it takes the stripe's lock, or tries until `timeout`.
-    pub noinline fn fetchAnyway(
+    pub noinline fn getAnyway(
         map: *Map,
         key: []const u8,
         target: []u8,
         reserve: u32,
-        value: *Value,
-    ) Error!void {
+    ) Error!?Value {
         try map.segment.check();
         const place = map.placeOf(key);
         const stripe = map.segment.view.stripe(place.index);
@@ -159,7 +171,7 @@ pub const Map = struct {
         var deadline: ?os.Deadline = null;
         while (true) : (tries += 1) {
             const generation = crash.acquire(&stripe.generation);
-            const result = map.read(stripe, place, key, target, reserve, value);
+            const result = map.read(stripe, place, key, target, reserve);
             if (isStill(stripe, generation)) return result;
             map.segment.fault.reason = 0; // what looked damaged was only being reused
             if (tries < read_tries_max) continue;
@@ -169,7 +181,7 @@ pub const Map = struct {
         }
         var op = try Operation.lock(map, place.index);
         defer op.unlock();
-        return map.read(stripe, place, key, target, reserve, value);
+        return map.read(stripe, place, key, target, reserve);
     }
 
     fn read(
@@ -179,18 +191,21 @@ pub const Map = struct {
         key: []const u8,
         target: []u8,
         reserve: u32,
-        value: *Value,
-    ) Error!void {
+    ) Error!?Value {
         const view = &map.segment.view;
         const fault = map.segment.fault;
-        value.found = false;
-        const opened = tables.Table.open(view, crash.acquire(&stripe.table)) catch
+        const word = crash.acquire(&stripe.table);
+        const opened = tables.Table.open(view, word) catch
             return fault.because(.tableDamaged, error.Corrupt);
-        const table = opened orelse return;
+        const table = opened orelse return null;
+        map.knownTable(place.index).learn(word, table);
         var probe: tables.Probe = undefined;
         switch (tables.find(view, table, map.tagFor(table, place, key), key, &probe)) {
-            .found => probe.found.copyOut(key.len, target, reserve, value),
-            .absent, .full => {}, // full: no such key in a table without a gap
+            .found => {
+                probe.found.copyOut(target, reserve);
+                return probe.found.told();
+            },
+            .absent, .full => return null, // full: no such key in a table without a gap
             .corrupt => return fault.because(.entryDamaged, error.Corrupt),
         }
     }

@@ -66,7 +66,7 @@ fn expectSame(map: *Map, oracle: *Oracle) !void {
 test "random operations give what a plain hash map gives" {
     var random = std.Random.DefaultPrng.init(support.seedOf(1));
     var source: support.Source = .{ .random = random.random() };
-    for ([_]u6{ 0, 2, 6 }) |stripe_bits| {
+    for ([_]u6{ 0, 2, 6, 8 }) |stripe_bits| {
         const map = try support.openMap(stripe_bits, 64 << 20);
         defer support.closeMap(map);
         var oracle: Oracle = .{};
@@ -107,6 +107,26 @@ test "random operations give what a plain hash map gives" {
         const records = gather.countRecords(map, try gather.snapshot(map));
         try std.testing.expectEqual(@as(u64, oracle.values.count()), records);
     }
+}
+
+test "a copy reads nothing behind the end of a segment" {
+    const map = try support.openMap(0, 256 << 20);
+    defer support.closeMap(map);
+    var nearest: u64 = std.math.maxInt(u64);
+    var key: [20]u8 = @splat('k'); // for a value of one byte, so that a step leads far
+    for (0..10_000) |i| {
+        std.mem.writeInt(u32, key[0..4], @intCast(i), .little);
+        try std.testing.expect(try map.put(&key, "v", 3, .none));
+        var room: [64]u8 = undefined;
+        const value = (try map.get(&key, &room, 0)).?;
+        try std.testing.expect(value.len == 1 and room[0] == 'v');
+        var op = try maps.Operation.lock(map, 0);
+        defer op.unlock();
+        try op.find(map.placeOf(&key), &key);
+        const end = op.probe.found.offset + op.probe.found.bytes();
+        nearest = @min(nearest, map.segment.view.committed - end);
+    }
+    try std.testing.expect(nearest < crash.step_bytes - 8); // or nothing was tried
 }
 
 test "a full segment refuses, keeps everything, and goes on when there is room again" {

@@ -27,6 +27,22 @@ const Slot = layout.Slot;
 const Stripe = layout.Stripe;
 const Space = spaces.Space;
 
+/// Marks a stripe as being written to: from here on a crash is somebody's to recover from. The new
+/// begin count.
+pub inline fn beginWriting(stripe: *Stripe, me: u64) u64 {
+    const count = crash.load(&stripe.begin) +% 1;
+    crash.store(&stripe.writer, me);
+    crash.store(&stripe.begin, count);
+    crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
+    return count;
+}
+
+/// Takes the mark away again; a crash between the two stores makes the next visitor recover.
+pub inline fn endWriting(stripe: *Stripe, count: u64) void {
+    crash.publish(&stripe.end, count);
+    crash.publish(&stripe.writer, 0);
+}
+
 /// One visit to a stripe: from its lock to its unlock. After `begin` the stripe is marked as being
 /// written to; if anything then fails half way the mark stays, and the next visitor recovers.
 pub const Operation = struct {
@@ -125,22 +141,17 @@ pub const Operation = struct {
         crash.storeFence();
         try op.space.rebuild();
         crash.store(&op.stripe.recoveries, crash.load(&op.stripe.recoveries) +% 1);
-        crash.publish(&op.stripe.end, count);
-        crash.publish(&op.stripe.writer, 0);
+        endWriting(op.stripe, count);
     }
 
-    /// From here on a crash is somebody's to recover from.
     pub fn begin(op: *Operation) void {
         op.writing = true;
-        crash.store(&op.stripe.writer, op.map.segment.me);
-        crash.store(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);
-        crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
+        _ = beginWriting(op.stripe, op.map.segment.me);
     }
 
     pub fn unlock(op: *Operation) void {
         if (op.writing and op.healthy) {
-            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));
-            crash.publish(&op.stripe.writer, 0);
+            endWriting(op.stripe, crash.load(&op.stripe.begin));
         }
         op.guardHere().unlock();
     }
@@ -167,8 +178,9 @@ pub const Operation = struct {
     /// Looks a key up under the lock.
     pub inline fn find(op: *Operation, place: Place, key: []const u8) Error!void {
         const view = &op.map.segment.view;
+        const known = op.map.knownTable(place.index).*;
         op.table_word = crash.load(&op.stripe.table);
-        const sight = tables.glance(view, op.table_word, place.fast, key, &op.probe);
+        const sight = tables.glance(view, known, op.table_word, place.fast, key, &op.probe);
         op.found = sight == .found;
         op.probe.probes = 0;
         op.probe.twins = 0;
@@ -184,6 +196,7 @@ pub const Operation = struct {
             return fault.because(.tableDamaged, error.Corrupt);
         };
         const table = opened orelse return;
+        op.map.knownTable(place.index).learn(op.table_word, table);
         switch (tables.find(view, table, op.map.tagFor(table, place, key), key, &op.probe)) {
             .found => op.found = true,
             .absent => {},
@@ -254,12 +267,12 @@ pub const Operation = struct {
 
     /// Whether there is no room for one more, or somebody chose the keys.
     fn wantsRehash(op: *const Operation) bool {
-        return isFull(op.stripe, op.tableHere()) or op.isSuspicious();
+        return isFull(op.stripe, op.tableHere().slotCount()) or op.isSuspicious();
     }
 
-    pub inline fn isFull(stripe: *const Stripe, table: tables.Table) bool {
+    pub inline fn isFull(stripe: *const Stripe, slot_count: u64) bool {
         const live = crash.load(&stripe.live);
-        return tables.needsRehash(table.slotCount(), live, crash.load(&stripe.tombstones));
+        return tables.needsRehash(slot_count, live, crash.load(&stripe.tombstones));
     }
 
     fn isSuspicious(op: *const Operation) bool {

@@ -34,7 +34,8 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
     if (!segment.isCurrent() or !heap.isSmall(bytes)) return false;
     const place = map.placeOf(key);
     const stripe = view.stripe(place.index);
-    tables.prefetchHome(&view, crash.load(&stripe.table), place.fast);
+    const known = map.knownTable(place.index).*;
+    known.prefetch(place.fast);
     const attempt = stripe_lock.attempt(&stripe.mutex);
     if (attempt == .busy) return false;
     const entrance: stripe_lock.Guard = .{ .robust = &stripe.mutex };
@@ -45,11 +46,7 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
         entrance.unlock();
         return false;
     }
-    // As in `Operation.begin`: from here on a crash is somebody's to recover from.
-    const count = crash.load(&stripe.begin) +% 1;
-    crash.store(&stripe.writer, segment.me);
-    crash.store(&stripe.begin, count);
-    crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
+    const count = operations.beginWriting(stripe, segment.me);
 
     // Up to the commit a crash leaves a block that nothing reaches, which recovery finds free.
     var offset = heap.takeRipe(&view, stripe, bytes);
@@ -58,30 +55,25 @@ pub inline fn quickly(map: *Map, key: []const u8, value: []const u8, kind: u8) b
     if (offset != 0) {
         fill(view.at(offset), count, key, value, kind);
         const word = crash.load(&stripe.table);
-        const table: tables.Table = .of(&view, word);
         const slot = tables.slotWord(recovery.tagOf(place.fast), offset);
         var probe: tables.Probe = undefined;
-        const sight = tables.glance(&view, word, place.fast, key, &probe);
+        const sight = tables.glance(&view, known, word, place.fast, key, &probe);
         if (sight == .found) {
             // Commit, as in `Operation.commit`; a crash behind it leaves a block to be retired,
             // which recovery finds free.
-            crash.publish(&table.slots[probe.index], slot);
+            crash.publish(&known.slots[probe.index], slot);
             const is_full = heap.retire(stripe, probe.found.offset, probe.found.bytes());
             outcome = if (is_full) promote(map, place.index) else .stored;
         } else if (sight == .absent and heap.hasSpare(stripe, bytes) and
-            !Operation.isFull(stripe, table))
+            !Operation.isFull(stripe, known.slotCount()))
         {
             // Commit, as there; a crash behind it leaves a counter to be rebuilt.
-            crash.publish(&table.slots[probe.index], slot);
+            crash.publish(&known.slots[probe.index], slot);
             crash.store(&stripe.live, crash.load(&stripe.live) +% 1);
             outcome = .stored;
         } else outcome = commitAnywhere(map, place.fast, key, offset, bytes);
     }
-    if (outcome != .distrusted) {
-        // As in `Operation.unlock`.
-        crash.publish(&stripe.end, count);
-        crash.publish(&stripe.writer, 0);
-    }
+    if (outcome != .distrusted) operations.endWriting(stripe, count);
     entrance.unlock();
     return outcome != .refused;
 }

@@ -76,6 +76,43 @@ pub const Table = struct {
     }
 };
 
+/// A table as a handle last found it in order, so that the word need not be checked and taken apart
+/// again while it is the same.
+pub const Known = struct {
+    word: u64,
+    slots: [*]u64,
+    mask: u64,
+
+    /// Of a stripe without a table: a single slot, in which nothing is and, being too full for any
+    /// key, nothing is put.
+    pub const empty: Known = .{ .word = 0, .slots = @constCast(&no_slots), .mask = 0 };
+    const no_slots = [1]u64{Slot.empty};
+
+    /// Assumes that `table` is what `word` says. Keys hashed the other way are not for `glance`.
+    pub fn learn(known: *Known, word: u64, table: Table) void {
+        if (!table.sip) known.* = .{ .word = word, .slots = table.slots, .mask = table.mask() };
+    }
+
+    pub inline fn slotCount(known: Known) u64 {
+        return known.mask + 1;
+    }
+
+    inline fn home(known: Known, fast: u64) u64 {
+        comptime std.debug.assert(layout.table_log2_max <= @bitSizeOf(Tag));
+        return fast & known.mask;
+    }
+
+    inline fn after(known: Known, home_index: u64, steps: u64) u64 {
+        return (home_index + steps) & known.mask;
+    }
+
+    /// Has the first slot of a key's probe brought from memory while the caller does something
+    /// else. Wherever a table that was known leads, a prefetch does no harm.
+    pub inline fn prefetch(known: Known, fast: u64) void {
+        @prefetch(&known.slots[known.home(fast)], .{ .rw = .write });
+    }
+};
+
 pub fn bytesFor(log2: u6) u64 {
     return @as(u64, 8) << log2;
 }
@@ -95,8 +132,8 @@ pub fn slotWord(tag: Tag, offset: u64) u64 {
     return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
 }
 
-/// What is told of a value that was read. Without `found` the rest means nothing: there is none.
-pub const Value = struct { found: bool, len: u32, kind: u8, version: u64 };
+/// What is told of a value that was read.
+pub const Value = struct { len: u32, kind: u8, version: u64 };
 
 /// An entry as a slot names it, with its header loaded once and checked.
 pub const Found = struct {
@@ -123,21 +160,26 @@ pub const Found = struct {
         return found.key() + layout.words(found.sizes.key_len);
     }
 
-    /// Copies the value if it fits with `reserve` bytes to spare. Whoever says how long the key is
-    /// has the value's words on their way from memory before the header is there.
-    pub inline fn copyOut(
-        found: *const Found,
-        key_len: usize,
-        target: []u8,
-        reserve: u32,
-        out: *Value,
-    ) void {
-        const len = found.sizes.value_len;
-        if (len + @as(u64, reserve) <= target.len)
-            crash.copyOut(target, found.key() + layout.words(key_len), len);
-        out.* = .{
-            .found = true,
-            .len = len,
+    /// Copies the value if it fits with `reserve` bytes to spare.
+    pub fn copyOut(found: *const Found, target: []u8, reserve: u32) void {
+        const len: u64 = found.sizes.value_len;
+        if (len + reserve <= target.len) crash.copyOut(target, found.value(), len);
+    }
+
+    /// As `copyOut` if there is room for whole steps. False: there is not, and nothing was copied.
+    /// Assumes that `glance` found it. Whoever says how long the key is has the value's words on
+    /// their way from memory before the header is there.
+    pub inline fn copyQuickly(found: *const Found, key_len: usize, target: []u8) bool {
+        const len: u64 = found.sizes.value_len;
+        if (len + crash.step_bytes > target.len) return false;
+        crash.copySteps(target.ptr, found.key() + layout.words(key_len), len);
+        return true;
+    }
+
+    /// What is told of it.
+    pub inline fn told(found: Found) Value {
+        return .{
+            .len = found.sizes.value_len,
             .kind = found.sizes.kind,
             .version = found.version(),
         };
@@ -201,84 +243,66 @@ pub const Probe = struct {
     }
 };
 
-/// How many slots `glance` looks at without a branch; the one behind them is its last. At our load,
-/// all but a few keys of a hundred lie in them.
-const glance_count = 2;
-
 /// What `glance` saw. `unsure`: `find` decides.
 pub const Sight = enum { found, absent, unsure };
 
-/// Finds a key if all is as it nearly always is: the table where it was, hashed the fast way, and
-/// the key, or an empty slot, near its home. No call, no result but this one, so that a compiler
-/// keeps everything in registers; and no branch for each slot, because how many a probe takes is
-/// what a processor foresees worst. It looks for the key behind empty slots as well, where nothing
-/// is to be found in a sound table.
+/// Finds a key if all is as it nearly always is: the table as it is known, and the key, or an empty
+/// slot, near its home. No call, no result but this one, so that a compiler keeps everything in
+/// registers; and no branch between the first three slots, because how many a probe takes is what
+/// a processor foresees worst. At our load, all but a few keys of a hundred lie in them. It looks
+/// for the key behind empty slots as well, where nothing is to be found in a sound table. What was
+/// found lies within the segment together with the bytes that `crash.copySteps` reads behind it.
 pub inline fn glance(
     view: *const View,
+    known: Known,
     word: u64,
     fast: u64,
     key: []const u8,
     probe: *Probe,
 ) Sight {
-    const table_bits: TableWord = @bitCast(word);
-    // Present, not of the other hash, and no longer than any can be.
-    const log2 = @as(u8, @truncate(word >> 36)) ^ 0x80;
-    if (log2 > layout.table_log2_max) return .unsure;
-    const committed = view.committed;
-    const table_offset = @as(u64, table_bits.granule) * layout.granule_bytes;
-    if (table_offset < view.data_start) return .unsure;
-    if (table_offset + bytesFor(@intCast(log2)) > committed) return .unsure;
-
-    const slots = view.at(table_offset);
-    const mask = (@as(u64, 1) << @intCast(log2)) - 1;
-    const home = fast & @as(Tag, @truncate(mask));
+    if (known.word != word) return .unsure;
     const wanted: u64 = @bitCast(Slot{ .granule = 0, .tag = @truncate(fast) });
-    var hits: u32 = 1;
-    inline for (0..glance_count) |i| {
-        const slot = crash.load(&slots[(home + glance_count - 1 - i) & mask]);
-        hits = 2 * hits + @intFromBool(slot ^ wanted < tag_unit);
+    const home = known.home(fast);
+    var slots: [3]u64 = undefined;
+    // Pairs with the publish of `operation.zig`: whoever sees the slot sees its entry.
+    inline for (&slots, 0..) |*slot, i| slot.* = crash.acquire(&known.slots[known.after(home, i)]);
+    probe.index = known.after(home, 2);
+    probe.slot = slots[2];
+    inline for (.{ 1, 0 }) |i| {
+        const is_here = hasTag(slots[i], wanted);
+        probe.index = if (is_here) known.after(home, i) else probe.index;
+        probe.slot = if (is_here) slots[i] else probe.slot;
     }
-    // The slot may have changed since: this load counts. Pairs with the publish of `map.zig`:
-    // whoever sees the slot sees its entry.
-    probe.index = (home + @ctz(hits)) & mask;
-    probe.slot = crash.acquire(&slots[probe.index]);
-    const granule = probe.slot ^ wanted;
-    if (granule >= tag_unit) return glanceAbsent(slots, mask, home, wanted, probe);
-    const offset = granule *% layout.granule_bytes;
+    if (!hasTag(probe.slot, wanted)) return glanceAbsent(known, home, slots, probe);
+    const offset = (probe.slot ^ wanted) *% layout.granule_bytes;
+    const committed = view.committed;
     if (offset < view.data_start or offset + @sizeOf(Entry) > committed) return .unsure;
     probe.found = .at(view, offset);
-    if (probe.found.sizes.value_len > layout.value_bytes_max) return .unsure;
-    if (!sameKey(&probe.found, key)) return .unsure;
-    return if (offset + probe.found.bytes() <= committed) .found else .unsure;
+    const sizes = probe.found.sizes;
+    if (sizes.key_len != key.len or sizes.value_len > layout.value_bytes_max) return .unsure;
+    if (offset + behind_bytes + key.len + sizes.value_len > committed) return .unsure;
+    return if (sameKey(&probe.found, key)) .found else .unsure;
 }
 
-/// Whether the first slots of a probe show that its key is not there: an empty one, which is where
-/// it would go, behind others that are taken by other tags.
-inline fn glanceAbsent(slots: [*]u64, mask: u64, home: u64, wanted: u64, probe: *Probe) Sight {
-    inline for (0..glance_count + 1) |i| {
-        const index = (home + i) & mask;
-        const slot = crash.acquire(&slots[index]); // as in `find`
-        if (slot == Slot.empty) {
-            probe.index = index;
-            probe.slot = slot;
-            return .absent;
-        }
-        if (slot == Slot.tombstone or slot ^ wanted < tag_unit) return .unsure;
+inline fn hasTag(slot: u64, wanted: u64) bool {
+    return (slot ^ wanted) >> @bitSizeOf(@FieldType(Slot, "granule")) == 0;
+}
+
+/// More than lies between the start of an entry and the end of what a quick copy of it reads, its
+/// key and value not counted: the header, what pads the key, and what the last step is too long.
+const behind_bytes = @sizeOf(Entry) + 8 + crash.step_bytes;
+
+/// Whether the first slots of a probe, none of which has the key's tag, show that it is not there:
+/// an empty one, which is where it would go, behind others that are taken.
+inline fn glanceAbsent(known: Known, home: u64, slots: [3]u64, probe: *Probe) Sight {
+    inline for (slots, 0..) |slot, i| {
+        probe.index = known.after(home, i);
+        probe.slot = slot;
+        if (slot == Slot.empty) return .absent;
+        if (slot == Slot.tombstone) return .unsure;
     }
     return .unsure;
 }
-
-/// Has the first slot of a key's probe brought from memory while the caller does something else.
-/// Wherever a damaged word leads, a prefetch does no harm.
-pub inline fn prefetchHome(view: *const View, word: u64, fast: u64) void {
-    const table: TableWord = @bitCast(word);
-    const mask = (@as(u64, 1) << table.log2) - 1;
-    const offset = @as(u64, table.granule) * layout.granule_bytes;
-    @prefetch(view.base + (offset + 8 * (fast & @as(Tag, @truncate(mask)))), .{ .rw = .write });
-}
-
-/// The least slot word with a tag.
-const tag_unit: u64 = @bitCast(Slot{ .granule = 0, .tag = 1 });
 
 /// Expected O(1); at most one pass over the table.
 pub fn find(

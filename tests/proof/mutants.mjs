@@ -77,25 +77,14 @@ const MUTANTS = [
     edits: [
       {
         file: "operation.zig",
-        from: "        crash.store(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);\n",
-        to: "",
-      },
-      {
-        file: "operation.zig",
-        from: "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
-        to: "            crash.publish(&op.stripe.begin, crash.load(&op.stripe.begin) +% 1);\n" +
-          "            crash.publish(&op.stripe.end, crash.load(&op.stripe.begin));",
-      },
-      {
-        file: "put.zig",
         from: "    crash.store(&stripe.begin, count);\n",
         to: "",
       },
       {
-        file: "put.zig",
-        from: "        crash.publish(&stripe.end, count);\n",
-        to: "        crash.publish(&stripe.begin, count);\n" +
-          "        crash.publish(&stripe.end, count);\n",
+        file: "operation.zig",
+        from: "    crash.publish(&stripe.end, count);\n",
+        to: "    crash.publish(&stripe.begin, count);\n" +
+          "    crash.publish(&stripe.end, count);\n",
       },
     ],
     tests: "snapshot",
