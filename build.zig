@@ -76,9 +76,10 @@ fn linked(
 ) std.Build.LazyPath {
     const link = b.addSystemCommand(&.{ b.graph.zig_exe, "build-lib", "-dynamic", "-fstrip" });
     link.addArgs(&.{ "-O", @tagName(optimize), "-target", target.triple });
-    link.addArgs(&.{ "-mcpu", "baseline", "-fomit-frame-pointer", "--name", "shmap" });
+    link.addArgs(&.{ "-mcpu", "baseline", "--name", "shmap" });
     if (std.mem.endsWith(u8, target.file, ".so")) {
-        link.addArgs(&.{ "-fallow-shlib-undefined", "-z", "nodelete" });
+        // One register more; the ABIs of the other systems ask for the frame pointer.
+        link.addArgs(&.{ "-fomit-frame-pointer", "-fallow-shlib-undefined", "-z", "nodelete" });
     } else if (std.mem.endsWith(u8, target.file, ".dylib")) {
         link.addArgs(&.{ "-lc", "-install_name", "@rpath/libshmap.dylib" });
     } else {
