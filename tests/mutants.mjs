@@ -264,9 +264,9 @@ const MUTANTS = [
   },
   {
     name: "a region's descriptor gains rights by being opened anew",
-    file: "os/linux_region.zig",
-    from: "    if (access.read and !may_read or writes and !may_write) {",
-    to: "    if (access.read and !may_read and writes and !may_write) {",
+    file: "os/posix.zig",
+    from: "    if (use.read and !may_read or writes and !may_write) ",
+    to: "    if (use.read and !may_read and writes and !may_write) ",
     tests: "region_test",
   },
   {

@@ -49,6 +49,7 @@ pub const Pages = common.Pages;
 pub const Path = common.Path;
 pub const Stat = common.Stat;
 pub const Use = common.Use;
+pub const ifLinked = common.ifLinked;
 pub const note = common.note;
 
 /// Files without a name, and memory files that other processes reach by a descriptor's number.
@@ -62,6 +63,8 @@ pub const has_shared_bells: bool = system.has_shared_bells;
 pub const has_range_queries: bool = system.has_range_queries;
 /// The numbers by which a runtime knows open files are those of the system.
 pub const has_descriptors: bool = system.has_descriptors;
+/// The kernel gives private memory a larger place by itself.
+pub const has_page_moves: bool = system.has_page_moves;
 /// Bytes that no name of a file may have.
 pub const name_separators: []const u8 = system.name_separators;
 /// Numbers of errors that are noted without a call that failed.
@@ -108,7 +111,6 @@ pub const extend = system.extend;
 pub const unmap: fn (Base, u64) void = system.unmap;
 /// Private memory, zeroed, whole pages.
 pub const pages: fn (*Fault, u64) Error!Pages = system.pages;
-pub const growPages: fn (*Fault, Pages, u64) Error!Pages = system.growPages;
 pub const freePages: fn (Pages) void = system.freePages;
 
 /// Gives an unnamed file a name. `Exists`: somebody has it.
@@ -177,8 +179,6 @@ pub const bootId: fn (*Fault) Error![2]u64 = process.bootId;
 pub const monotonicNs: fn () u64 = process.monotonicNs;
 pub const realtimeNs: fn () u64 = process.realtimeNs;
 pub const sleepNs: fn (u64) void = process.sleepNs;
-/// A weak symbol's address, looked at when the program runs.
-pub const ifLinked = process.ifLinked;
 
 /// Once for each copy of the library: has a function called at the end of every watched thread, and
 /// keeps the library loaded. False: the system refuses.
@@ -188,11 +188,25 @@ pub const watchThread: fn () void = process.watchThread;
 /// Has a function called in the child of every fork.
 pub const watchForks: fn (common.AtFork) void = process.watchForks;
 
+/// Whole pages that hold so many bytes, with what the old ones had, which are gone. On failure
+/// nothing changes.
+pub fn growPages(fault: *Fault, old: Pages, bytes: u64) Error!Pages {
+    if (has_page_moves) return system.growPages(fault, old, bytes);
+    const grown = try pages(fault, bytes);
+    @memcpy(grown[0..old.len], old);
+    freePages(old);
+    return grown;
+}
+
 pub fn randomWord() u64 {
     var bytes: [8]u8 = undefined;
     random(&bytes);
     return @bitCast(bytes);
 }
+
+/// How long one that looks at a bell sleeps before it looks again, at most; a platform says what is
+/// the least (`look_ns_min`).
+const look_ns_max = 2 * std.time.ns_per_ms;
 
 /// The half of a shared word that counts, where a futex can be.
 fn low(word: *const u64) *const u32 {
@@ -208,12 +222,25 @@ pub fn bellCount(bell: *const u64) u32 {
 /// Sleeps until the bell rings, at most `ns`, unless it has rung since it read `count`. May also
 /// return for no reason.
 pub fn sleepOn(bell: *const u64, count: u32, ns: u64) void {
-    process.sleepOn(low(bell), count, ns);
+    if (has_shared_bells) process.sleepOn(low(bell), count, ns) else poll(low(bell), count, ns);
 }
 
-/// Wakes all who sleep on the bell, in every process.
+/// Looks at the word again and again.
+fn poll(word: *const u32, count: u32, ns: u64) void {
+    const end = monotonicNs() +| ns;
+    var step: u64 = process.look_ns_min;
+    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `crash.bump`
+        const left = end -| monotonicNs();
+        if (left == 0) return;
+        sleepNs(@min(step, left));
+        step = @min(step * 2, look_ns_max);
+    }
+}
+
+/// Wakes all who sleep on the bell, in every process. Without `has_shared_bells` they wake by
+/// themselves.
 pub fn wakeAll(bell: *const u64) void {
-    process.wakeAll(low(bell));
+    if (has_shared_bells) process.wakeAll(low(bell));
 }
 
 /// A moment some milliseconds from now; `forever` never comes.

@@ -29,6 +29,7 @@ comptime {
     _ = @import("os/macos.zig");
     _ = @import("os/macos_process.zig");
     _ = @import("os/macos_region.zig");
+    _ = @import("os/posix.zig");
     _ = @import("os/windows.zig");
     _ = @import("os/windows_api.zig");
     _ = @import("os/windows_memory.zig");

@@ -127,7 +127,7 @@ const MUTANTS = [
   },
   {
     name: "a lock that a signal interrupts is not asked for again",
-    file: "os/linux.zig",
+    file: "os/posix.zig",
     from: "            .INTR => {},",
     to: "            .INTR => return error.System,",
     proof: "act only set",

@@ -21,6 +21,24 @@ pub fn note(fault: *Fault, number: anytype) void {
     fault.errno = @floatFromInt(number);
 }
 
+/// Where every process sees the same numbers of processes.
+pub fn noPidNamespace(_: *Fault) Error!u64 {
+    return 0;
+}
+
+/// Where nothing asks for it: mutexes need it, and there are none.
+pub fn noBootId(_: *Fault) Error![2]u64 {
+    return .{ 0, 0 };
+}
+
+/// A weak symbol's address, looked at when the program runs: in a static link the compiler takes it
+/// for granted that there is one.
+pub fn ifLinked(function: anytype) @TypeOf(function) {
+    var address = function;
+    const looked_at: *volatile @TypeOf(function) = &address;
+    return looked_at.*;
+}
+
 /// A path on the stack, NUL-terminated.
 pub const Path = struct {
     buffer: [4096]u8,

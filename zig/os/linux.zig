@@ -7,6 +7,7 @@
 const std = @import("std");
 const linux = std.os.linux;
 const common = @import("common.zig");
+const posix = @import("posix.zig");
 const status = @import("../status.zig");
 
 const Access = common.Access;
@@ -18,6 +19,7 @@ const FileSystem = common.FileSystem;
 const Pages = common.Pages;
 const Path = common.Path;
 const Stat = common.Stat;
+const failedWith = posix.failedWith;
 const note = common.note;
 const page_bytes = common.page_bytes;
 
@@ -26,6 +28,7 @@ pub const has_robust_mutex = true;
 pub const has_shared_bells = true;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
+pub const has_page_moves = true;
 pub const name_separators = "/\x00";
 
 /// The system's numbers of errors that are noted by others.
@@ -40,19 +43,15 @@ pub const memory_name = "shmap";
 /// How much is allocated by one call: an interrupted larger one would start from nothing each time.
 const fallocate_piece_bytes = 2 << 20;
 
+pub const lockRange = posix.lockRange;
+pub const upgradeRange = posix.upgradeRange;
+pub const downgradeRange = posix.downgradeRange;
+pub const unlockRange = posix.unlockRange;
+pub const unlockRanges = posix.unlockRanges;
+pub const isRangeLocked = posix.isRangeLocked;
+
 pub fn defaultDirectory(_: *Fault) Error!Path {
     return Path.of("/dev/shm", .{});
-}
-
-fn errorOf(errno: linux.E) Error {
-    return switch (errno) {
-        .NOENT, .NOTDIR, .SRCH => error.NotFound,
-        .EXIST => error.Exists,
-        .ACCES, .PERM, .ROFS => error.PermissionDenied,
-        .NOSPC, .DQUOT, .FBIG => error.NoSpace,
-        .OPNOTSUPP, .NOSYS => error.Unsupported,
-        else => error.System,
-    };
 }
 
 /// Makes a call until no signal interrupts it.
@@ -65,14 +64,7 @@ pub fn again(comptime call: anytype, arguments: anytype) usize {
 
 pub fn check(fault: *Fault, result: usize) Error!usize {
     const errno = linux.errno(result);
-    if (errno == .SUCCESS) return result;
-    note(fault, @intFromEnum(errno));
-    return errorOf(errno);
-}
-
-/// Whether the last failure was this one.
-fn failedWith(fault: *const Fault, errno: linux.E) bool {
-    return fault.errno == @as(f64, @floatFromInt(@intFromEnum(errno)));
+    return if (errno == .SUCCESS) result else posix.failure(fault, errno);
 }
 
 fn pathOfDescriptor(fd: Fd) Path {
@@ -358,59 +350,4 @@ pub fn memoryBytes() u64 {
     var info: linux.Sysinfo = undefined;
     if (linux.errno(linux.sysinfo(&info)) != .SUCCESS) return 1 << 32;
     return @as(u64, info.totalram) *| info.mem_unit;
-}
-
-fn flock(kind: i16, start: i64, len: i64) linux.Flock {
-    var lock = std.mem.zeroes(linux.Flock);
-    lock.type = kind;
-    lock.start = start;
-    lock.len = len;
-    return lock;
-}
-
-fn lockCall(fault: *Fault, fd: Fd, command: i32, lock: *linux.Flock) Error!bool {
-    while (true) {
-        switch (linux.errno(linux.fcntl(fd, command, @intFromPtr(lock)))) {
-            .SUCCESS => return true,
-            .INTR => {},
-            .AGAIN, .ACCES => return false,
-            else => |errno| {
-                note(fault, @intFromEnum(errno));
-                return error.System;
-            },
-        }
-    }
-}
-
-pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
-    const kind: i16 = if (mode == .shared) linux.F.RDLCK else linux.F.WRLCK;
-    var lock = flock(kind, start, 1);
-    return lockCall(fault, fd, linux.F.OFD_SETLK, &lock);
-}
-
-pub fn upgradeRange(fault: *Fault, fd: Fd, start: i64) Error!bool {
-    return lockRange(fault, fd, start, .exclusive);
-}
-
-pub fn downgradeRange(fd: Fd, start: i64) void {
-    var fault: Fault = .{};
-    _ = lockRange(&fault, fd, start, .shared) catch {}; // a lower one is never refused
-}
-
-pub fn unlockRange(fd: Fd, start: i64) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, start, 1);
-    _ = lockCall(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
-}
-
-pub fn unlockRanges(fd: Fd, start: i64, _: u32) void {
-    var fault: Fault = .{};
-    var lock = flock(linux.F.UNLCK, start, 0);
-    _ = lockCall(&fault, fd, linux.F.OFD_SETLK, &lock) catch {}; // nothing left to do about it
-}
-
-pub fn isRangeLocked(fault: *Fault, fd: Fd, start: i64) Error!bool {
-    var lock = flock(linux.F.WRLCK, start, 1);
-    _ = try lockCall(fault, fd, linux.F.OFD_GETLK, &lock);
-    return lock.type != linux.F.UNLCK;
 }

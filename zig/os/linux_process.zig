@@ -4,12 +4,14 @@ const std = @import("std");
 const linux = std.os.linux;
 const common = @import("common.zig");
 const files = @import("linux.zig");
+const posix = @import("posix.zig");
 const status = @import("../status.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
 const Path = common.Path;
 const AtFork = common.AtFork;
+const ifLinked = common.ifLinked;
 
 const Key = c_uint;
 
@@ -61,24 +63,13 @@ pub fn threadId() u32 {
 }
 
 pub fn sleepOn(word: *const u32, count: u32, ns: u64) void {
-    const time: linux.timespec = .{
-        .sec = @intCast(ns / std.time.ns_per_s),
-        .nsec = @intCast(ns % std.time.ns_per_s),
-    };
+    const time = posix.timeOf(ns);
     _ = linux.futex_4arg(word, .{ .cmd = .WAIT, .private = false }, count, &time);
 }
 
 pub fn wakeAll(word: *const u32) void {
     const everybody = std.math.maxInt(i32);
     _ = linux.futex_3arg(word, .{ .cmd = .WAKE, .private = false }, everybody);
-}
-
-/// A weak symbol's address, looked at when the program runs: in a static link the compiler takes it
-/// for granted that there is one.
-pub fn ifLinked(function: anytype) @TypeOf(function) {
-    var address = function;
-    const looked_at: *volatile @TypeOf(function) = &address;
-    return looked_at.*;
 }
 
 pub fn userId() u32 {
@@ -109,7 +100,7 @@ fn orNothing(err: Error, nothing: anytype) Error!@TypeOf(nothing) {
 fn clock(id: linux.clockid_t) u64 {
     var now: linux.timespec = undefined;
     _ = linux.syscall2(.clock_gettime, @intFromEnum(id), @intFromPtr(&now));
-    return @as(u64, @intCast(now.sec)) * std.time.ns_per_s + @as(u64, @intCast(now.nsec));
+    return posix.nsOf(now);
 }
 
 pub fn monotonicNs() u64 {
@@ -121,9 +112,5 @@ pub fn realtimeNs() u64 {
 }
 
 pub fn sleepNs(ns: u64) void {
-    const time: linux.timespec = .{
-        .sec = @intCast(ns / std.time.ns_per_s),
-        .nsec = @intCast(ns % std.time.ns_per_s),
-    };
-    _ = linux.nanosleep(&time, null);
+    _ = linux.nanosleep(&posix.timeOf(ns), null);
 }

@@ -5,6 +5,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const common = @import("common.zig");
 const files = @import("linux.zig");
+const posix = @import("posix.zig");
 const process = @import("linux_process.zig");
 const status = @import("../status.zig");
 
@@ -46,14 +47,7 @@ pub fn reopen(fault: *Fault, fd: Fd, access: common.Use) Error!Fd {
     const flags = linux.fcntl(fd, linux.F.GETFL, 0);
     _ = check(fault, flags) catch |err|
         return if (linux.errno(flags) == .BADF) error.NotFound else err;
-    const mode = std.enums.fromInt(std.posix.ACCMODE, flags & 3); // null: it grants neither
-    const may_read = mode == .RDONLY or mode == .RDWR;
-    const may_write = mode == .WRONLY or mode == .RDWR;
-    const writes = access.ofFile() == .read_write;
-    if (access.read and !may_read or writes and !may_write) {
-        note(fault, @intFromEnum(linux.E.ACCES));
-        return error.PermissionDenied;
-    }
+    try posix.permit(fault, flags, access);
     return files.openAgain(fault, fd, access.ofFile());
 }
 

@@ -8,6 +8,7 @@ const std = @import("std");
 const builtin = @import("builtin");
 const c = std.c;
 const common = @import("common.zig");
+const posix = @import("posix.zig");
 const status = @import("../status.zig");
 
 const Access = common.Access;
@@ -19,6 +20,7 @@ const FileSystem = common.FileSystem;
 const Pages = common.Pages;
 const Path = common.Path;
 const Stat = common.Stat;
+const failedWith = posix.failedWith;
 const note = common.note;
 const page_bytes = common.page_bytes;
 
@@ -27,6 +29,7 @@ pub const has_robust_mutex = false;
 pub const has_shared_bells = false;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
+pub const has_page_moves = false;
 pub const name_separators = "/\x00";
 
 /// The system's numbers of errors that are noted by others.
@@ -44,8 +47,6 @@ const get_path = 50; // F_GETPATH
 const preallocate = 42; // F_PREALLOCATE
 const allocate_all = 4; // F_ALLOCATEALL
 const from_end = 3; // F_PEOFPOSMODE
-const set_lock = 90; // F_OFD_SETLK
-const get_lock = 92; // F_OFD_GETLK
 
 const Store = extern struct { flags: u32, mode: c_int, offset: i64, length: i64, allocated: i64 };
 
@@ -70,6 +71,13 @@ const fstatfs = @extern(
     .{ .name = "fstatfs" ++ suffix },
 );
 
+pub const lockRange = posix.lockRange;
+pub const upgradeRange = posix.upgradeRange;
+pub const downgradeRange = posix.downgradeRange;
+pub const unlockRange = posix.unlockRange;
+pub const unlockRanges = posix.unlockRanges;
+pub const isRangeLocked = posix.isRangeLocked;
+
 /// In the user's own cache directory, which others cannot enter and nobody empties by age.
 pub fn defaultDirectory(fault: *Fault) Error!Path {
     var buffer: [1024]u8 = undefined;
@@ -78,17 +86,6 @@ pub fn defaultDirectory(fault: *Fault) Error!Path {
     const path = try Path.of("{s}/shmap", .{std.mem.trimEnd(u8, buffer[0 .. len - 1], "/")});
     _ = check(fault, c.mkdir(path.z(), 0o700)) catch |err| if (err != error.Exists) return err;
     return path;
-}
-
-fn errorOf(errno: c.E) Error {
-    return switch (errno) {
-        .NOENT, .NOTDIR, .SRCH => error.NotFound,
-        .EXIST => error.Exists,
-        .ACCES, .PERM, .ROFS => error.PermissionDenied,
-        .NOSPC, .DQUOT, .FBIG => error.NoSpace,
-        .OPNOTSUPP, .NOSYS => error.Unsupported,
-        else => error.System,
-    };
 }
 
 /// Makes a call until no signal interrupts it.
@@ -101,14 +98,7 @@ pub fn again(comptime call: anytype, arguments: anytype) @TypeOf(@call(.auto, ca
 
 pub fn check(fault: *Fault, result: anytype) Error!usize {
     const errno = c.errno(result);
-    if (errno == .SUCCESS) return @intCast(result);
-    note(fault, @intFromEnum(errno));
-    return errorOf(errno);
-}
-
-/// Whether the last failure was this one.
-pub fn failedWith(fault: *const Fault, errno: c.E) bool {
-    return fault.errno == @as(f64, @floatFromInt(@intFromEnum(errno)));
+    return if (errno == .SUCCESS) @intCast(result) else posix.failure(fault, errno);
 }
 
 pub fn openFlags(access: Access) c.O {
@@ -294,13 +284,6 @@ pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
     return @as(Base, @ptrCast(@alignCast(address)))[0..len];
 }
 
-pub fn growPages(fault: *Fault, old: Pages, bytes: u64) Error!Pages {
-    const grown = try pages(fault, bytes);
-    @memcpy(grown[0..old.len], old);
-    freePages(old);
-    return grown;
-}
-
 pub fn freePages(memory: Pages) void {
     if (memory.len > 0) unmap(memory.ptr, memory.len);
 }
@@ -394,51 +377,4 @@ pub fn memoryBytes() u64 {
     var len: usize = @sizeOf(u64);
     if (c.sysctlbyname("hw.memsize", &bytes, &len, null, 0) != 0) return 1 << 32;
     return bytes;
-}
-
-fn lockCall(fault: *Fault, fd: Fd, command: c_int, lock: *c.Flock) Error!bool {
-    switch (c.errno(again(c.fcntl, .{ fd, command, lock }))) {
-        .SUCCESS => return true,
-        .AGAIN, .ACCES => return false,
-        else => |errno| {
-            note(fault, @intFromEnum(errno));
-            return error.System;
-        },
-    }
-}
-
-fn flock(kind: i16, start: i64, len: i64) c.Flock {
-    return .{ .type = kind, .whence = c.SEEK.SET, .start = start, .len = len, .pid = 0 };
-}
-
-pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
-    var lock = flock(if (mode == .shared) c.F.RDLCK else c.F.WRLCK, start, 1);
-    return lockCall(fault, fd, set_lock, &lock);
-}
-
-pub fn upgradeRange(fault: *Fault, fd: Fd, start: i64) Error!bool {
-    return lockRange(fault, fd, start, .exclusive);
-}
-
-pub fn downgradeRange(fd: Fd, start: i64) void {
-    var fault: Fault = .{};
-    _ = lockRange(&fault, fd, start, .shared) catch {}; // a lower one is never refused
-}
-
-pub fn unlockRange(fd: Fd, start: i64) void {
-    var fault: Fault = .{};
-    var lock = flock(c.F.UNLCK, start, 1);
-    _ = lockCall(&fault, fd, set_lock, &lock) catch {}; // nothing left to do about it
-}
-
-pub fn unlockRanges(fd: Fd, start: i64, _: u32) void {
-    var fault: Fault = .{};
-    var lock = flock(c.F.UNLCK, start, 0);
-    _ = lockCall(&fault, fd, set_lock, &lock) catch {}; // nothing left to do about it
-}
-
-pub fn isRangeLocked(fault: *Fault, fd: Fd, start: i64) Error!bool {
-    var lock = flock(c.F.WRLCK, start, 1);
-    _ = try lockCall(fault, fd, get_lock, &lock);
-    return lock.type != c.F.UNLCK;
 }

@@ -3,10 +3,7 @@
 const std = @import("std");
 const c = std.c;
 const common = @import("common.zig");
-const status = @import("../status.zig");
-
-const Error = status.Error;
-const Fault = status.Fault;
+const posix = @import("posix.zig");
 
 const Key = c_ulong;
 
@@ -18,9 +15,8 @@ extern "c" fn pthread_atfork(
     in_child: ?common.AtFork,
 ) c_int;
 
-/// How long one that waits for a bell sleeps before it looks again: first, and at most.
-const look_ns_min = 20 * std.time.ns_per_us;
-const look_ns_max = 2 * std.time.ns_per_ms;
+/// No futex reaches another process on every version.
+pub const look_ns_min = 20 * std.time.ns_per_us;
 
 var key: Key = 0;
 
@@ -44,6 +40,9 @@ pub fn watchForks(in_child: common.AtFork) void {
     _ = pthread_atfork(null, null, in_child);
 }
 
+pub const pidNamespace = common.noPidNamespace;
+pub const bootId = common.noBootId;
+
 pub fn random(target: []u8) void {
     c.arc4random_buf(target.ptr, target.len);
 }
@@ -59,41 +58,14 @@ pub fn threadId() u32 {
     return @truncate(id);
 }
 
-/// No futex reaches another process on every version, so the word is looked at again and again.
-pub fn sleepOn(word: *const u32, count: u32, ns: u64) void {
-    const end = monotonicNs() +| ns;
-    var step: u64 = look_ns_min;
-    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `crash.bump`
-        const left = end -| monotonicNs();
-        if (left == 0) return;
-        sleepNs(@min(step, left));
-        step = @min(step * 2, look_ns_max);
-    }
-}
-
-pub fn wakeAll(_: *const u32) void {}
-
-pub fn ifLinked(function: anytype) @TypeOf(function) {
-    return function;
-}
-
 pub fn userId() u32 {
     return c.geteuid();
-}
-
-pub fn pidNamespace(_: *Fault) Error!u64 {
-    return 0;
-}
-
-/// Mutexes need it, and there are none.
-pub fn bootId(_: *Fault) Error![2]u64 {
-    return .{ 0, 0 };
 }
 
 fn clock(id: c.clockid_t) u64 {
     var now: c.timespec = undefined;
     _ = c.clock_gettime(id, &now);
-    return @as(u64, @intCast(now.sec)) * std.time.ns_per_s + @as(u64, @intCast(now.nsec));
+    return posix.nsOf(now);
 }
 
 pub fn monotonicNs() u64 {
@@ -105,9 +77,5 @@ pub fn realtimeNs() u64 {
 }
 
 pub fn sleepNs(ns: u64) void {
-    const time: c.timespec = .{
-        .sec = @intCast(ns / std.time.ns_per_s),
-        .nsec = @intCast(ns % std.time.ns_per_s),
-    };
-    _ = c.nanosleep(&time, null);
+    _ = c.nanosleep(&posix.timeOf(ns), null);
 }

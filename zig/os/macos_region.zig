@@ -5,6 +5,7 @@ const std = @import("std");
 const c = std.c;
 const common = @import("common.zig");
 const files = @import("macos.zig");
+const posix = @import("posix.zig");
 const status = @import("../status.zig");
 
 const Base = common.Base;
@@ -38,7 +39,7 @@ pub fn openUser(
     flags.EXCL = make == .new;
     // The umask takes away from these permissions.
     return files.openWith(fault, path, flags, 0o666) catch |err| {
-        if (files.failedWith(fault, .ISDIR) or files.failedWith(fault, .NXIO))
+        if (posix.failedWith(fault, .ISDIR) or posix.failedWith(fault, .NXIO))
             return fault.because(.notRegularFile, error.Incompatible);
         return err;
     };
@@ -46,15 +47,8 @@ pub fn openUser(
 
 pub fn reopen(fault: *Fault, fd: Fd, use: common.Use) Error!Fd {
     const flags = check(fault, again(c.fcntl, .{ fd, c.F.GETFL })) catch |err|
-        return if (files.failedWith(fault, .BADF)) error.NotFound else err;
-    const mode: c.O = @bitCast(@as(u32, @intCast(flags)));
-    const may_read = mode.ACCMODE == .RDONLY or mode.ACCMODE == .RDWR;
-    const may_write = mode.ACCMODE == .WRONLY or mode.ACCMODE == .RDWR;
-    const writes = use.ofFile() == .read_write;
-    if (use.read and !may_read or writes and !may_write) {
-        common.note(fault, @intFromEnum(c.E.ACCES));
-        return error.PermissionDenied;
-    }
+        return if (posix.failedWith(fault, .BADF)) error.NotFound else err;
+    try posix.permit(fault, flags, use);
     return files.openAgain(fault, fd, use.ofFile());
 }
 

@@ -30,6 +30,7 @@ pub const has_robust_mutex = false;
 pub const has_shared_bells = false;
 pub const has_range_queries = false;
 pub const has_descriptors = false;
+pub const has_page_moves = false;
 pub const name_separators = "/\\:\x00";
 
 /// The system's numbers of errors that are noted by others.
@@ -49,7 +50,6 @@ pub const map = memory.map;
 pub const extend = memory.extend;
 pub const unmap = memory.unmap;
 pub const pages = memory.pages;
-pub const growPages = memory.growPages;
 pub const freePages = memory.freePages;
 pub const memoryBytes = memory.memoryBytes;
 

@@ -248,13 +248,6 @@ pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
     return @as(Base, @ptrCast(@alignCast(base)))[0..len];
 }
 
-pub fn growPages(fault: *Fault, old: Pages, bytes: u64) Error!Pages {
-    const grown = try pages(fault, bytes);
-    @memcpy(grown[0..old.len], old);
-    freePages(old);
-    return grown;
-}
-
 pub fn freePages(memory: Pages) void {
     if (memory.len > 0) _ = api.VirtualFree(memory.ptr, 0, api.mem_release);
 }

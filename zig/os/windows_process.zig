@@ -5,14 +5,9 @@ const std = @import("std");
 const api = @import("windows_api.zig");
 const common = @import("common.zig");
 const owner = @import("windows_owner.zig");
-const status = @import("../status.zig");
 
-const Error = status.Error;
-const Fault = status.Fault;
-
-/// How long one that waits for a bell sleeps before it looks again: first, and at most.
-const look_ns_min = 50 * std.time.ns_per_us;
-const look_ns_max = 2 * std.time.ns_per_ms;
+/// No wait on an address reaches another process.
+pub const look_ns_min = 50 * std.time.ns_per_us;
 
 const of_address = 4; // GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS
 const pin = 1; // GET_MODULE_HANDLE_EX_FLAG_PIN
@@ -51,6 +46,8 @@ pub fn random(target: []u8) void {
 pub const pid = currentProcess;
 pub const threadId = currentThread;
 pub const userId = owner.ofProcess;
+pub const pidNamespace = common.noPidNamespace;
+pub const bootId = common.noBootId;
 
 fn currentProcess() u32 {
     return api.GetCurrentProcessId();
@@ -58,33 +55,6 @@ fn currentProcess() u32 {
 
 fn currentThread() u32 {
     return api.GetCurrentThreadId();
-}
-
-/// No wait on an address reaches another process, so the word is looked at again and again.
-pub fn sleepOn(word: *const u32, count: u32, ns: u64) void {
-    const end = monotonicNs() +| ns;
-    var step: u64 = look_ns_min;
-    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `crash.bump`
-        const left = end -| monotonicNs();
-        if (left == 0) return;
-        sleepNs(@min(step, left));
-        step = @min(step * 2, look_ns_max);
-    }
-}
-
-pub fn wakeAll(_: *const u32) void {}
-
-pub fn ifLinked(function: anytype) @TypeOf(function) {
-    return function;
-}
-
-pub fn pidNamespace(_: *Fault) Error!u64 {
-    return 0;
-}
-
-/// Mutexes need it, and there are none.
-pub fn bootId(_: *Fault) Error![2]u64 {
-    return .{ 0, 0 };
 }
 
 pub fn monotonicNs() u64 {
