@@ -22,9 +22,6 @@ const Segment = segments.Segment;
 
 pub const Mode = enum { shared, create, attach, exclusive };
 
-/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
-const temporary_mark = ".~";
-
 /// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
 pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
     const given = if (directory.len == 0)
@@ -206,8 +203,9 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
     try segments.format(segment, options);
 }
 
+/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
 fn temporaryPath(segment: *const Segment) Error!os.Path {
-    return os.Path.of("{s}/.{s}" ++ temporary_mark ++ "{x:0>16}", .{
+    return os.Path.of("{s}/.{s}" ++ temporary_file.name_format, .{
         segment.directory.slice(), segment.nameSlice(), os.randomWord(),
     });
 }
@@ -395,14 +393,9 @@ fn reap(fault: *Fault, directory: *const os.Path, name: []const u8) Error!void {
 
 /// The name a temporary name was made for, or null.
 fn temporaryOf(entry: []const u8) ?[]const u8 {
-    const tail = temporary_mark.len + 16;
-    if (entry.len <= 1 + tail or entry[0] != '.') return null;
-    const mark = entry[entry.len - tail ..];
-    if (!std.mem.startsWith(u8, mark, temporary_mark)) return null;
-    for (mark[temporary_mark.len..]) |c| {
-        if (!std.ascii.isDigit(c) and !(c >= 'a' and c <= 'f')) return null;
-    }
-    return entry[1 .. entry.len - tail];
+    if (entry.len <= 1 + temporary_file.name_bytes or entry[0] != '.') return null;
+    const end = entry.len - temporary_file.name_bytes;
+    return if (temporary_file.numberOf(entry[end..]) == null) null else entry[1..end];
 }
 
 fn reapOne(
@@ -412,16 +405,13 @@ fn reapOne(
     official: []const u8,
 ) Error!void {
     const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
-    const file = try os.open(fault, &path, .read_write);
-    defer os.close(file);
-    const stat = try os.stat(fault, file);
-    if (!stat.regular or stat.uid != os.userId()) return;
-    if (!try range_lock.tryLock(fault, file, .life, .exclusive)) return;
-    defer range_lock.unlockAll(file);
-    if (!(try os.statName(fault, &path)).same(stat)) return;
+    const left: temporary_file.Left = try .open(fault, &path);
+    defer left.close();
+    const file = left.file;
     if (segments.readHeader(fault, file)) |_| {
         const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
-        const displaced = if (os.statName(fault, &real)) |named| !named.same(stat) else |err| blk: {
+        const named = os.statName(fault, &real);
+        const displaced = if (named) |stat| !stat.same(left.stat) else |err| blk: {
             if (err != error.NotFound) return err;
             break :blk true;
         };

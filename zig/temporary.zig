@@ -14,6 +14,9 @@ const Error = status.Error;
 const Fault = status.Fault;
 
 const mark = ".~";
+/// A name of ours, of its number; and how long it is.
+pub const name_format = mark ++ "{x:0>16}";
+pub const name_bytes = mark.len + 16;
 
 /// How long one that leaves waits for LIFE. Somebody who holds it for longer is attaching, and will
 /// leave after it.
@@ -23,7 +26,7 @@ pub const Made = struct { file: os.Fd, locks: os.Fd, number: u64 };
 
 pub fn pathOf(fault: *Fault, number: u64) Error!os.Path {
     const directory = try os.defaultDirectory(fault);
-    return os.Path.of("{s}/" ++ mark ++ "{x:0>16}", .{ directory.slice(), number });
+    return os.Path.of("{s}/" ++ name_format, .{ directory.slice(), number });
 }
 
 /// A new empty file, opened twice, with LIFE held by the second description.
@@ -103,18 +106,38 @@ pub fn reap(fault: *Fault) Error!void {
 
 fn reapOne(fault: *Fault, number: u64) Error!void {
     const path = try pathOf(fault, number);
-    const file = try os.open(fault, &path, .read_write);
-    defer os.close(file);
-    const stat = try os.stat(fault, file);
-    if (!stat.regular or stat.uid != os.userId()) return;
-    if (!try range_lock.tryLock(fault, file, .life, .exclusive)) return;
-    defer range_lock.unlockAll(file);
-    if (leadsTo(&path, file)) try removeUnused(fault, &path, file);
+    const left: Left = try .open(fault, &path);
+    defer left.close();
+    try removeUnused(fault, &path, left.file);
 }
+
+/// A file that a dead maker may have left behind, with LIFE held.
+pub const Left = struct {
+    file: os.Fd,
+    stat: os.Stat,
+
+    /// Fails if it is not ours to take away, if somebody holds LIFE, or if the name leads elsewhere
+    /// by now.
+    pub fn open(fault: *Fault, path: *const os.Path) Error!Left {
+        const file = try os.open(fault, path, .read_write);
+        errdefer os.close(file);
+        const stat = try os.stat(fault, file);
+        if (!stat.regular or stat.uid != os.userId()) return error.PermissionDenied;
+        if (!try range_lock.tryLock(fault, file, .life, .exclusive)) return error.Locked;
+        errdefer range_lock.unlockAll(file);
+        if (!(try os.statName(fault, path)).same(stat)) return error.NotFound;
+        return .{ .file = file, .stat = stat };
+    }
+
+    pub fn close(left: Left) void {
+        range_lock.unlockAll(left.file);
+        os.close(left.file);
+    }
+};
 
 /// The number in a name of ours, or null.
 pub fn numberOf(name: []const u8) ?u64 {
-    if (name.len != mark.len + 16 or !std.mem.startsWith(u8, name, mark)) return null;
+    if (name.len != name_bytes or !std.mem.startsWith(u8, name, mark)) return null;
     for (name[mark.len..]) |c| if (!std.ascii.isDigit(c) and !(c >= 'a' and c <= 'f')) return null;
     return std.fmt.parseInt(u64, name[mark.len..], 16) catch null;
 }
