@@ -217,8 +217,7 @@ pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
     const offset = crash.load(&stripe.spare);
     const bytes = crash.load(&stripe.spare_bytes);
     if (offset == 0) return;
-    if (offset % granule_bytes != 0 or bytes > small_bytes_max or !view.covers(offset, bytes))
-        return error.Corrupt;
+    if (!isSpareSound(stripe) or !view.covers(offset, bytes)) return error.Corrupt;
     crash.store(&stripe.spare, 0);
     give(view, stripe, offset, bytes);
 }
@@ -243,8 +242,6 @@ pub fn reset(stripe: *Stripe) void {
 pub const Large = struct {
     chunks: [layout.batch_max]u64,
     count: usize,
-
-    pub const none: Large = .{ .chunks = undefined, .count = 0 };
 
     pub fn slice(large: *const Large) []const u64 {
         return large.chunks[0..large.count];
@@ -359,7 +356,7 @@ pub fn retiredBytes(stripe: *Stripe) u64 {
 }
 
 /// Starts a new generation: the batch of the one before the last becomes ripe. `large` is what it
-/// held of blocks with a chunk of their own.
+/// held of blocks with a chunk of their own, whatever it was before.
 pub fn promote(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void {
     large.count = 0;
     try giveRipe(view, stripe); // what nobody took: other sizes are wanted
@@ -459,7 +456,7 @@ test "a retired block is free after two promotions, not before" {
     reset(stripe);
     try std.testing.expect(!retire(stripe, 65536, 80));
     try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a batch is full by bytes, too
-    var large: Large = .none;
+    var large: Large = undefined;
     try promote(&view, stripe, &large);
     try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));
     try std.testing.expectEqual(@as(usize, 0), large.count);
@@ -478,7 +475,7 @@ test "a ripe block that nobody takes comes to the lists" {
     const stripe = view.stripe(0);
     reset(stripe);
     _ = retire(stripe, 65536, 80);
-    var large: Large = .none;
+    var large: Large = undefined;
     for (0..3) |_| try promote(&view, stripe, &large);
     try std.testing.expectEqual(@as(u64, 80), crash.load(&stripe.free));
     try std.testing.expectEqual(@as(?u64, 65536), try takeLarger(&view, stripe, 32));

@@ -163,7 +163,7 @@ pub const Space = struct {
     }
 
     fn promote(space: Space) Error!void {
-        var large: heap.Large = .none;
+        var large: heap.Large = undefined;
         try heap.promote(&space.segment.view, space.stripe, &large);
         if (large.count > 0) try space.giveBack(large.slice());
     }
