@@ -316,13 +316,13 @@ fn measure(gpa: std.mem.Allocator, key_count: u64) !void {
     var locked: Reference(true) = try .init(key_count + work.absent.len);
     defer locked.deinit();
     try work.fill(&locked);
-    var directory: Directory = .make();
-    defer directory.remove();
+    const directory: Directory = .make();
     var database = lmdb.Database.init(directory.path(), 16 << 30) catch |err| null: {
         print("{{\"bench\":\"engine\",\"case\":\"all\",\"who\":\"LMDB (C)\",\"keys\":{d}," ++
             "\"skipped\":\"{t}\"}}\n", .{ key_count, err });
         break :null null;
     };
+    directory.remove(); // its files are open: whoever is killed leaves none behind
     defer if (database) |*opened| opened.deinit();
     const has_lmdb = database != null and key_count <= lmdb_keys_max;
     var one_by_one: Lmdb(false) = undefined;
@@ -351,7 +351,7 @@ fn measure(gpa: std.mem.Allocator, key_count: u64) !void {
     times[4].report(@TypeOf(batched).who, key_count);
 }
 
-/// Where LMDB's files lie while they are needed.
+/// Where LMDB's files lie while they are opened.
 const Directory = struct {
     buffer: [64]u8 = undefined,
     len: usize = 0,

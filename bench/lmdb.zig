@@ -41,14 +41,14 @@ const Functions = struct {
 pub const Database = struct {
     library: std.DynLib,
     call: Functions,
-    directory: [:0]const u8,
     environment: *Environment,
     database: c_uint,
     reader: *Transaction,
     /// The transaction that writes go to; null: each has one of its own.
     writer: ?*Transaction = null,
 
-    /// Makes a database in `directory`, which must be there. `Missing`: the library is not.
+    /// Makes a database in `directory`, which must be there, and is not asked for again. `Missing`:
+    /// the library is not.
     pub fn init(directory: [:0]const u8, bytes_max: usize) Error!Database {
         var library = std.DynLib.open("liblmdb.so.0") catch return error.Missing;
         var call: Functions = undefined;
@@ -72,7 +72,6 @@ pub const Database = struct {
         return .{
             .library = library,
             .call = call,
-            .directory = directory,
             .environment = environment.?,
             .database = database,
             .reader = reader.?,
