@@ -292,8 +292,8 @@ pub export fn shm_map_put_version(
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = keyOf(key, key_len) orelse return status.status(error.InvalidArgument);
-    const was = map.has(key_bytes) catch |err| return status.status(err);
-    return @intFromBool(was);
+    const value = map.describe(key_bytes) catch |err| return status.status(err);
+    return @intFromBool(value != null);
 }
 
 /// 1, or 0: there was none.
@@ -387,7 +387,7 @@ pub export fn shm_value_put(handle: u32, value: ?[*]const u8, value_len: u32, ki
 /// The version of the value, 0 before it is first stored.
 pub export fn shm_value_version(handle: u32) f64 {
     const map = handles.maps.get(handle) orelse return long(error.Closed);
-    const value = map.get(value_key, &.{}, 1) catch |err| return long(err);
+    const value = map.describe(value_key) catch |err| return long(err);
     return long(if (value) |found| found.version else 0);
 }
 

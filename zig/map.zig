@@ -114,12 +114,13 @@ pub const Map = struct {
         };
     }
 
-    pub fn has(map: *Map, key: []const u8) Error!bool {
+    /// As `get`, without a copy.
+    pub fn describe(map: *Map, key: []const u8) Error!?Value {
         var value: Value = undefined;
         return switch (map.getQuickly(key, null, &value)) {
-            .found => true,
-            .absent => false,
-            .unsure => try map.getAnyway(key, &.{}, 0) != null,
+            .found => value,
+            .absent => null,
+            .unsure => map.getAnyway(key, &.{}, 1),
         };
     }
 
