@@ -293,6 +293,7 @@ pub const Map = struct {
     pub fn delete(map: *Map, key: []const u8) Error!bool {
         try map.segment.checkWritable();
         const place = map.placeOf(key);
+        map.knownTable(place.index).prefetch(place.fast);
         var op: Operation = .of(map, place.index);
         try op.lockToWrite();
         defer op.unlock();
