@@ -62,6 +62,8 @@ pub const has_shared_bells: bool = system.has_shared_bells;
 pub const has_range_queries: bool = system.has_range_queries;
 /// The numbers by which a runtime knows open files are those of the system.
 pub const has_descriptors: bool = system.has_descriptors;
+/// A file can be removed while somebody has it mapped. Without it the file is renamed instead.
+pub const removes_mapped_files: bool = system.removes_mapped_files;
 /// Bytes that no name of a file may have.
 pub const name_separators: []const u8 = system.name_separators;
 /// Numbers of errors that are noted without a call that failed.

@@ -27,6 +27,7 @@ pub const has_robust_mutex = false;
 pub const has_shared_bells = false;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
+pub const removes_mapped_files = true;
 pub const name_separators = "/\x00";
 
 /// The system's numbers of errors that are noted by others.
