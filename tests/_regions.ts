@@ -1,10 +1,13 @@
 /** What the suites of raw regions share: regions over fresh files, children that map them. */
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Mmap, type MmapOptions } from "../mod.ts";
 import {
+  atEnd,
   type Child,
   freshDirectory,
   type Runtime,
+  SHM,
   startChild,
   type TestContext,
 } from "./_support.ts";
@@ -22,9 +25,21 @@ export function freshFile(t: TestContext, name = "ipc_mmap.tmp"): string {
   return join(freshDirectory(t), name);
 }
 
+/** A file of `length` bytes, all of them holes. */
+export function sparseFile(
+  t: TestContext,
+  length: number,
+  directory = freshDirectory(t, SHM),
+): string {
+  const file = join(directory, "sparse");
+  writeFileSync(file, "");
+  truncateSync(file, length);
+  return file;
+}
+
 export function opened(t: TestContext, file: string | URL | number, options?: MmapOptions): Mmap {
   const region = Mmap.open(file, options);
-  t.after(() => region.close());
+  atEnd(t, () => region.close());
   return region;
 }
 
@@ -46,7 +61,7 @@ export function writeOnly(t: TestContext): Mmap {
 
 export function anonymous(t: TestContext, length = 10_000): Mmap {
   const region = Mmap.anonymous(length);
-  t.after(() => region.close());
+  atEnd(t, () => region.close());
   return region;
 }
 

@@ -3,28 +3,32 @@
  * waiting for a condition, a seeded random, a small file system of our own.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { SharedMap, SharedMemoryError, SharedValue } from "../mod.ts";
 import { LOCK } from "./_lock_mode.ts";
+import {
+  executable,
+  HERE,
+  IS_WINDOWS,
+  isLiving,
+  removeAll,
+  type Runtime,
+  runtimeOf,
+  SHM,
+  TESTS,
+} from "./_platform.ts";
 import { type Random, seededRandom } from "./_random.ts";
 
+export * from "./_platform.ts";
 export type { TestContext };
-export type Runtime = "deno" | "bun";
 export type Task = (t: TestContext) => void | Promise<void>;
 
-export const TESTS = dirname(fileURLToPath(import.meta.url));
-export const ROOT = dirname(TESTS);
-export const SHM = "/dev/shm";
 export const CHILD = join(TESTS, "_child.ts");
-export const HERE: Runtime = "Deno" in globalThis ? "deno" : "bun";
-export const THERE: Runtime = HERE === "deno" ? "bun" : "deno";
-export const RUNTIMES: readonly Runtime[] = [HERE, THERE];
 export const SCALE = Number(process.env.SHMAP_TEST_SCALE ?? 1);
 export const SEED = Number(process.env.SHMAP_SEED ?? Math.floor(Math.random() * 2 ** 32)) >>> 0;
 
@@ -47,38 +51,56 @@ export function testUnless(
   else test(name, options, task);
 }
 
+const endings = new WeakMap<TestContext, (() => unknown)[]>();
+
+/** Does this when the test ends, the last first: a file goes after whoever has it open. */
+export function atEnd(t: TestContext, task: () => unknown): void {
+  const tasks = endings.get(t) ?? [];
+  tasks.unshift(task);
+  if (tasks.length > 1) return;
+  endings.set(t, tasks);
+  t.after(async () => {
+    for (const each of tasks) await each();
+  });
+}
+
 /** A segment name nobody else uses; what is left under it goes when the test ends. */
 export function freshName(t: TestContext, label = "map"): string {
   nameCount += 1;
   const name = `${PREFIX}${process.pid}-${nameCount}-${label}`;
-  t.after(() => removeSegment(name));
+  atEnd(t, () => removeSegment(name));
   return name;
 }
 
 function removeSegment(name: string): void {
-  rmSync(join(SHM, name), { force: true, recursive: true });
-  for (const file of temporaries(name)) rmSync(join(SHM, file), { force: true });
+  for (const file of [name, ...temporaries(name)]) removeAll(join(SHM, file));
 }
 
-/** Files in /dev/shm that creation or replacement of `name` left half-way. */
+/** Files beside segments that creation or replacement of `name` left half-way. */
 export function temporaries(name: string): string[] {
-  return readdirSync(SHM).filter((file) => file.startsWith(`.${name}.~`));
+  const find = () => readdirSync(SHM).filter((file) => file.startsWith(`.${name}.~`));
+  if (!IS_WINDOWS) return find();
+  // A file in use has such a name there until a call comes by that finds it idle; so do we.
+  SharedMap.list();
+  const idle = find();
+  for (const file of idle) removeAll(join(SHM, file));
+  const used = find();
+  return idle.filter((file) => !used.includes(file));
 }
 
 /** A directory of our own below `parent`, removed when the test ends. */
 export function freshDirectory(t: TestContext, parent = tmpdir()): string {
   const directory = mkdtempSync(join(parent, `${PREFIX}${process.pid}-`));
-  t.after(() => rmSync(directory, { force: true, recursive: true }));
+  atEnd(t, () => removeAll(directory));
   return directory;
 }
 
-/** Segments of test processes that no longer live, say of an interrupted run. */
+/** Segments of test processes that are gone, say of an interrupted run, our number's included. */
 function sweep(): void {
+  mkdirSync(SHM, { recursive: true });
   for (const file of readdirSync(SHM)) {
     const pid = new RegExp(`^\\.?${PREFIX}(\\d+)-`).exec(file)?.[1];
-    if (pid && !existsSync(`/proc/${pid}`)) {
-      rmSync(join(SHM, file), { force: true, recursive: true });
-    }
+    if (Number(pid) === process.pid || pid && !isLiving(Number(pid))) removeAll(join(SHM, file));
   }
 }
 sweep();
@@ -90,7 +112,7 @@ export function freshMap<V = unknown>(
   label = "map",
 ): SharedMap<V> & { readonly name: string } {
   const map = SharedMap.open<V>(freshName(t, label), options);
-  t.after(() => map.close());
+  atEnd(t, () => map.close());
   return map as SharedMap<V> & { readonly name: string };
 }
 
@@ -100,7 +122,7 @@ export function freshAnonymous<V = unknown>(
   options: Parameters<typeof SharedMap.anonymous>[0] = {},
 ): SharedMap<V> {
   const map = SharedMap.anonymous<V>(options);
-  t.after(() => map.close());
+  atEnd(t, () => map.close());
   return map;
 }
 
@@ -110,8 +132,13 @@ export function freshValue<T = unknown>(
   options: Parameters<typeof SharedValue.open>[1] = {},
 ): SharedValue<T> & { readonly name: string } {
   const value = SharedValue.open<T>(freshName(t, "value"), options);
-  t.after(() => value.close());
+  atEnd(t, () => value.close());
   return value as SharedValue<T> & { readonly name: string };
+}
+
+/** Whether a token leads to what one process has open, and ends with it; else it names a file. */
+export function isOfProcess(token: string): boolean {
+  return token.startsWith("fd:");
 }
 
 /** Runs `task`, which must throw a SharedMemoryError of this code, and returns it. */
@@ -173,11 +200,6 @@ export async function withSeed<T>(task: (random: Random) => T | Promise<T>): Pro
     console.error(`repeat with SHMAP_SEED=${SEED}`);
     throw error;
   }
-}
-
-/** The executable of a runtime: this process's own, or the project's copy of the other one. */
-export function executable(runtime: Runtime): string {
-  return runtime === HERE ? process.execPath : join(ROOT, "node_modules", ".bin", runtime);
 }
 
 /** For a Deno child without any permission of use: given none, node:child_process adds them all. */
@@ -312,6 +334,11 @@ export class Child {
     return this.send("call", { id: "map", method, args });
   }
 
+  /** Whether it was killed, which on Windows is an end with this code. */
+  get wasKilled(): boolean {
+    return this.signal === "SIGKILL" || (IS_WINDOWS && this.exitCode === 1);
+  }
+
   /** Sends a signal to this process. */
   signalWith(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT"): void {
     if (!this.isClosed) process.kill(this.pid, signal);
@@ -338,7 +365,7 @@ export async function startChild(
   options: ChildOptions = {},
 ): Promise<Child> {
   const child = new Child(runtime, options);
-  t.after(() => child.kill());
+  atEnd(t, () => child.kill());
   await child.ask("ready");
   return child;
 }
@@ -365,7 +392,7 @@ export function startMany(
   kind: "map" | "value" = "map",
 ): Promise<Child[]> {
   return Promise.all(
-    Array.from({ length: count }, (_, i) => startWith(t, RUNTIMES[i % 2], name, options, kind)),
+    Array.from({ length: count }, (_, i) => startWith(t, runtimeOf(i), name, options, kind)),
   );
 }
 
@@ -391,7 +418,7 @@ export function refusesTmpfs(): string | undefined {
   const directory = mkdtempSync(join(tmpdir(), PREFIX));
   const [command, ...args] = [...inSmallTmpfs(directory, "1m"), "true"];
   const result = spawnSync(command, args, { encoding: "utf8" });
-  rmSync(directory, { recursive: true });
+  removeAll(directory);
   if (result.status === 0) return undefined;
   return `no user namespace with a tmpfs: ${(result.stderr || `${result.error}`).trim()}`;
 }

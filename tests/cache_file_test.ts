@@ -5,16 +5,27 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import type { Backend } from "../src/_backend.ts";
-import { cacheFile } from "../src/_cache_file.ts";
-import { freshDirectory, type TestContext, testUnless } from "./_support.ts";
+import { CACHE_VARIABLES, cacheFile } from "../src/_cache_file.ts";
+import { freshDirectory, NEEDS, type TestContext, testUnless } from "./_support.ts";
 
 const BYTES = new Uint8Array(100_000).map((_, index) => index % 251);
 const HASH = createHash("sha256").update(BYTES).digest("hex");
+const ENDINGS: Record<string, string> = { darwin: "dylib", win32: "dll" };
+const FILE = `${HASH}.${ENDINGS[process.platform] ?? "so"}`;
+/** The variables that are asked first and second. */
+const [FIRST, SECOND] = CACHE_VARIABLES;
+
+/** Where the cache lies when `variable` names the directory `base`. */
+function cacheIn(variable: string, base: string): string {
+  if (variable !== "HOME") return join(base, "shmap");
+  const below = process.platform === "darwin" ? ["Library", "Caches"] : [".cache"];
+  return join(base, ...below, "shmap");
+}
 
 /** A runtime with these variables, and every permission but those to the paths of `refused`. */
 function backendOf(variables: Record<string, string>, refused: string[] = []): Backend {
@@ -33,13 +44,16 @@ function backendOf(variables: Record<string, string>, refused: string[] = []): B
 /** A cache in a directory of its own, and how to ask it for a file. */
 function freshCache(t: TestContext): { directory: string; ask: () => string } {
   const base = freshDirectory(t);
-  const backend = backendOf({ XDG_CACHE_HOME: base });
-  return { directory: join(base, "shmap"), ask: () => cacheFile(backend, HASH, BYTES) };
+  const backend = backendOf({ [FIRST]: base });
+  const directory = cacheIn(FIRST, base);
+  fs.mkdirSync(dirname(directory), { recursive: true });
+  return { directory, ask: () => cacheFile(backend, HASH, BYTES) };
 }
 
 function assertIntact(path: string): void {
   assert.deepEqual(new Uint8Array(fs.readFileSync(path)), BYTES);
   assert.ok(fs.lstatSync(path).isFile());
+  if (NEEDS.modes) return;
   assert.equal(fs.lstatSync(path).mode & 0o022, 0, "others may write to it");
 }
 
@@ -47,8 +61,8 @@ test("cacheFile() writes the file once, where only its user can change it", (t) 
   const { directory, ask } = freshCache(t);
   const path = ask();
   assertIntact(path);
-  assert.equal(fs.lstatSync(directory).mode & 0o777, 0o700);
-  assert.deepEqual(fs.readdirSync(directory), [`${HASH}.so`], "nothing else is left");
+  if (!NEEDS.modes) assert.equal(fs.lstatSync(directory).mode & 0o777, 0o700);
+  assert.deepEqual(fs.readdirSync(directory), [FILE], "nothing else is left");
   const { ino } = fs.statSync(path);
   assert.equal(ask(), path);
   assert.equal(fs.statSync(path).ino, ino, "it was written again");
@@ -66,8 +80,13 @@ const TAMPERING: Record<string, (path: string) => void> = {
   "write permission for others": (path) => fs.chmodSync(path, 0o666),
 };
 
+const NEEDED: Record<string, string | undefined> = {
+  "a link in its place": NEEDS.links,
+  "write permission for others": NEEDS.modes,
+};
+
 for (const [what, tamper] of Object.entries(TAMPERING)) {
-  test(`cacheFile() replaces a file with ${what}`, (t) => {
+  testUnless(NEEDED[what], `cacheFile() replaces a file with ${what}`, {}, (t) => {
     const { ask } = freshCache(t);
     const path = ask();
     fs.chmodSync(path, 0o600);
@@ -79,20 +98,20 @@ for (const [what, tamper] of Object.entries(TAMPERING)) {
 
 test("cacheFile() never gives a path whose file it cannot replace", (t) => {
   const { directory, ask } = freshCache(t);
-  fs.mkdirSync(join(directory, `${HASH}.so`, "below"), { recursive: true });
+  fs.mkdirSync(join(directory, FILE, "below"), { recursive: true });
   fs.chmodSync(directory, 0o700);
   assert.throws(ask);
-  assert.deepEqual(fs.readdirSync(directory), [`${HASH}.so`], "a temporary file is left");
+  assert.deepEqual(fs.readdirSync(directory), [FILE], "a temporary file is left");
 });
 
-test("cacheFile() refuses a directory that others can write to", (t) => {
+testUnless(NEEDS.modes, "cacheFile() refuses a directory that others can write to", {}, (t) => {
   const { directory, ask } = freshCache(t);
   fs.mkdirSync(directory);
   fs.chmodSync(directory, 0o777);
   assert.throws(ask, /can be changed by others/);
 });
 
-test("cacheFile() refuses a link in place of the directory", (t) => {
+testUnless(NEEDS.links, "cacheFile() refuses a link in place of the directory", {}, (t) => {
   const { directory, ask } = freshCache(t);
   fs.symlinkSync(freshDirectory(t), directory);
   assert.throws(ask, /is not a directory/);
@@ -110,15 +129,15 @@ testUnless(needsRoot, "cacheFile() refuses a directory of another user", {}, (t)
 test("cacheFile() goes on to the next place when one does not do", (t) => {
   const [file, home] = [join(freshDirectory(t), "file"), freshDirectory(t)];
   fs.writeFileSync(file, "");
-  const path = cacheFile(backendOf({ XDG_CACHE_HOME: file, HOME: home }), HASH, BYTES);
-  assert.equal(path, join(home, ".cache", "shmap", `${HASH}.so`));
+  const path = cacheFile(backendOf({ [FIRST]: file, [SECOND]: home }), HASH, BYTES);
+  assert.equal(path, join(cacheIn(SECOND, home), FILE));
   assertIntact(path);
 });
 
 test("cacheFile() tells which permissions are missing, and touches nothing without them", (t) => {
   const base = freshDirectory(t);
-  const backend = backendOf({ HOME: base }, [base]);
-  const directory = join(base, ".cache", "shmap");
+  const backend = backendOf({ [SECOND]: base }, [base]);
+  const directory = cacheIn(SECOND, base);
   assert.throws(
     () => cacheFile(backend, HASH, BYTES),
     ({ message }: Error) =>
@@ -129,12 +148,18 @@ test("cacheFile() tells which permissions are missing, and touches nothing witho
 });
 
 test("cacheFile() takes no place that depends on the working directory", () => {
-  assert.throws(() => cacheFile(backendOf({ HOME: "here" }), HASH, BYTES), /none of .*HOME/);
+  assert.throws(
+    () => cacheFile(backendOf({ [FIRST]: "here" }), HASH, BYTES),
+    RegExp(`none of .*${FIRST}`),
+  );
   assert.ok(!fs.existsSync("here"));
 });
 
 test("cacheFile() names the variables of which it needs one", () => {
-  assert.throws(() => cacheFile(backendOf({}), HASH, BYTES), /XDG_CACHE_HOME.*HOME.*--allow-env/);
+  assert.throws(
+    () => cacheFile(backendOf({}), HASH, BYTES),
+    RegExp(`${FIRST}.*${SECOND}.*--allow-env`),
+  );
 });
 
 test("cacheFile() of many threads at once gives each an intact file", async (t) => {
@@ -146,13 +171,15 @@ test("cacheFile() of many threads at once gives each an intact file", async (t) 
     `import { parentPort } from "node:worker_threads";
     import { createHash } from "node:crypto";
     import { readFileSync } from "node:fs";
-    import { cacheFile } from ${JSON.stringify(module)};
+    import { CACHE_VARIABLES, cacheFile } from ${JSON.stringify(module)};
     const bytes = new Uint8Array(100_000).map((_, index) => index % 251);
     const hash = createHash("sha256").update(bytes).digest("hex");
     const backend = {
       mayLoad: () => true,
       mayAccess: () => true,
-      readVariable: (name) => name === "HOME" ? ${JSON.stringify(base)} : undefined,
+      readVariable: (name) => name === ${JSON.stringify(SECOND)} ? ${
+      JSON.stringify(base)
+    } : undefined,
     };
     const found = readFileSync(cacheFile(backend, hash, bytes));
     parentPort.postMessage(createHash("sha256").update(found).digest("hex"));`,
@@ -166,5 +193,5 @@ test("cacheFile() of many threads at once gives each an intact file", async (t) 
   ));
   await Promise.all(threads.map((thread) => thread.terminate()));
   assert.deepEqual(hashes, Array(4).fill(HASH));
-  assert.deepEqual(fs.readdirSync(join(base, ".cache", "shmap")), [`${HASH}.so`]);
+  assert.deepEqual(fs.readdirSync(cacheIn(SECOND, base)), [FILE]);
 });

@@ -15,7 +15,9 @@ import {
   type Child,
   freshMap,
   freshName,
+  HERE,
   pause,
+  runtimeOf,
   RUNTIMES,
   scaled,
   SEED,
@@ -53,7 +55,7 @@ class Pool {
     if (this.#left === 0) return;
     this.#left -= 1;
     this.#startCount += 1;
-    const runtime = RUNTIMES[this.#startCount % 2];
+    const runtime = runtimeOf(this.#startCount);
     const child = this.name === undefined
       ? startChild(this.t, runtime)
       : startWith(this.t, runtime, this.name);
@@ -72,7 +74,7 @@ async function killAtWork(child: Child, random: Random): Promise<number> {
   await until("the first dot", () => child.tail.length > 0);
   await pause(random(20));
   await child.kill();
-  assert.equal(child.signal, "SIGKILL", child.stderr);
+  assert.ok(child.wasKilled, child.stderr);
   assert.match(child.tail, /^\.+$/, child.tail.slice(0, 300));
   return child.tail.length;
 }
@@ -157,7 +159,7 @@ test(`SharedMap is whole after ${CROWDED_KILLS} kills among busy others`, LONG, 
     const keyCount = 60;
     const survivors = await Promise.all([
       startWith(t, THERE, map.name),
-      startWith(t, RUNTIMES[0], map.name),
+      startWith(t, HERE, map.name),
     ]);
     const work = [
       survivors[0].ask("storm", { seed: SEED, keyCount }),
@@ -219,7 +221,7 @@ test(`SharedMap.open() works after each of ${LIFECYCLE_KILLS} kills within it`, 
       assert.equal(map.set("after", what).get("after"), what);
       assertSound(map, what);
       assert.deepEqual(temporaries(name), [], what);
-      assert.equal(map.unlink(), true, what);
+      assert.equal(SharedMap.unlink(name), true, what);
       assert.equal(existsSync(join(SHM, name)), false);
     }
   });
@@ -260,7 +262,7 @@ test(
       for (let i = 0; i < 100; i += 1) map.set(`key ${i}`, i);
       let allocated = 0;
       for (let kill = 0; kill < scaled(20); kill += 1) {
-        const child = await startWith(t, RUNTIMES[kill % 2], map.name);
+        const child = await startWith(t, runtimeOf(kill), map.name);
         child.send("setForever", { id: "map", key: "large", bytes: 16 << 20 });
         await until("the first large value", () => map.has("large"));
         await pause(random(20));

@@ -13,6 +13,7 @@ import {
   freshDirectory,
   freshMap,
   freshName,
+  NEEDS,
   NO_PERMISSIONS,
   refusesTmpfs,
   ROOT,
@@ -148,7 +149,8 @@ test(
   },
 );
 
-test(
+testUnless(
+  NEEDS.stopping,
   'SharedMemoryError "Timeout" comes when a stopped process is inside a call',
   LONG,
   async (t) => {
@@ -233,7 +235,7 @@ function copyOfSources(t: Parameters<typeof freshDirectory>[0], library?: string
 for (const runtime of RUNTIMES) {
   for (const [what, library] of [["missing", undefined], ["rubbish", "no library"]] as const) {
     const title = `SharedMemoryError "LibraryLoad" comes with a ${what} library in ${runtime}`;
-    test(title, LONG, async (t) => {
+    testUnless(NEEDS.links, title, LONG, async (t) => {
       const file = copyOfSources(t, library);
       const child = await startChild(t, runtime, { file });
       const name = freshName(t);
@@ -246,7 +248,8 @@ for (const runtime of RUNTIMES) {
     });
   }
 
-  test(
+  testUnless(
+    NEEDS.shell,
     `SharedMemoryError "System" names the errno when descriptors run out in ${runtime}`,
     LONG,
     async (t) => {
@@ -260,7 +263,8 @@ for (const runtime of RUNTIMES) {
   );
 }
 
-test(
+testUnless(
+  NEEDS.bothRuntimes,
   'SharedMemoryError "PermissionDenied" comes with a directory Deno may not use',
   LONG,
   async (t) => {
@@ -287,14 +291,19 @@ test(
   },
 );
 
-test("SharedMap works in Deno with --allow-ffi alone, and not without it", LONG, async (t) => {
-  const name = freshName(t);
-  const without = await startChild(t, "deno", { permissions: NO_PERMISSIONS });
-  await assert.rejects(without.ask("open", { id: "map", name }), { code: "LibraryLoad" });
-  const child = await startWith(t, "deno", name);
-  await child.call("set", "a", { b: [1] });
-  assert.deepEqual(await child.call("get", "a"), { b: [1] });
-});
+testUnless(
+  NEEDS.bothRuntimes,
+  "SharedMap works in Deno with --allow-ffi alone, and not without it",
+  LONG,
+  async (t) => {
+    const name = freshName(t);
+    const without = await startChild(t, "deno", { permissions: NO_PERMISSIONS });
+    await assert.rejects(without.ask("open", { id: "map", name }), { code: "LibraryLoad" });
+    const child = await startWith(t, "deno", name);
+    await child.call("set", "a", { b: [1] });
+    assert.deepEqual(await child.call("get", "a"), { b: [1] });
+  },
+);
 
 const BAD_KEYS: [unknown, typeof TypeError | typeof RangeError][] = [
   ["", TypeError],

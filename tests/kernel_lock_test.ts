@@ -10,11 +10,13 @@ import { test } from "node:test";
 import { SharedMap } from "../mod.ts";
 import {
   assertSound,
+  atEnd,
   freshMap,
   freshName,
   HERE,
   pause,
   ROOT,
+  runtimeOf,
   RUNTIMES,
   scaled,
   startChild,
@@ -62,7 +64,7 @@ class Peer {
     });
     this.#process.stdin.on("error", () => {}); // it may have been killed
     this.closed = new Promise((resolve) => this.#process.on("close", () => resolve()));
-    t.after(() => this.kill());
+    atEnd(t, () => this.kill());
   }
 
   get pid(): number {
@@ -152,7 +154,7 @@ testUnless(
       let kills = 0;
       const lane = async (isApart: boolean) => {
         for (let life = 0; life < scaled(12); life += 1) {
-          const runtime = RUNTIMES[life % 2];
+          const runtime = runtimeOf(life);
           const child = await (isApart ? startApart(t, runtime) : startChild(t, runtime));
           await child.ask("open", { name: map.name, options: { timeout: 60_000 } });
           child.send("pairs", { way: "lock", dots: true });
@@ -182,7 +184,7 @@ testUnless(noPeer, "a default map is refused to a process of another libc", LONG
   );
   await peer.ask("close");
   const map = SharedMap.open(name, { lock: "robust" });
-  t.after(() => map.close());
+  atEnd(t, () => map.close());
   assert.equal(await peer.ask(`open ${name} - 100`), "-10"); // Incompatible, the other way round
 });
 

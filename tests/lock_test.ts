@@ -6,7 +6,15 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
 import { Lock, Mmap, SharedMap, SharedValue } from "../mod.ts";
-import { freshAnonymous, freshMap, freshName, type TestContext, thrown } from "./_support.ts";
+import {
+  atEnd,
+  freshAnonymous,
+  freshMap,
+  freshName,
+  scaled,
+  type TestContext,
+  thrown,
+} from "./_support.ts";
 
 const LONG = { timeout: 60_000 };
 
@@ -31,7 +39,7 @@ const KINDS = {
 function pairOf(t: TestContext, kind: typeof SharedMap | typeof SharedValue): [Shared, Shared] {
   const first = kind.anonymous();
   const second = kind.attach(first.token);
-  t.after(() => [first, second].forEach((object) => object.close()));
+  atEnd(t, () => [first, second].forEach((object) => object.close()));
   return [first, second];
 }
 
@@ -411,7 +419,7 @@ test("SharedMap.lockAsync() waits as long as the handle says, and names the hold
 test("SharedMap.close() ends the waits of its handle, and the others' go on", LONG, async (t) => {
   const map = freshMap(t);
   const other = SharedMap.open(map.name);
-  t.after(() => other.close());
+  atEnd(t, () => other.close());
   const order: string[] = [];
   const lock = map.lock();
   const waits = [other, map, other, map].map((object, i) =>
@@ -462,7 +470,7 @@ test("SharedMap.lock() and tryLock() beside a line of tasks", LONG, async (t) =>
 test("Mmap.lockAsync() lets shared locks in together, in the order they asked", async (t) => {
   const first = Mmap.anonymous(100);
   const [second, third] = [Mmap.attach(first.token), Mmap.attach(first.token)];
-  t.after(() => [first, second, third].forEach((region) => region.close()));
+  atEnd(t, () => [first, second, third].forEach((region) => region.close()));
   const order: string[] = [];
   const lock = first.lock({ shared: true });
   second.lock({ shared: true }).unlock();
@@ -487,20 +495,23 @@ test("Mmap.lockAsync() lets shared locks in together, in the order they asked", 
   assert.deepEqual(order.slice(2), ["exclusive 2"]);
 });
 
+/** How often each of twenty tasks takes the lock. */
+const TURNS = scaled(500);
+
 test(
-  "SharedMap.lockAsync(): 10,000 turns through one lock leave nothing behind",
+  `SharedMap.lockAsync(): ${20 * TURNS} turns through one lock leave nothing behind`,
   LONG,
   async (t) => {
     const map = freshAnonymous<number>(t).set("n", 0);
     using other = SharedMap.attach<number>(map.token);
     await Promise.all(Array.from({ length: 20 }, async (_, task) => {
       const handle = task % 2 ? map : other;
-      for (let i = 0; i < 500; i += 1) {
+      for (let i = 0; i < TURNS; i += 1) {
         using _lock = await handle.lockAsync();
         handle.set("n", handle.get("n")! + 1);
       }
     }));
-    assert.equal(map.get("n"), 10_000);
+    assert.equal(map.get("n"), 20 * TURNS);
     assert.equal(map.locked, false);
   },
 );

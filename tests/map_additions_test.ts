@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { SharedMap } from "../mod.ts";
 import {
   assertSound,
+  atEnd,
   content,
   freshAnonymous,
   freshMap,
@@ -17,7 +18,7 @@ import {
 function twoHandles<V = unknown>(t: TestContext): [SharedMap<V>, SharedMap<V>] {
   const first = freshMap<V>(t);
   const second = SharedMap.open<V>(first.name, { mode: "attach" });
-  t.after(() => second.close());
+  atEnd(t, () => second.close());
   return [first, second];
 }
 

@@ -19,7 +19,7 @@ import {
 
 const STRANGER = 12_345;
 const LONG = { timeout: 60_000 };
-const notRoot = process.getuid!() === 0 ? undefined : "only root can give files away";
+const notRoot = process.getuid?.() === 0 ? undefined : "only root can give files away";
 
 /** The words that make the command after them run as another user without any privilege. */
 const AS_STRANGER = ["setpriv", `--reuid=${STRANGER}`, `--regid=${STRANGER}`, "--clear-groups"];

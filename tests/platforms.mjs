@@ -14,6 +14,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { runSuitesUnderWine } from "./_platforms_wine.mjs";
 import { ENVIRONMENT, ROOT } from "./run.mjs";
 import { QEMU_LEAVES_OUT } from "./proof/_order_tests.mjs";
 
@@ -219,6 +220,17 @@ const STEPS = {
   "share between processes on Windows, under wine": () => {
     needWine();
     return share(["wine", compilePeer("x86_64-windows-gnu", WINDOWS_LIBRARIES)]);
+  },
+  "run the suites in Bun on Windows, under wine": async () => {
+    needWine();
+    const skip = (reason) => {
+      throw new Skipped(reason);
+    };
+    const total = await runSuitesUnderWine({ work, run, environment, skip });
+    console.log(total.said.join("\n"));
+    counts.passed += total.passed - 1; // the step itself counts as one
+    counts.skipped += total.skipped;
+    if (total.failed > 0) throw new Error(`${total.failed} failed`);
   },
 };
 

@@ -35,7 +35,8 @@ export const ENVIRONMENT = {
 
 /** The suites of what a map can do, which also run over segments with kernel locks. */
 const MAP_SUITES = (
-  "map map_additions values seed space flood processes crash lifecycle token owners value lock"
+  "map map_additions values seed space flood processes crash lifecycle foreign token owners " +
+  "value lock"
 ).split(" ").map((name) => `tests/${name}_test.ts`);
 const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel" };
 

@@ -30,7 +30,17 @@ import {
   untyped,
   VALUES,
 } from "./_regions.ts";
-import { isArgumentError, RUNTIMES, startChild, THERE, thrown } from "./_support.ts";
+import {
+  atEnd,
+  HERE,
+  isArgumentError,
+  NEEDS,
+  RUNTIMES,
+  startChild,
+  testUnless,
+  THERE,
+  thrown,
+} from "./_support.ts";
 
 const LONG = { timeout: 60_000 };
 
@@ -87,38 +97,48 @@ test("B-64 open() without a file is a TypeError", () => {
   }
 });
 
-test("B-65 open() takes a path, a URL and a descriptor, and nothing else", (t) => {
-  const file = freshFile(t, "a name #1");
-  writeFileSync(file, "0123456789");
-  const byUrl = opened(t, pathToFileURL(file));
-  assert.deepEqual([text(byUrl), byUrl.filename], ["0123456789", file]);
-  const fd = openSync(file, "r");
-  const byDescriptor = opened(t, fd);
-  closeSync(fd);
-  assert.deepEqual([text(byDescriptor), byDescriptor.filename], ["0123456789", undefined]);
-  for (const nothing of [{}, [], true, 1n, Symbol("file"), () => 1, new URL("https://a.b/c")]) {
-    assert.throws(() => Mmap.open(untyped(nothing)), TypeError);
-  }
-  for (const path of [`${file}\0`, `${file}\ud800`]) {
-    assert.throws(() => Mmap.open(path), TypeError);
-  }
-  for (const number of [-1, 1.5, NaN, Infinity, 2 ** 31]) {
-    assert.throws(() => Mmap.open(number), RangeError);
-  }
-});
+testUnless(
+  NEEDS.descriptors,
+  "B-65 open() takes a path, a URL and a descriptor, and nothing else",
+  {},
+  (t) => {
+    const file = freshFile(t, "a name #1");
+    writeFileSync(file, "0123456789");
+    const byUrl = opened(t, pathToFileURL(file));
+    assert.deepEqual([text(byUrl), byUrl.filename], ["0123456789", file]);
+    const fd = openSync(file, "r");
+    const byDescriptor = opened(t, fd);
+    closeSync(fd);
+    assert.deepEqual([text(byDescriptor), byDescriptor.filename], ["0123456789", undefined]);
+    for (const nothing of [{}, [], true, 1n, Symbol("file"), () => 1, new URL("https://a.b/c")]) {
+      assert.throws(() => Mmap.open(untyped(nothing)), TypeError);
+    }
+    for (const path of [`${file}\0`, `${file}\ud800`]) {
+      assert.throws(() => Mmap.open(path), TypeError);
+    }
+    for (const number of [-1, 1.5, NaN, Infinity, 2 ** 31]) {
+      assert.throws(() => Mmap.open(number), RangeError);
+    }
+  },
+);
 
-test("B-66 open() of what cannot be opened says so, with the system's error", (t) => {
-  const file = freshFile(t);
-  const missing = thrown("NotFound", () => Mmap.open(file));
-  assert.equal(missing.message, `Cannot open region "${file}": Can't open ${file}: ENOENT`);
-  assert.equal(missing.errno, "ENOENT");
-  assert.equal(thrown("NotFound", () => Mmap.open(join(file, "below"))).errno, "ENOENT");
-  assert.equal(thrown("NotFound", () => Mmap.open(999_999)).errno, "EBADF");
-  symlinkSync(file, `${file}.loop`);
-  symlinkSync(`${file}.loop`, file);
-  assert.equal(thrown("System", () => Mmap.open(file)).errno, "ELOOP");
-  assert.equal(thrown("System", () => Mmap.open("x".repeat(5000))).errno, "ENAMETOOLONG");
-});
+testUnless(
+  NEEDS.descriptors,
+  "B-66 open() of what cannot be opened says so, with the system's error",
+  {},
+  (t) => {
+    const file = freshFile(t);
+    const missing = thrown("NotFound", () => Mmap.open(file));
+    assert.equal(missing.message, `Cannot open region "${file}": Can't open ${file}: ENOENT`);
+    assert.equal(missing.errno, "ENOENT");
+    assert.equal(thrown("NotFound", () => Mmap.open(join(file, "below"))).errno, "ENOENT");
+    assert.equal(thrown("NotFound", () => Mmap.open(999_999)).errno, "EBADF");
+    symlinkSync(file, `${file}.loop`);
+    symlinkSync(`${file}.loop`, file);
+    assert.equal(thrown("System", () => Mmap.open(file)).errno, "ELOOP");
+    assert.equal(thrown("System", () => Mmap.open("x".repeat(5000))).errno, "ENAMETOOLONG");
+  },
+);
 
 test("B-67 anonymous() without a length is an argument error", () => {
   const message = /MAP_ANON specified, but no length specified$/;
@@ -267,7 +287,7 @@ for (const victim of RUNTIMES) {
 test("B-82 there is no unlocking without a lock, and unlocking twice gives nothing away", (t) => {
   const region = anonymous(t);
   const other = Mmap.attach(region.token);
-  t.after(() => other.close());
+  atEnd(t, () => other.close());
   assert.equal(untyped(region).unlock, undefined);
   const first = region.lock();
   first.unlock();
@@ -278,7 +298,7 @@ test("B-82 there is no unlocking without a lock, and unlocking twice gives nothi
 
 test("B-83 a process that ends takes nothing from the others", LONG, async (t) => {
   const region = anonymous(t);
-  const [first, second] = await Promise.all(RUNTIMES.map((runtime) => startChild(t, runtime)));
+  const [first, second] = await Promise.all([HERE, THERE].map((each) => startChild(t, each)));
   for (const child of [first, second]) await child.ask("regionAttach", { token: region.token });
   await first.end();
   assert.equal(first.stderr, "");
@@ -338,11 +358,16 @@ test("B-86 open() of an empty file without a length is an error", (t) => {
 
 // B-87 to B-89 are about another system. There a descriptor would not do, and a mapping without a
 // file would have a default length and a name. Here a descriptor does, and memory has a token.
-test("B-87 a descriptor is a file here, and a name is needed by neither it nor memory", (t) => {
-  const region = suite(t);
-  assert.equal(opened(t, region.fd!).length, 10_000);
-  assert.equal(anonymous(t).filename, undefined);
-});
+testUnless(
+  NEEDS.descriptors,
+  "B-87 a descriptor is a file here, and a name is needed by neither it nor memory",
+  {},
+  (t) => {
+    const region = suite(t);
+    assert.equal(opened(t, region.fd!).length, 10_000);
+    assert.equal(anonymous(t).filename, undefined);
+  },
+);
 
 test("B-88 there is no default length", () => {
   assert.throws(() => Mmap.anonymous(untyped(undefined)), TypeError);

@@ -12,6 +12,7 @@ import { SharedMap } from "../mod.ts";
 import { checkedSequence, checkedValue } from "./_checked.ts";
 import {
   assertSound,
+  atEnd,
   commandLine,
   content,
   freshDirectory,
@@ -20,9 +21,12 @@ import {
   HERE,
   isArgumentError,
   NO_PERMISSIONS,
+  otherThan,
   pause,
   refusesTmpfs,
+  runtimeOf,
   RUNTIMES,
+  scaled,
   SHM,
   startChild,
   startMany,
@@ -208,7 +212,7 @@ test("A-33 open() in exclusive mode of a present name gives an empty map", (t) =
 });
 
 for (const writer of RUNTIMES) {
-  const reader = writer === HERE ? THERE : HERE;
+  const reader = otherThan(writer);
   test(`A-34 get() in ${reader} returns what set() stored in ${writer}`, LONG, async (t) => {
     const name = freshName(t);
     const first = await startWith(t, writer, name);
@@ -235,7 +239,7 @@ test("A-35 a map outlives the processes that used it, until it is unlinked", LON
 test("A-36 open() never finds a half-made map, so nobody waits 5 s for one", LONG, async (t) => {
   const name = freshName(t);
   const children = await Promise.all(
-    Array.from({ length: 8 }, (_, i) => startChild(t, RUNTIMES[i % 2])),
+    Array.from({ length: 8 }, (_, i) => startChild(t, runtimeOf(i))),
   );
   const options = { timeout: 2000 };
   await Promise.all(children.map((child) => child.ask("open", { id: "map", name, options })));
@@ -364,9 +368,9 @@ test("A-54 open() while another process makes the map grow sees a whole map", LO
 
 test("A-55 processes that create at the same instant get one map", LONG, async (t) => {
   const children = await Promise.all(
-    Array.from({ length: 6 }, (_, i) => startChild(t, RUNTIMES[i % 2])),
+    Array.from({ length: 6 }, (_, i) => startChild(t, runtimeOf(i))),
   );
-  for (let round = 0; round < 20; round += 1) {
+  for (let round = 0; round < scaled(20); round += 1) {
     const name = freshName(t);
     await Promise.all(children.map((child) => child.ask("open", { id: "map", name })));
     await Promise.all(children.map((child, i) => child.call("set", `key ${i}`, i)));
@@ -398,7 +402,7 @@ test(
     const map = exclusive(t);
     for (let i = 0; i < 100; i += 1) map.set(`old ${i}`, i);
     for (let round = 0; round < 10; round += 1) {
-      const child = await startWith(t, RUNTIMES[round % 2], map.name);
+      const child = await startWith(t, runtimeOf(round), map.name);
       const before = map.size;
       child.send("fill", { id: "map", from: round * 1e7, to: round * 1e7 + 1e7 });
       await until("the first inserts", () => map.size > before + 20);
@@ -420,7 +424,7 @@ test(
     const map = exclusive(t);
     const keyCount = 8;
     for (let round = 0; round < 10; round += 1) {
-      const child = await startWith(t, RUNTIMES[round % 2], map.name);
+      const child = await startWith(t, runtimeOf(round), map.name);
       map.delete("storm 0");
       child.send("storm", { id: "map", seed: round, keyCount });
       await until("the first values", () => map.has("storm 0"));
@@ -432,10 +436,10 @@ test(
 );
 
 test("A-58 a map being grown by a killed process keeps all it had", LONG, async (t) => {
-  for (let round = 0; round < 6; round += 1) {
+  for (let round = 0; round < scaled(6); round += 1) {
     const map = exclusive(t);
     for (let i = 0; i < 1000; i += 1) map.set(`kept ${i}`, checkedValue(`kept ${i}`, i));
-    const child = await startWith(t, RUNTIMES[round % 2], map.name);
+    const child = await startWith(t, runtimeOf(round), map.name);
     child.send("fillMany", { id: "map", to: 1e7 });
     await until("growth", () => map.size > 20_000 * (round + 1));
     await child.kill();
@@ -486,7 +490,7 @@ test("A-64 names that the seed's suffix would confuse are two maps", (t) => {
     first.name + end
   );
   for (const name of names.filter((name) => !name.endsWith("~"))) {
-    t.after(() => SharedMap.unlink(name));
+    atEnd(t, () => SharedMap.unlink(name));
     using second = SharedMap.open(name);
     assert.equal(second.set("who", name).size, 1);
     assert.equal(first.size, 0);

@@ -8,12 +8,14 @@ import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { Lock, SharedValue } from "../mod.ts";
 import {
+  atEnd,
   type Child,
   commandLine,
   freshValue,
   isArgumentError,
   NO_PERMISSIONS,
   pause,
+  runtimeOf,
   RUNTIMES,
   scaled,
   startChild,
@@ -34,7 +36,7 @@ const untyped = (value: unknown): any => value;
 
 function fresh<T = unknown>(t: TestContext, maxBytes?: number): SharedValue<T> {
   const value = SharedValue.anonymous<T>({ maxBytes });
-  t.after(() => value.close());
+  atEnd(t, () => value.close());
   return value;
 }
 
@@ -263,7 +265,7 @@ async function countAndKill(
   const victims = new Map<string, Child>();
   for (let kill = 0; kill < kills; kill += 1) {
     const options = { timeout: 60_000 };
-    const child = await startWith(t, RUNTIMES[kill % 2], value.name, options, "value");
+    const child = await startWith(t, runtimeOf(kill), value.name, options, "value");
     victims.set(`victim ${kill}`, child);
     start(child, `victim ${kill}`);
     await until("the first count", () => child.tail.length > 0);

@@ -14,7 +14,7 @@ import {
   freshMap,
   inSmallTmpfs,
   refusesTmpfs,
-  RUNTIMES,
+  runtimeOf,
   scaled,
   SHM,
   startChild,
@@ -214,13 +214,13 @@ const noTmpfs = refusesTmpfs();
 async function inTmpfs(t: TestContext, size: string, at: number): Promise<Child> {
   const directory = freshDirectory(t);
   const options = { wrap: inSmallTmpfs(directory, size), permissions: ["-A"] };
-  const child = await startChild(t, RUNTIMES[at % 2], options);
+  const child = await startChild(t, runtimeOf(at), options);
   await child.ask("open", { id: "map", name: "small", options: { directory } });
   return child;
 }
 
 for (const [at, size] of ["1m", "4m", "16m", "1m", "4m"].entries()) {
-  const title = `SharedMap goes on in a full file system of ${size} in ${RUNTIMES[at % 2]}`;
+  const title = `SharedMap goes on in a full file system of ${size} in ${runtimeOf(at)}`;
   testUnless(noTmpfs, title, LONG, async (t) => {
     const child = await inTmpfs(t, size, at);
     const rounds = size === "16m" ? 4 : 6;

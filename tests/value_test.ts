@@ -5,6 +5,7 @@ import * as module from "../mod.ts";
 import { SharedMap, SharedValue } from "../mod.ts";
 import { CODECS } from "./_corpus.ts";
 import {
+  atEnd,
   freshDirectory,
   freshMap,
   freshName,
@@ -28,7 +29,7 @@ function pair<T>(
 ): [SharedValue<T>, SharedValue<T>] {
   const first = SharedValue.anonymous<T>(options);
   const second = SharedValue.attach<T>(first.token, { codec: options.codec });
-  t.after(() => [first, second].forEach((value) => value.close()));
+  atEnd(t, () => [first, second].forEach((value) => value.close()));
   return [first, second];
 }
 

@@ -349,15 +349,17 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
     const deadline = os.Deadline.in(options.timeout_ms);
     const path = try segment.path();
     while (true) {
-        const standing = Standing.lock(segment, &path, options, deadline) catch |err| {
-            if (err == error.NotFound) return false;
-            return err;
-        } orelse continue;
-        defer standing.unlock();
+        const standing = (Standing.lock(segment, &path, options, deadline) catch |err|
+            return if (err == error.NotFound) false else err) orelse continue;
+        errdefer standing.unlock();
         // First the name, then the state: the other order, killed in between, leaves a name that
         // leads to an unlinked segment for ever.
         try os.unlink(segment.fault, &path);
         standing.setState(.unlinked);
+        standing.unlock();
+        // Mapped, if only by this call, it has a temporary name where that keeps a file.
+        if (!os.removes_mapped_files)
+            reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
         return true;
     }
 }

@@ -65,6 +65,8 @@ pub const has_range_queries: bool = system.has_range_queries;
 pub const has_descriptors: bool = system.has_descriptors;
 /// The kernel gives private memory a larger place by itself.
 pub const has_page_moves: bool = system.has_page_moves;
+/// A file can be removed while somebody has it mapped. Without it the file is renamed instead.
+pub const removes_mapped_files: bool = system.removes_mapped_files;
 /// Bytes that no name of a file may have.
 pub const name_separators: []const u8 = system.name_separators;
 /// Numbers of errors that are noted without a call that failed.

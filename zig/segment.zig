@@ -457,7 +457,10 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     const fault = segment.fault;
     const lock: layout.LockKind = options.lock orelse
         if (os.has_robust_mutex) .robust else .kernel;
-    if (lock == .robust and !os.has_robust_mutex) return error.Unsupported;
+    if (lock == .robust and !os.has_robust_mutex) {
+        fault.errno = 0; // no call of the system has said so
+        return error.Unsupported;
+    }
     const file_system = try os.fileSystem(fault, segment.file);
     if (file_system.network) return fault.because(.networkFileSystem, error.Unsupported);
     var ceiling = ceiling_max;

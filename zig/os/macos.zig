@@ -30,6 +30,7 @@ pub const has_shared_bells = false;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const has_page_moves = false;
+pub const removes_mapped_files = true;
 pub const name_separators = "/\x00";
 
 /// The system's numbers of errors that are noted by others.

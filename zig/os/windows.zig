@@ -31,6 +31,7 @@ pub const has_shared_bells = false;
 pub const has_range_queries = false;
 pub const has_descriptors = false;
 pub const has_page_moves = false;
+pub const removes_mapped_files = false;
 pub const name_separators = "/\\:\x00";
 
 /// The system's numbers of errors that are noted by others.
