@@ -13,6 +13,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import process from "node:process";
+import { ARM64_STEPS } from "./_platforms_arm64.mjs";
 import { living, share, shareMutexes } from "./_platforms_peers.mjs";
 import {
   counts,
@@ -155,6 +156,7 @@ const STEPS = {
   "run the others on arm64 with musl": () => {
     throw new Skipped("qemu has no robust lists, and musl then refuses robust mutexes");
   },
+  ...ARM64_STEPS,
   "run the tests on Windows, under wine": () => {
     needWine();
     judgeTests(run("wine", [compileTests("x86_64-windows-gnu", WINDOWS_LIBRARIES)], work));
@@ -183,9 +185,9 @@ for (const [name, step] of Object.entries(STEPS)) {
   const start = performance.now();
   const took = () => `${((performance.now() - start) / 1000).toFixed(1)} s`;
   try {
-    await step();
+    const note = await step();
     counts.passed++;
-    console.log(`passed: ${name} (${took()})`);
+    console.log(`passed: ${name} (${took()})${note ? `: ${note}` : ""}`);
   } catch (error) {
     if (error instanceof Skipped) {
       counts.skipped++;
