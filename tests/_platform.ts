@@ -85,8 +85,14 @@ export function otherThan(runtime: Runtime): Runtime {
   return runtime === HERE ? THERE : HERE;
 }
 
-/** The executable of a runtime: this process's own, or the project's copy of the other one. */
+/**
+ * The executable of a runtime: the one in SHMAP_TEST_RUNTIMES, where a runtime cannot start itself
+ * by its own path (tests/_platforms_arm64.mjs); else this process's own, or the project's copy of
+ * the other one.
+ */
 export function executable(runtime: Runtime): string {
+  const directory = process.env.SHMAP_TEST_RUNTIMES;
+  if (directory) return join(directory, runtime);
   if (runtime === HERE) return process.execPath;
   if (!IS_WINDOWS) return join(ROOT, "node_modules", ".bin", runtime);
   // What lies in .bin is a script there, which only a shell can start.

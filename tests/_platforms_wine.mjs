@@ -6,6 +6,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { counts, environment, run, shipped, Skipped, work } from "./_platforms.mjs";
 import { bunCounts, ROOT, worth } from "./run.mjs";
 
 const PACKAGE = "@oven/bun-windows-x64";
@@ -61,14 +62,14 @@ const TESTS_LEFT_OUT = {
 };
 
 /** The package that npm has of Bun for Windows, as locked, unpacked into a new directory. */
-function download(work, skip) {
+function download() {
   const name = `node_modules/${PACKAGE}`;
   const lock = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")).packages[name];
   const place = join(work, "bun");
   mkdirSync(place);
   const shell = { cwd: place, encoding: "utf8", timeout: DOWNLOAD_MS };
   const packed = spawnSync("npm", ["pack", "--silent", `${PACKAGE}@${lock.version}`], shell);
-  if (packed.status !== 0) skip(`npm has no ${PACKAGE}@${lock.version} to give`);
+  if (packed.status !== 0) throw new Skipped(`npm has no ${PACKAGE}@${lock.version} to give`);
   const file = join(place, packed.stdout.trim().split("\n").at(-1));
   const hash = createHash("sha512").update(readFileSync(file)).digest("base64");
   if (`sha512-${hash}` !== lock.integrity) throw new Error(`${file} is not what is locked`);
@@ -77,23 +78,21 @@ function download(work, skip) {
 }
 
 /** A checkout as a suite in Bun on Windows sees it; its path, and that of `bun.exe`. */
-function prepare({ work, run, skip }) {
-  const bin = download(work, skip);
+function prepare() {
+  const bin = download();
   const source = join(work, "bcryptprimitives.zig");
   writeFileSync(source, RANDOM_BYTES);
   run("zig", [
     ...["build-lib", source, "-dynamic", "-O", "ReleaseSmall", "-target", "x86_64-windows-gnu"],
     ...["-ladvapi32", `-femit-bin=${join(bin, "bcryptprimitives.dll")}`],
   ]);
-  const libraries = join(work, "libraries");
-  run("zig", ["build", "all", "--prefix", libraries]);
   const checkout = join(work, "checkout");
   for (const path of COPIED) cpSync(join(ROOT, path), join(checkout, path), { recursive: true });
   const codec = join("node_modules", "msgpackr");
   cpSync(join(ROOT, codec), join(checkout, codec), { recursive: true, dereference: true });
   const built = join(checkout, "zig-out", "lib");
   mkdirSync(built, { recursive: true });
-  copyFileSync(join(libraries, "all", "windows-x64", "shmap.dll"), join(built, "shmap.dll"));
+  copyFileSync(shipped("windows-x64", "shmap.dll"), join(built, "shmap.dll"));
   // Bun is for Windows 10 and newer; wine says 7 unless told.
   const version = ["/v", "Version", "/d", "win10", "/f"];
   run("wine", ["reg", "add", "HKCU\\Software\\Wine", ...version], work);
@@ -105,7 +104,7 @@ function escaped(title) {
 }
 
 /** Runs one suite; what it counts, what it said, and for how many seconds. */
-function runSuite(suite, { checkout, bun }, environment) {
+function runSuite(suite, { checkout, bun }) {
   const titles = Object.keys(TESTS_LEFT_OUT).map(escaped).join("|");
   const filter = ["-t", `^(?!(?:${titles})$)`];
   const args = [bun, "test", "--timeout", "120000", ...filter, `./tests/${suite}_test.ts`];
@@ -121,20 +120,20 @@ function runSuite(suite, { checkout, bun }, environment) {
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("exit", (code) => {
-      const counts = worth(bunCounts, code === 0, output);
-      resolve({ suite, output, counts, seconds: (performance.now() - start) / 1000 });
+      const counted = worth(bunCounts, code === 0, output);
+      resolve({ output, counted, seconds: (performance.now() - start) / 1000 });
     });
   });
 }
 
-/** Counts what is left out. A name that is no test's any more is an error. */
-function tellLeftOut(total) {
+/** Counts what is left out, and says it. A name that is no test's any more is an error. */
+function tellLeftOut() {
   const sources = suites().map((suite) => readFileSync(pathOf(suite), "utf8")).join("");
-  for (const [name, reason] of Object.entries({ ...SUITES_LEFT_OUT, ...TESTS_LEFT_OUT })) {
+  return Object.entries({ ...SUITES_LEFT_OUT, ...TESTS_LEFT_OUT }).map(([name, reason]) => {
     if (!sources.includes(name) && !suites().includes(name)) throw new Error(`no test "${name}"`);
-    total.skipped += 1;
-    total.said.push(`    not run: ${name}: ${reason}`);
-  }
+    counts.skipped += 1;
+    return `    not run: ${name}: ${reason}`;
+  });
 }
 
 function suites() {
@@ -146,25 +145,27 @@ function pathOf(suite) {
   return join(ROOT, "tests", `${suite}_test.ts`);
 }
 
-/** Runs every suite that tries something of Windows; what they count, and what there is to say. */
-export async function runSuitesUnderWine(tools) {
-  const total = { passed: 0, failed: 0, skipped: 0, said: [] };
-  tellLeftOut(total);
-  const place = prepare(tools);
+/** Runs every suite that tries something of Windows, and counts their tests; what is to be said. */
+export async function runSuitesUnderWine() {
+  const said = ["", ...tellLeftOut()];
+  const place = prepare();
   const waiting = suites().filter((suite) => !(suite in SUITES_LEFT_OUT));
+  let failed = 0;
   const lane = async () => {
     for (let suite = waiting.shift(); suite; suite = waiting.shift()) {
-      const { output, counts, seconds } = await runSuite(suite, place, tools.environment);
-      const { passed, failed, skipped, reasons } = counts;
-      total.passed += passed;
-      total.failed += failed;
-      total.skipped += skipped;
-      const numbers = `${passed} passed, ${failed} failed, ${skipped} skipped`;
-      total.said.push(`    ${suite}: ${numbers} (${seconds.toFixed(1)} s)`);
-      for (const reason of reasons) total.said.push(`    not run: ${reason}`);
-      if (failed > 0) total.said.push(output.slice(-OUTPUT_END));
+      const { output, counted, seconds } = await runSuite(suite, place);
+      counts.passed += counted.passed;
+      counts.skipped += counted.skipped;
+      failed += counted.failed;
+      const { passed, skipped, reasons } = counted;
+      const numbers = `${passed} passed, ${counted.failed} failed, ${skipped} skipped`;
+      said.push(`    ${suite}: ${numbers} (${seconds.toFixed(1)} s)`);
+      said.push(...reasons.map((reason) => `    not run: ${reason}`));
+      if (counted.failed > 0) said.push(output.slice(-OUTPUT_END));
     }
   };
   await Promise.all(Array.from({ length: LANES }, lane));
-  return total;
+  counts.passed -= 1; // the step itself counts as one
+  if (failed > 0) throw new Error(`${failed} failed${said.join("\n")}`);
+  return said.join("\n");
 }

@@ -211,12 +211,20 @@ export function commandLine(
   file = CHILD,
   permissions: readonly string[] = ["--allow-ffi"],
 ): [string, ...string[]] {
-  // A child makes what it makes with the lock of this run, and must be able to ask which.
-  const asks = LOCK === "kernel" && !permissions.includes("-A");
-  const lock = asks ? ["--allow-env=SHMAP_TEST_LOCK"] : [];
   return runtime === "deno"
-    ? [executable(runtime), "run", "--no-prompt", ...permissions, ...lock, file]
+    ? [executable(runtime), "run", "--no-prompt", ...withLockVariable(permissions), file]
     : [executable(runtime), file];
+}
+
+/** A child makes what it makes with the lock of this run, and must be able to ask which. */
+function withLockVariable(permissions: readonly string[]): readonly string[] {
+  const asksAnyway = permissions.includes("-A") || permissions.includes("--allow-env");
+  if (LOCK !== "kernel" || asksAnyway) return permissions;
+  const variable = "--allow-env=SHMAP_TEST_LOCK";
+  const at = permissions.findIndex((flag) => flag.startsWith("--allow-env="));
+  if (at < 0) return [...permissions, variable];
+  // One flag for all variables: not every Deno 2.9 takes it twice.
+  return permissions.with(at, `${variable},${permissions[at].split("=")[1]}`);
 }
 
 export interface ChildOptions {

@@ -248,7 +248,7 @@ for (const runtime of RUNTIMES) {
 }
 
 test("processes that make one file longer at once all get their length", LONG, async (t) => {
-  for (let round = 0; round < 5; round += 1) {
+  for (let round = 0; round < scaled(5); round += 1) {
     const file = freshFile(t);
     const children = await Promise.all(
       [0, 1, 2, 3].map((turn) => fileChild(t, runtimeOf(turn))),

@@ -298,7 +298,7 @@ const CHECKS: Check[] = [
     applies: (path) => path.startsWith("tests/"),
     problems: ({ path, text }) => [
       ...found(text, /\.(?:only|todo)\(|\b(?:only|todo): /g, "not the whole suite"),
-      ...(path === "tests/_support.ts"
+      ...(["tests/_support.ts", "tests/_emulated.ts"].includes(path)
         ? []
         : found(text, /\bskip: .*|\.skip\(/g, "use testUnless()")),
     ],

@@ -1,0 +1,201 @@
+/**
+ * The suites on the real Deno and Bun for arm64, run by qemu on a copy of the checkout in which
+ * everything that is started, and the library, is of arm64.
+ */
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { leftOutOf } from "./_emulated_tests.mjs";
+import { attempt, counts, need, run, shipped, Skipped, work } from "./_platforms.mjs";
+import { bunCounts, denoCounts, ROOT } from "./run.mjs";
+
+/** Where Debian puts the libraries of arm64: libc6-arm64-cross, libgcc-s1-arm64-cross. */
+const SYSTEM = "/usr/aarch64-linux-gnu";
+/** Without signed pointers, which take qemu as long as all the rest. */
+const PROCESSOR = "neoverse-n1";
+/** What is of this machine, or of no use. */
+const NOT_COPIED = [".git", ".zig-cache", "node_modules", "zig-out"];
+/** For the records that qemu keeps of what is mapped: a test asks for much more, to be refused. */
+const ADDRESSES_KIB = 2 ** 27;
+const DOWNLOAD_MS = 5 * 60_000;
+
+const RUNTIMES = {
+  deno: {
+    title: "Deno",
+    package: "@deno/linux-arm64-glibc",
+    file: "deno",
+    command: "deno test -A --no-check",
+    count: denoCounts,
+  },
+  bun: {
+    title: "Bun",
+    package: "@oven/bun-linux-aarch64",
+    file: "bin/bun",
+    command: "bun test --timeout 300000",
+    count: bunCounts,
+  },
+};
+
+/**
+ * Tells programs of a machine with half a GiB of memory. Each segment reserves four times that, and
+ * qemu keeps a record for every page of it.
+ */
+const SMALL_MACHINE = `#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+int sysinfo(struct sysinfo *info) {
+  int result = syscall(SYS_sysinfo, info);
+  info->totalram = (1UL << 29) / info->mem_unit;
+  return result;
+}
+`;
+
+/** The path of a runtime for arm64: the locked version, or the newest before it that can be had. */
+function fetched(runtime) {
+  const { dependencies, devDependencies, engines } = json("package.json");
+  const range = `${engines[runtime]} <=${{ ...dependencies, ...devDependencies }[runtime]}`;
+  const place = join(work, "arm64", runtime);
+  mkdirSync(place, { recursive: true });
+  const wanted = `${RUNTIMES[runtime].package}@${range}`;
+  const packing = ["pack", "--json", "--pack-destination", place, wanted];
+  const { how, output } = attempt("npm", packing, { timeout: DOWNLOAD_MS });
+  const file = readdirSync(place).find((name) => name.endsWith(".tgz"));
+  if (how !== 0 || !file) throw new Skipped(`npm has no ${wanted}: ${lastLine(output)}`);
+  run("tar", ["xzf", join(place, file), "-C", place]);
+  return join(place, "package", RUNTIMES[runtime].file);
+}
+
+function json(file) {
+  return JSON.parse(readFileSync(join(ROOT, file), "utf8"));
+}
+
+function lastLine(output) {
+  return output.trimEnd().split("\n").at(-1);
+}
+
+/** Makes `path` a command that runs `program` under qemu: a child is started by its path. */
+function emulate(path, program) {
+  const small = join(work, "arm64", "small-machine.so");
+  if (!existsSync(small)) {
+    const source = small.replace(/so$/, "c");
+    writeFileSync(source, SMALL_MACHINE);
+    run("zig", ["cc", "-shared", "-O2", source, "-o", small]);
+  }
+  const qemu = `qemu-aarch64 -cpu ${PROCESSOR} -L ${SYSTEM} -U LD_PRELOAD`;
+  const lines = [
+    "#!/bin/sh",
+    `ulimit -v ${ADDRESSES_KIB}`,
+    `LD_PRELOAD=${small} exec ${qemu} ${program} "$@"`,
+  ];
+  writeFileSync(path, `${lines.join("\n")}\n`);
+  chmodSync(path, 0o755);
+}
+
+let tree;
+
+/** The copy of the checkout. */
+function prepared() {
+  if (tree) return tree;
+  need("qemu-aarch64");
+  if (!existsSync(join(SYSTEM, "lib", "libgcc_s.so.1"))) {
+    throw new Skipped("libc6-arm64-cross and libgcc-s1-arm64-cross are not installed");
+  }
+  const programs = Object.keys(RUNTIMES).map((runtime) => [runtime, fetched(runtime)]);
+  const place = join(work, "arm64", "checkout");
+  for (const directory of ["node_modules/.bin", "zig-out/lib", "zig-out/bin"]) {
+    mkdirSync(join(place, directory), { recursive: true });
+  }
+  for (const path of readdirSync(ROOT).filter((name) => !NOT_COPIED.includes(name))) {
+    cpSync(join(ROOT, path), join(place, path), { recursive: true });
+  }
+  symlinkSync(join(ROOT, "node_modules", "msgpackr"), join(place, "node_modules", "msgpackr"));
+  copyFileSync(shipped("linux-arm64"), join(place, "zig-out", "lib", "libshmap.so"));
+  for (const [runtime, program] of programs) {
+    emulate(join(place, "node_modules", ".bin", runtime), program);
+  }
+  emulate(join(place, "zig-out", "bin", "shmap-peer"), compiledPeer());
+  replaceTest(join(place, "tests"));
+  return tree = place;
+}
+
+function compiledPeer() {
+  const program = join(work, "arm64", "peer");
+  const options = ["-O", "ReleaseSafe", "-target", "aarch64-linux-musl", "-lc"];
+  run("zig", ["build-exe", "zig/peer.zig", ...options, `-femit-bin=${program}`]);
+  return program;
+}
+
+/** Lets every suite have its `test` from where some are left out. */
+function replaceTest(directory) {
+  for (const file of readdirSync(directory).filter((name) => /^_.*\.ts$|_test\.ts$/.test(name))) {
+    if (file === "_emulated.ts") continue;
+    const path = join(directory, file);
+    const text = readFileSync(path, "utf8");
+    writeFileSync(path, text.replace('from "node:test"', 'from "./_emulated.ts"'));
+  }
+}
+
+/** Runs suites on a runtime for arm64, counts their tests, and says of which version it was. */
+function runSuites(runtime, lock, names) {
+  const place = prepared();
+  const { title, command, count } = RUNTIMES[runtime];
+  const bin = join(place, "node_modules", ".bin");
+  const { how: versionEnd, output: version } = attempt(join(bin, runtime), ["--version"]);
+  if (versionEnd !== 0) throw new Error(version);
+  const [program, ...args] = command.split(" ");
+  const suites = names.split(" ").map((name) => `./tests/${name}_test.ts`);
+  const { how, output } = attempt(join(bin, program), [...args, ...suites], {
+    cwd: place,
+    env: {
+      PATH: `${bin}:${process.env.PATH}`,
+      SHMAP_TEST_RUNTIMES: bin,
+      SHMAP_TEST_LOCK: lock,
+      SHMAP_TEST_SCALE: "0.05",
+      DENO_DIR: join(work, "arm64", "deno"),
+      DENO_V8_FLAGS: "--max-old-space-size=4096", // and not a part of the small memory
+    },
+  });
+  const counted = count(output);
+  if (!counted || how !== 0 || counted.failed > 0) {
+    throw new Error(`ended with ${how}\n${output.slice(-20_000)}`);
+  }
+  const unknown = leftOutOf(runtime, lock).filter(({ suite, piece }) =>
+    names.split(" ").includes(suite) && !counted.reasons.some((reason) => reason.includes(piece))
+  );
+  if (unknown.length > 0) throw new Error(`no test is called "${unknown[0].piece}"`);
+  counts.passed += counted.passed - 1; // the step itself counts as one
+  counts.skipped += counted.skipped;
+  const number = /\d+\.\d+\.\d+/.exec(version)?.[0];
+  // Bun says each twice.
+  const left = [...new Set(counted.reasons)].map((reason) => `    not run: ${reason}`);
+  return [`${title} ${number}: ${counted.passed} tests`, ...left].join("\n");
+}
+
+/** Under qemu a child takes seconds to start, so the suites of many processes are not among them. */
+const KERNEL = "abi map map_additions values value lock mmap mmap_files seed_mmap seed_value";
+/** What needs the mutexes of the C library, and no death: qemu has no robust lists. */
+const USUAL = "map map_additions value lock";
+
+export const ARM64_STEPS = {
+  "run the suites on Deno for arm64, under qemu, kernel locks": () => {
+    return runSuites("deno", "kernel", KERNEL);
+  },
+  "run the suites on Bun for arm64, under qemu, kernel locks": () => {
+    return runSuites("bun", "kernel", KERNEL);
+  },
+  "run suites on Deno for arm64, under qemu, with the usual lock": () => {
+    return runSuites("deno", "usual", USUAL);
+  },
+  "run suites on Bun for arm64, under qemu, with the usual lock": () => {
+    return runSuites("bun", "usual", USUAL);
+  },
+};
