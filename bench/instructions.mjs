@@ -18,7 +18,7 @@ const PROGRAM = join(ROOT, "zig-out", "bin", "shmap-bench-engine");
 const LIBRARY = join(ROOT, "zig-out", "lib", "libshmap.so");
 const KEPT = join(ROOT, "bench", "instructions.json");
 const TOLERANCE = 0.03;
-/** Numbers whose stripes have tables of one size: at 100,000 some have twice the slots of others. */
+/** With 100,000 keys some stripes have tables twice as large as others have. */
 const KEYS = [1_000, 60_000];
 /** An insert counts together with the delete that undoes it. */
 const OPERATIONS = ["get", "set", "miss", "insert"];

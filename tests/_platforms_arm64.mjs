@@ -180,7 +180,7 @@ function runSuites(runtime, lock, names) {
   return [`${title} ${number}: ${counted.passed} tests`, ...left].join("\n");
 }
 
-/** Under qemu a child takes seconds to start, so the suites of many processes are not among them. */
+/** Under qemu a child takes seconds to start: the suites of many processes are not among them. */
 const KERNEL = "abi map map_additions values value lock mmap mmap_files seed_mmap seed_value";
 /** What needs the mutexes of the C library, and no death: qemu has no robust lists. */
 const USUAL = "map map_additions value lock";
