@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import { leftOutOf } from "./_emulated_tests.mjs";
 import { attempt, counts, need, run, shipped, Skipped, work } from "./_platforms.mjs";
 import { bunCounts, denoCounts, ROOT } from "./run.mjs";
@@ -181,9 +182,16 @@ function runSuites(runtime, lock, names) {
 }
 
 /** Under qemu a child takes seconds to start: the suites of many processes are not among them. */
-const KERNEL = "abi map map_additions values value lock mmap mmap_files seed_mmap seed_value";
+const KERNEL = "abi map values value lock seed_mmap seed_value";
+/** Those of which one takes minutes run only if the step is asked for by name. */
+const SLOW = "map_additions mmap mmap_files";
 /** What needs the mutexes of the C library, and no death: qemu has no robust lists. */
 const USUAL = "map map_additions value lock";
+
+function runSlowSuites(runtime) {
+  if (process.argv.length <= 2) throw new Skipped("takes minutes, and was not asked for by name");
+  return runSuites(runtime, "kernel", SLOW);
+}
 
 export const ARM64_STEPS = {
   "run the suites on Deno for arm64, under qemu, kernel locks": () => {
@@ -192,6 +200,8 @@ export const ARM64_STEPS = {
   "run the suites on Bun for arm64, under qemu, kernel locks": () => {
     return runSuites("bun", "kernel", KERNEL);
   },
+  "run the slow suites on Deno for arm64, under qemu, kernel locks": () => runSlowSuites("deno"),
+  "run the slow suites on Bun for arm64, under qemu, kernel locks": () => runSlowSuites("bun"),
   "run suites on Deno for arm64, under qemu, with the usual lock": () => {
     return runSuites("deno", "usual", USUAL);
   },
