@@ -115,7 +115,10 @@ test("SharedMap.open() with maxBytes has a ceiling it never passes", LONG, async
       assert.equal(map.size, stored);
       assert.match(error.message, /\d/);
       for (let i = 0; i < stored; i += 1) assert.ok(map.has(`key ${i}`));
-      for (let i = 0; i < stored; i += 2) assert.equal(map.delete(`key ${i}`), true);
+      // So many that whole chunks are free again: a new key may need a larger table.
+      for (let i = 0; i < stored; i += 1) {
+        if (i % 10 !== 0) assert.equal(map.delete(`key ${i}`), true);
+      }
       for (let i = 0; i < stored / 10; i += 1) map.set(`again ${i}`, "x".repeat(200));
       assertSound(map);
     }
