@@ -66,7 +66,7 @@ fn expectSame(map: *Map, oracle: *Oracle) !void {
 test "random operations give what a plain hash map gives" {
     var random = std.Random.DefaultPrng.init(support.seedOf(1));
     var source: support.Source = .{ .random = random.random() };
-    for ([_]u6{ 0, 2, 6, 8 }) |stripe_bits| {
+    for ([_]u6{ 0, 6, 8 }) |stripe_bits| {
         const map = try support.openMap(stripe_bits, 64 << 20);
         defer support.closeMap(map);
         var oracle: Oracle = .{};
@@ -114,7 +114,7 @@ test "a copy reads nothing behind the end of a segment" {
     defer support.closeMap(map);
     var nearest: u64 = std.math.maxInt(u64);
     var key: [20]u8 = @splat('k'); // for a value of one byte, so that a step leads far
-    for (0..10_000) |i| {
+    for (0..2_000) |i| {
         std.mem.writeInt(u32, key[0..4], @intCast(i), .little);
         try std.testing.expect(try map.put(&key, "v", 3, .none));
         var room: [64]u8 = undefined;
