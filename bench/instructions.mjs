@@ -9,11 +9,10 @@
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { ENVIRONMENT, install, ROOT } from "../tests/run.mjs";
 
-const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const PROGRAM = join(ROOT, "zig-out", "bin", "shmap-bench-engine");
 const LIBRARY = join(ROOT, "zig-out", "lib", "libshmap.so");
 const KEPT = join(ROOT, "bench", "instructions.json");
@@ -41,6 +40,10 @@ if (spawnSync("valgrind", ["--version"]).status !== 0) {
   console.log("0 passed, 0 failed, 1 skipped");
   process.exit(0);
 }
+const installed = await install();
+if (!installed.isOk) throw new Error(installed.output);
+const options = { cwd: ROOT, env: ENVIRONMENT, stdio: "inherit" };
+if (spawnSync("zig", ["build", "bench-programs"], options).status !== 0) process.exit(1);
 const now = {};
 for (const name of OPERATIONS) {
   now[name] = Object.fromEntries(KEYS.map((keys) => [keys, counted(name, keys)]));
