@@ -41,7 +41,6 @@ export const NAMED = [
   ["operation.zig", "after:&stripe.end, count)", "publish"],
   ["map.zig", "const generation = crash.", "acquire"],
   ["gather.zig", "const generation = crash.", "acquire"],
-  ["map.zig", "Table.open(view, crash.acquire(&stripe.table))", "acquire"],
   ["map.zig", "const word = crash.", "acquire"],
   ["map.zig", "before:return crash.load(&stripe.generation) -% generation <= 1", "loadFence"],
   ["table.zig", "slot.* = crash.", "acquire"],
