@@ -156,7 +156,7 @@ const MUTANTS = [
         to: "batchOf(generation -% @min(age, 1))",
       },
     ],
-    proof: "history --scale 0.02 histories",
+    proof: "history --scale 0.2 histories",
   },
   {
     name: "a compare-and-set decides before it has the lock",
