@@ -429,6 +429,8 @@ function answer(task: () => string): string {
 
 /** Where Perl and we are known to differ, as the docstrings say. */
 function isKnown(action: string, ours: string, perls: string, template: string): boolean {
+  // A count of characters, which Perl warns of where one is cut off; the answer is the same.
+  if (action === "unpack" && perls === ours.replace("=", "?")) return /[xX@]!/.test(template);
   if (!ours.startsWith("!")) return perls.includes("U0 mode on a byte string");
   if (action === "unpack" && ours.includes("malformed UTF-8")) return true;
   if (/no value for .*there are 40,/.test(ours)) return true; // random letters have no more
