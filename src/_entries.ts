@@ -24,7 +24,18 @@ import {
   writeKey,
 } from "./_values.ts";
 
-/** What `verify` or `repair` found. */
+/**
+ * What `verify` or `repair` found.
+ *
+ * @example
+ * ```ts
+ * import { SharedMap, type VerifyReport } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.anonymous().set("a", 1);
+ * const { ok, entries }: VerifyReport = map.verify();
+ * assert.deepEqual([ok, entries], [true, 1]);
+ * ```
+ */
 export interface VerifyReport {
   /** Whether nothing was wrong. */
   ok: boolean;

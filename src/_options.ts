@@ -5,7 +5,22 @@ import process from "node:process";
 import { SharedMemoryError } from "./errors.ts";
 import { flags, mayAccess } from "./_native.ts";
 
-/** What turns structured values into bytes and back. */
+/**
+ * What turns structured values into bytes and back.
+ *
+ * @example
+ * ```ts
+ * import { type Codec, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const json: Codec = {
+ *   id: "json",
+ *   encode: (value) => new TextEncoder().encode(JSON.stringify(value)),
+ *   decode: (bytes) => JSON.parse(new TextDecoder().decode(bytes)),
+ * };
+ * using map = SharedMap.anonymous({ codec: json }).set("a", { list: [1] });
+ * assert.deepEqual(map.get("a"), { list: [1] });
+ * ```
+ */
 export interface Codec {
   /** Recorded in the segment, so that no other codec reads it: 1 to 63 ASCII characters. */
   readonly id: string;
@@ -15,7 +30,19 @@ export interface Codec {
   decode(bytes: Uint8Array): unknown;
 }
 
-/** How to open a segment by its name. */
+/**
+ * How to open a segment by its name.
+ *
+ * @example
+ * ```ts
+ * import { type OpenOptions, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: OpenOptions = { mode: "create", permissions: 0o640, maxBytes: 2 ** 20 };
+ * using map = SharedMap.open("shmap-example-options", options);
+ * assert.equal(map.stats().maxBytes, 2 ** 20);
+ * map.unlink();
+ * ```
+ */
 export interface OpenOptions {
   /**
    * `"shared"`, the default, creates or attaches; `"create"` fails with `"Exists"` when there is
@@ -43,10 +70,35 @@ export interface OpenOptions {
   codec?: Codec;
 }
 
-/** How to make a segment without a name. */
+/**
+ * How to make a segment without a name.
+ *
+ * @example
+ * ```ts
+ * import { type AnonymousOptions, SharedValue } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: AnonymousOptions = { lock: "kernel", timeout: 100 };
+ * using value = SharedValue.anonymous<string>(options);
+ * assert.equal(value.stats().lock, "kernel");
+ * ```
+ */
 export type AnonymousOptions = Pick<OpenOptions, "maxBytes" | "lock" | "timeout" | "codec">;
 
-/** How to attach by a token. */
+/**
+ * How to attach by a token.
+ *
+ * @example
+ * ```ts
+ * import { type AttachOptions, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: AttachOptions = { readonly: true };
+ * using map = SharedMap.anonymous<number>();
+ * using view = SharedMap.attach<number>(map.token, options);
+ * map.set("a", 1);
+ * assert.equal(view.get("a"), 1);
+ * assert.throws(() => view.set("a", 2), { code: "ReadOnly" });
+ * ```
+ */
 export type AttachOptions = Pick<
   OpenOptions,
   "readonly" | "allowForeignOwner" | "timeout" | "codec"

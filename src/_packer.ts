@@ -26,6 +26,14 @@ import type { Template } from "./_template.ts";
 /**
  * What `pack` takes: text and `Uint8Array` for `a A Z b B h H`; numbers, bigint and numeric strings
  * for all other letters.
+ *
+ * @example
+ * ```ts
+ * import { pack, type PackValue } from "shmap";
+ * import assert from "node:assert/strict";
+ * const values: PackValue[] = [1, 2n, "text", Uint8Array.of(3)];
+ * assert.equal(pack("C Q> a4 a1", ...values).length, 1 + 8 + 4 + 1);
+ * ```
  */
 export type PackValue = string | number | bigint | Uint8Array;
 

@@ -18,7 +18,20 @@ import {
 
 export { wrongType } from "./_options.ts";
 
-/** How to map a file. */
+/**
+ * How to map a file.
+ *
+ * @example
+ * ```ts
+ * import { Mmap, type MmapOptions } from "shmap";
+ * import assert from "node:assert/strict";
+ * import { rmSync } from "node:fs";
+ * const options: MmapOptions = { length: 100, protection: "read-write", sharing: "shared" };
+ * using region = Mmap.open("/tmp/shmap-example-mmap-options", options);
+ * assert.equal(region.length, 100);
+ * rmSync("/tmp/shmap-example-mmap-options");
+ * ```
+ */
 export interface MmapOptions {
   /**
    * How many bytes, from the start of the file. Default, and the meaning of 0: as many as it has. A

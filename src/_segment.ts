@@ -24,7 +24,19 @@ export { DATA, flags, KEY, Scratch, statuses } from "./_native.ts";
 export { checkFunction, checkIterable, checkObject, checkType, MAP, VALUE } from "./_options.ts";
 export type { AnonymousOptions, AttachOptions, Codec, OpenOptions } from "./_options.ts";
 
-/** One segment of a directory. */
+/**
+ * One segment of a directory.
+ *
+ * @example
+ * ```ts
+ * import { type SegmentInfo, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.open("shmap-example-info").set("a", 1);
+ * const isOurs = ({ name }: SegmentInfo) => name === "shmap-example-info";
+ * assert.equal(SharedMap.list().find(isOurs)?.entries, 1);
+ * map.unlink();
+ * ```
+ */
 export interface SegmentInfo {
   /** Its name, which is the file's. */
   name: string;
@@ -44,7 +56,18 @@ export interface SegmentInfo {
   created: Date;
 }
 
-/** What a segment says of itself, for people who look for the cause of a problem. */
+/**
+ * What a segment says of itself, for people who look for the cause of a problem.
+ *
+ * @example
+ * ```ts
+ * import { type MapStats, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.anonymous().set("a", 1);
+ * const { entries, state }: MapStats = map.stats();
+ * assert.deepEqual([entries, state], [1, "live"]);
+ * ```
+ */
 export interface MapStats {
   /** How many entries there are. */
   entries: number;

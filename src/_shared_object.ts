@@ -13,6 +13,16 @@ import type { AsyncLockOptions, Lock, LockOptions } from "./lock.ts";
  * re-entrant: where this isolate itself is in the way, a call that could only wait for ever throws
  * `"Locked"`. What is written through the handle that holds the lock goes through, no matter which
  * task writes; tasks that take turns should have a handle each, or lock before every write.
+ *
+ * @example
+ * ```ts
+ * import { SharedMap, type SharedObject, SharedValue } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.anonymous();
+ * using value = SharedValue.anonymous();
+ * const shared: SharedObject[] = [map, value];
+ * assert.ok(shared.every(({ locked }) => !locked));
+ * ```
  */
 export abstract class SharedObject implements Disposable {
   readonly #segment: Segment;

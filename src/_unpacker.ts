@@ -12,7 +12,17 @@ import {
 } from "./_characters.ts";
 import { Account, type Item, message, ROUND_COST, type Template, VALUE_COST } from "./_template.ts";
 
-/** What `unpack` gives. */
+/**
+ * What `unpack` gives.
+ *
+ * @example
+ * ```ts
+ * import { unpack, type UnpackedValue } from "shmap";
+ * import assert from "node:assert/strict";
+ * const values: UnpackedValue[] = unpack("C n", Uint8Array.of(1, 2, 3));
+ * assert.deepEqual(values, [1, 0x0203]);
+ * ```
+ */
 export type UnpackedValue = string | number | bigint;
 
 /** The state one item is taken in. */

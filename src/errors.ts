@@ -19,6 +19,15 @@ import { layoutVersion, reasons, statuses } from "./_abi.ts";
  * - `"ReadOnly"`, `"WriteOnly"`: opened for the other direction.
  * - `"Unsupported"`: not on this system. `"LibraryLoad"`: the native library does not load.
  * - `"System"`: a system call failed; `errno` names its error.
+ *
+ * @example
+ * ```ts
+ * import { type ErrorCode, SharedMap, SharedMemoryError } from "shmap";
+ * import assert from "node:assert/strict";
+ * const missing: ErrorCode = "NotFound";
+ * const attach = () => SharedMap.open("shmap-example-none", { mode: "attach" });
+ * assert.throws(attach, (error) => error instanceof SharedMemoryError && error.code === missing);
+ * ```
  */
 export type ErrorCode =
   | "NotFound"

@@ -14,13 +14,38 @@ import { holderIn } from "./errors.ts";
 import { canWait, FAULT, type Native, Scratch, statuses } from "./_native.ts";
 import { checkObject, checkTimeout, checkType, wrongType } from "./_options.ts";
 
-/** How to wait for a lock. */
+/**
+ * How to wait for a lock.
+ *
+ * @example
+ * ```ts
+ * import { type LockOptions, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: LockOptions = { timeout: 100 };
+ * using map = SharedMap.anonymous();
+ * using lock = map.lock(options);
+ * assert.equal(map.locked, true);
+ * ```
+ */
 export interface LockOptions {
   /** How long to wait at most, in milliseconds. Default: the `timeout` of the locked object. */
   timeout?: number;
 }
 
-/** How to wait for a lock without blocking. */
+/**
+ * How to wait for a lock without blocking.
+ *
+ * @example
+ * ```ts
+ * import { type AsyncLockOptions, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.anonymous();
+ * using held = map.lock();
+ * const options: AsyncLockOptions = { signal: AbortSignal.timeout(10) };
+ * using other = SharedMap.attach(map.token);
+ * await assert.rejects(other.lockAsync(options), { name: "TimeoutError" });
+ * ```
+ */
 export interface AsyncLockOptions extends LockOptions {
   /** Ends the wait: the promise is rejected with the signal's reason. */
   signal?: AbortSignal;

@@ -17,7 +17,21 @@ import { pack, type PackValue, unpack } from "./pack.ts";
 
 export type { MmapOptions };
 
-/** Which lock of a region is meant. */
+/**
+ * Which lock of a region is meant.
+ *
+ * @example
+ * ```ts
+ * import { Mmap, type RegionLockOptions } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: RegionLockOptions = { shared: true };
+ * using region = Mmap.anonymous(100);
+ * using other = Mmap.attach(region.token);
+ * using lock = region.lock(options);
+ * using beside = other.lock(options);
+ * assert.ok(lock !== beside);
+ * ```
+ */
 export interface RegionLockOptions {
   /**
    * Whether others may hold such a lock at the same time. Default: true for a region that does not

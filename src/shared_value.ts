@@ -33,7 +33,20 @@ import {
   isBytes,
 } from "./_values.ts";
 
-/** How `get` hands out structures. */
+/**
+ * How `get` hands out structures.
+ *
+ * @example
+ * ```ts
+ * import { type FrozenOption, SharedValue } from "shmap";
+ * import assert from "node:assert/strict";
+ * const option: FrozenOption = { frozen: true };
+ * using value = SharedValue.open<{ list: number[] }>("shmap-example-frozen", option);
+ * value.set({ list: [1] });
+ * assert.equal(value.get(), value.get()); // one object, not a copy each time
+ * value.unlink();
+ * ```
+ */
 export interface FrozenOption {
   /**
    * Hand out one deeply frozen object for as long as the value stays the same, instead of a copy

@@ -14,6 +14,12 @@ const COLUMNS_MAX = 100;
 const FILE_LINES_MAX = 600;
 const FUNCTION_LINES_MAX = 70;
 
+/** The names that the module exports. */
+const EXPORTED = new Set(
+  [...readFileSync(join(ROOT, "mod.ts"), "utf8").matchAll(/^export (?:type )?\{([^}]*)\}/gm)]
+    .flatMap(([, names]) => names.match(/\b(?!type\b)\w+/g) ?? []),
+);
+
 /** Which project files and packages each TypeScript module of the product may import. */
 const TYPESCRIPT_IMPORTS: Record<string, string> = {
   "mod.ts": "shared_map shared_value mmap lock pack errors _shared_object",
@@ -194,6 +200,18 @@ function longFunctions({ path, text }: Source): string[] {
   });
 }
 
+/** What the module exports whose docstring shows no use. No private file has its functions. */
+function exportsWithoutExample({ path, text }: Source): string[] {
+  const kinds = path.startsWith("src/_") ? "class|interface|type" : "class|function|interface|type";
+  const declaration = new RegExp(`^export (?:abstract )?(?:${kinds}) (\\w+)`, "gm");
+  return [...text.matchAll(declaration)].flatMap(({ index, 1: name }) => {
+    const before = text.slice(0, index);
+    const docstring = before.endsWith(" */\n") ? before.slice(before.lastIndexOf("/**")) : "";
+    const isShown = !EXPORTED.has(name) || docstring.includes("@example");
+    return isShown ? [] : [`${name} has no example`];
+  });
+}
+
 /** Long lines, but for the title of a test, which is a sentence. */
 function longLines({ text }: Source): string[] {
   return text.split("\n").flatMap((line, index) =>
@@ -286,6 +304,12 @@ const CHECKS: Check[] = [
       return /^(?:\/\/! |\/\*\*[ \n])/.test(text) ? [] : [`does not open with ${start}`];
     },
     bad: { path: "src/errors.ts", text: "// Errors.\n" },
+  },
+  {
+    name: "what the module exports has an example, which `deno test --doc` runs",
+    applies: (path) => path.startsWith("src/"),
+    problems: exportsWithoutExample,
+    bad: { path: "src/pack.ts", text: "/** Packs. */\nexport function pack(): void {}\n" },
   },
   {
     name: "nothing is left to do without an issue",
