@@ -2,8 +2,9 @@
  * What can be tried of the other platforms on a Linux machine: that the Zig tests compile for all
  * of them (the library does in `tests/package.mjs`), that they hold with musl, on arm64 under qemu
  * (all of them, with glibc, in `tests/proof/order.mjs`) and on Windows under wine, and that
- * processes there share, lock and die as here. The last line says
- * `N passed, N failed, N skipped`; what cannot be run here is skipped, and says why.
+ * processes there share, lock and die as here. The steps for Linux, for arm64 and for Windows are
+ * three lines that run at the same time. The last line says `N passed, N failed, N skipped`; what
+ * cannot be run here is skipped, and says why.
  *
  *     node tests/platforms.mjs               everything
  *     node tests/platforms.mjs wine compile  the steps whose names contain one of these words
@@ -12,6 +13,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { ARM64_STEPS } from "./_platforms_arm64.mjs";
 import { living, share, shareMutexes } from "./_platforms_peers.mjs";
 import {
@@ -47,13 +49,18 @@ function needWine() {
 }
 
 /** Compiles the Zig tests for a target, and gives the path of the program. */
-function compileTests(target, more = []) {
+function compileTests(target, more = [], mode = "ReleaseSafe") {
   const program = join(work, `tests-${target}${target.includes("windows") ? ".exe" : ""}`);
   run("zig", [
-    ...["test", "zig/tests.zig", "-O", "ReleaseSafe", "-target", target, "--test-no-exec"],
+    ...["test", "zig/tests.zig", "-O", mode, "-target", target, "--test-no-exec"],
     ...[`-femit-bin=${program}`, ...more],
   ]);
   return program;
+}
+
+/** Compiles tests that nothing here can run, and so without the optimizer, which takes longest. */
+function tryCompiling(target, libraries) {
+  compileTests(target, libraries, "Debug");
 }
 
 /** Checks the summary of a test program, and counts what it skipped. */
@@ -93,15 +100,15 @@ function peerInC(libc) {
   return [program, shipped("linux-x64")];
 }
 
-const STEPS = {
+const LINUX_STEPS = {
   "compile the tests for macOS": () => {
-    for (const target of ["aarch64-macos", "x86_64-macos"]) compileTests(target, ["-lc"]);
+    for (const target of ["aarch64-macos", "x86_64-macos"]) tryCompiling(target, ["-lc"]);
   },
   "run them on macOS": () => {
     throw new Skipped("there is nothing on Linux that runs programs of macOS");
   },
   "compile the tests for Windows on arm64": () => {
-    compileTests("aarch64-windows-gnu", WINDOWS_LIBRARIES);
+    tryCompiling("aarch64-windows-gnu", WINDOWS_LIBRARIES);
   },
   "run the tests with musl": () => {
     const filters = namesOfTests().filter((name) => !name.includes(NEEDS_ATFORK))
@@ -133,7 +140,9 @@ const STEPS = {
   "run the others on arm64 with musl": () => {
     throw new Skipped("qemu has no robust lists, and musl then refuses robust mutexes");
   },
-  ...ARM64_STEPS,
+};
+
+const WINDOWS_STEPS = {
   "run the tests on Windows, under wine": () => {
     needWine();
     judgeTests(run("wine", [compileTests("x86_64-windows-gnu", WINDOWS_LIBRARIES)], work));
@@ -160,29 +169,61 @@ function namesOfTests() {
   });
 }
 
+const LINES = [ARM64_STEPS, WINDOWS_STEPS, LINUX_STEPS];
 const words = process.argv.slice(2);
-for (const [name, step] of Object.entries(STEPS)) {
-  if (words.length > 0 && !words.some((word) => name.includes(word))) continue;
+
+/** Does a step and counts it; what there is to be said of it. */
+async function take(name, step) {
   const start = performance.now();
   const took = () => `${((performance.now() - start) / 1000).toFixed(1)} s`;
   try {
     const note = await step();
     counts.passed++;
-    console.log(`passed: ${name} (${took()})${note ? `: ${note}` : ""}`);
+    return `passed: ${name} (${took()})${note ? `: ${note}` : ""}`;
   } catch (error) {
     if (error instanceof Skipped) {
       counts.skipped++;
-      console.log(`skipped: ${name}: ${error.message}`);
-    } else {
-      counts.failed++;
-      console.log(`FAILED: ${name} (${took()})\n${error.message}`);
+      return `skipped: ${name}: ${error.message}`;
     }
+    counts.failed++;
+    return `FAILED: ${name} (${took()})\n${error.message}`;
   }
-  for (const child of living) child.kill("SIGKILL");
 }
-if (isInstalled("wineserver")) {
-  spawnSync("wineserver", ["-k"], { env: environment, timeout: 30_000 }); // of our own prefix only
+
+/** One line of steps, in a thread and with a directory of its own. */
+async function runLine(steps) {
+  for (const [name, step] of Object.entries(steps)) {
+    if (words.length > 0 && !words.some((word) => name.includes(word))) continue;
+    parentPort.postMessage({ said: await take(name, step) });
+    for (const child of living) child.kill("SIGKILL");
+  }
+  if (isInstalled("wineserver")) {
+    spawnSync("wineserver", ["-k"], { env: environment, timeout: 30_000 }); // of our own prefix only
+  }
+  rmSync(work, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  parentPort.postMessage({ counts });
 }
-rmSync(work, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
-process.exit(counts.failed > 0 ? 1 : 0);
+
+/** Runs a line in a thread, and says what it says; what it counts. */
+function startLine(number) {
+  return new Promise((resolve) => {
+    const worker = new Worker(new URL(import.meta.url), { argv: words, workerData: number });
+    worker.on("message", (message) => {
+      if (message.said) console.log(message.said);
+      else resolve(message.counts);
+    });
+    worker.on("error", (error) => console.log(`FAILED: a line of steps\n${error.stack}`));
+    worker.on("exit", () => resolve({ passed: 0, failed: 1, skipped: 0 })); // no counts came before
+  });
+}
+
+if (isMainThread) {
+  for (const counted of await Promise.all(LINES.map((_, number) => startLine(number)))) {
+    for (const kind of Object.keys(counts)) counts[kind] += counted[kind];
+  }
+  rmSync(work, { recursive: true });
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+  process.exit(counts.failed > 0 ? 1 : 0);
+} else {
+  await runLine(LINES[workerData]);
+}
