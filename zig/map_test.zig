@@ -235,7 +235,7 @@ test "readers beside a writer that recycles see whole values of their keys only"
     const thread = try std.Thread.spawn(.{}, SlowReader.run, .{&reader});
     var value: [480]u8 = undefined;
     var i: u64 = 0;
-    while (i < 400_000 or reader.reads.load(.monotonic) < 1000) : (i += 1) {
+    while (i < support.times(400_000) or reader.reads.load(.monotonic) < 1000) : (i += 1) {
         const n: u32 = @intCast(i % 16);
         const len = 16 + i * 37 % 464;
         @memset(value[0..len], @truncate(i));
@@ -338,7 +338,7 @@ test "a damaged segment gives errors, never a crash, an endless loop or a write 
     const good = try gpa.dupe(u8, map.segment.view.base[0..committed]);
     defer gpa.free(good);
     const header = map.segment.header();
-    for (0..3000) |_| {
+    for (0..support.times(3000)) |_| {
         @memcpy(map.segment.view.base[0..committed], good);
         map.segment.view.committed = committed;
         for (0..source.random.intRangeAtMost(u32, 1, 16)) |_| {

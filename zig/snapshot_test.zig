@@ -501,7 +501,7 @@ const Churn = struct {
     fn run(churn: *Churn) !void {
         for (0..stable) |n| churn.write(n);
         current = churn;
-        for (0..3000) |i| {
+        for (0..support.times(3000)) |i| {
             churn.oldest = churn.numbers;
             churn.copies = 0;
             churn.at_copy = churn.random.uintLessThan(u64, if (i % 2 == 0) 30 else 100);

@@ -22,6 +22,11 @@ pub const usual_lock: layout.LockKind = if (os.has_robust_mutex) .robust else .k
 /// Where tests put files of a user's.
 pub const directory_of_files = if (builtin.os.tag == .windows) "." else "/tmp";
 
+/// How often to repeat what takes a lock: less where each lock is a call of the system or two.
+pub fn times(count: u64) u64 {
+    return if (builtin.os.tag == .windows) count / 10 else count;
+}
+
 pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
     return openMapOf(usual_lock, stripe_bits, max_bytes);
 }
