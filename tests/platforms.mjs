@@ -16,16 +16,7 @@ import process from "node:process";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { ARM64_STEPS } from "./_platforms_arm64.mjs";
 import { living, share, shareMutexes } from "./_platforms_peers.mjs";
-import {
-  counts,
-  environment,
-  isInstalled,
-  need,
-  run,
-  shipped,
-  Skipped,
-  work,
-} from "./_platforms.mjs";
+import { counts, environment, need, run, shipped, Skipped, work } from "./_platforms.mjs";
 import { runSuitesUnderWine } from "./_platforms_wine.mjs";
 import { QEMU_LEAVES_OUT } from "./proof/_order_tests.mjs";
 import { ROOT } from "./run.mjs";
@@ -197,8 +188,9 @@ async function runLine(steps) {
     parentPort.postMessage({ said: await take(name, step) });
     for (const child of living) child.kill("SIGKILL");
   }
-  if (isInstalled("wineserver")) {
-    spawnSync("wineserver", ["-k"], { env: environment, timeout: 30_000 }); // of our own prefix only
+  if (hasWindows) {
+    // Of our own prefix only.
+    spawnSync("wineserver", ["-k"], { env: environment, timeout: 30_000 });
   }
   rmSync(work, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   parentPort.postMessage({ counts });
