@@ -171,7 +171,8 @@ for (const runtime of RUNTIMES) {
         assert.equal(nested.code, 0, nested.stderr);
         const links: string[] = nested.replies[0].value;
         assert.ok(links.length >= 3, `${links}`);
-        const ours = links.filter((link) => /shmap|memfd|\/dev\/shm|\(deleted\)/.test(link));
+        // Not by "shmap": Deno's own cache may lie in a directory of that name.
+        const ours = links.filter((link) => /libshmap|memfd|\/dev\/shm|\(deleted\)/.test(link));
         assert.deepEqual(ours, []);
         const own: string[] = await parent.ask("descriptors");
         assert.ok(own.some((link) => link.includes(name)), "the check would not have seen ours");
