@@ -10,10 +10,16 @@ export type { TestContext } from "node:test";
 
 const runtime = "Deno" in globalThis ? "deno" : "bun";
 const leftOut = leftOutOf(runtime, process.env.SHMAP_TEST_LOCK);
+const patience = Number(process.env.SHMAP_TEST_PATIENCE);
 
-/** As the real one, but for tests that are left out. */
+/** As the real one, but patient, and without the tests that are left out. */
 export function test(name: string, ...rest: unknown[]): unknown {
   const why = leftOut.find(({ piece }) => name.includes(piece))?.why;
   if (why) return real.test(`${name} (skipped: ${why})`, { skip: true }, () => {});
-  return (real.test as (...all: unknown[]) => unknown)(name, ...rest);
+  return (real.test as (...all: unknown[]) => unknown)(name, ...rest.map(patiently));
+}
+
+function patiently(argument: unknown): unknown {
+  const { timeout } = argument as { timeout?: number };
+  return timeout ? { ...argument as object, timeout: timeout * patience } : argument;
 }

@@ -30,6 +30,8 @@ export type Task = (t: TestContext) => void | Promise<void>;
 
 export const CHILD = join(TESTS, "_child.ts");
 export const SCALE = Number(process.env.SHMAP_TEST_SCALE ?? 1);
+/** How many times as long as usual something may take: more where every process is emulated. */
+export const PATIENCE = Number(process.env.SHMAP_TEST_PATIENCE ?? 1);
 export const SEED = Number(process.env.SHMAP_SEED ?? Math.floor(Math.random() * 2 ** 32)) >>> 0;
 
 const PREFIX = "shmap-test-";
@@ -174,15 +176,15 @@ export function content<V>(map: Iterable<[string, V]>): [string, V][] {
   return [...map].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
 }
 
-/** Waits until `condition` holds; fails after `limit` milliseconds. */
+/** Waits until `condition` holds; fails after `limit` milliseconds, or the more by PATIENCE. */
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
   limit = 20_000,
 ): Promise<void> {
-  const deadline = performance.now() + limit;
+  const deadline = performance.now() + limit * PATIENCE;
   while (!(await condition())) {
-    if (performance.now() > deadline) assert.fail(`waited ${limit} ms for: ${what}`);
+    if (performance.now() > deadline) assert.fail(`waited ${limit * PATIENCE} ms for: ${what}`);
     await pause(2);
   }
 }

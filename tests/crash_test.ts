@@ -16,6 +16,7 @@ import {
   freshMap,
   freshName,
   HERE,
+  PATIENCE,
   pause,
   runtimeOf,
   RUNTIMES,
@@ -72,7 +73,7 @@ class Pool {
 /** Kills a child after up to 20 ms of its work; gives how many dots it had printed. */
 async function killAtWork(child: Child, random: Random): Promise<number> {
   await until("the first dot", () => child.tail.length > 0);
-  await pause(random(20));
+  await pause(random(20) * PATIENCE);
   await child.kill();
   assert.ok(child.wasKilled, child.stderr);
   assert.match(child.tail, /^\.+$/, child.tail.slice(0, 300));
