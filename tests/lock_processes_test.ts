@@ -181,7 +181,7 @@ for (const lock of MODES) {
         lock: () => map.lock().unlock(),
       };
       for (const [name, task] of Object.entries(waits)) {
-        await child.ask("lockFor", { ms: 60 });
+        await child.ask("lockFor", { ms: 250 }); // an answer may take a while
         assert.equal(map.locked, true);
         const start = performance.now();
         assert.deepEqual(map.getMany(["a"]).length, 1);
@@ -254,7 +254,7 @@ test("lock() does not wait for a task of its isolate that is first in line", LON
   const child = await startWith(t, THERE, map.name);
   let shortest = Infinity;
   for (let round = 0; round < 5; round += 1) {
-    await child.ask("lockFor", { ms: 60 });
+    await child.ask("lockFor", { ms: 250 }); // an answer may take a while
     const start = performance.now();
     const wait = other.lockAsync();
     await pause(30); // by now it is first in line
