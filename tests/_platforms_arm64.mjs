@@ -137,6 +137,8 @@ function prepare() {
   }
   emulate(join(place, "zig-out", "bin", "shmap-peer"), compiledPeer());
   replaceTest(join(place, "tests"));
+  const examples = readdirSync(join(place, "examples")).map((file) => join("examples", file));
+  for (const file of ["README.md", ...examples]) replaceOwnPath(join(place, file), place);
   return place;
 }
 
@@ -157,6 +159,14 @@ function replaceTest(directory) {
   }
 }
 
+/** Lets an example start another process by a command that this machine can run. */
+function replaceOwnPath(file, place) {
+  const bin = join(place, "node_modules", ".bin");
+  const command = `("Deno" in globalThis ? "${join(bin, "deno")}" : "${join(bin, "bun")}")`;
+  const text = readFileSync(file, "utf8");
+  writeFileSync(file, text.replaceAll(/process\.execPath|Deno\.execPath\(\)/g, command));
+}
+
 /** Runs suites on a runtime for arm64, counts their tests, and says of which version it was. */
 function runSuites(runtime, lock, names) {
   const place = prepared();
@@ -174,7 +184,7 @@ function runSuites(runtime, lock, names) {
       SHMAP_TEST_RUNTIMES: bin,
       SHMAP_TEST_LOCK: lock,
       SHMAP_TEST_SCALE: "0.05",
-      SHMAP_TEST_PATIENCE: "10",
+      SHMAP_TEST_PATIENCE: "20",
       DENO_DIR: join(work, "arm64", "deno"),
       DENO_V8_FLAGS: "--max-old-space-size=4096", // and not a part of the small memory
     },

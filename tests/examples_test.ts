@@ -15,6 +15,7 @@ import {
   freshDirectory,
   NEEDS,
   otherThan,
+  PATIENCE,
   ROOT,
   RUNTIMES,
   SHM,
@@ -25,7 +26,7 @@ import type { Runtime, TestContext } from "./_support.ts";
 
 const LONG = { timeout: 120_000 };
 /** Far longer than any example takes. */
-const EXAMPLE_MS = 60_000;
+const EXAMPLE_MS = 60_000 * PATIENCE;
 
 /** What each example says when it has shown what it is for. */
 const SAYS: Record<string, RegExp[]> = {
