@@ -254,7 +254,7 @@ test("lock() does not wait for a task of its isolate that is first in line", LON
   const child = await startWith(t, THERE, map.name);
   let shortest = Infinity;
   for (let round = 0; round < 5; round += 1) {
-    await child.ask("lockFor", { ms: 250 }); // an answer may take a while
+    await child.ask("lockFor", { ms: 60 });
     const start = performance.now();
     const wait = other.lockAsync();
     await pause(30); // by now it is first in line
