@@ -23,6 +23,8 @@ import { bunCounts, denoCounts, ROOT } from "./run.mjs";
 const SYSTEM = "/usr/aarch64-linux-gnu";
 /** Without signed pointers, which take qemu as long as all the rest. */
 const PROCESSOR = "neoverse-n1";
+/** Packages without anything of a machine: the codec, and the types for Deno's check. */
+const MODULES = ["msgpackr", "@types", "undici-types"];
 /** What is of this machine, or of no use. */
 const NOT_COPIED = [".git", ".zig-cache", "node_modules", "zig-out"];
 /** For the records that qemu keeps of what is mapped: a test asks for much more, to be refused. */
@@ -130,7 +132,9 @@ function prepare() {
   for (const path of readdirSync(ROOT).filter((name) => !NOT_COPIED.includes(name))) {
     cpSync(join(ROOT, path), join(place, path), { recursive: true });
   }
-  symlinkSync(join(ROOT, "node_modules", "msgpackr"), join(place, "node_modules", "msgpackr"));
+  for (const name of MODULES) {
+    symlinkSync(join(ROOT, "node_modules", name), join(place, "node_modules", name));
+  }
   copyFileSync(shipped("linux-arm64"), join(place, "zig-out", "lib", "libshmap.so"));
   for (const [runtime, program] of programs) {
     emulate(join(place, "node_modules", ".bin", runtime), program);

@@ -12,6 +12,7 @@ import {
   HERE,
   NEEDS,
   otherThan,
+  PATIENCE,
   pause,
   runtimeOf,
   RUNTIMES,
@@ -156,7 +157,7 @@ function runFor(
   let hasFailed = false;
   for (const task of work) task.catch(() => hasFailed = true);
   return withSeed(async () => {
-    const end = performance.now() + milliseconds;
+    const end = performance.now() + milliseconds * PATIENCE;
     while (performance.now() < end && !hasFailed) {
       meanwhile();
       await pause(1);
