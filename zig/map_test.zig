@@ -110,23 +110,26 @@ test "random operations give what a plain hash map gives" {
 }
 
 test "a copy reads nothing behind the end of a segment" {
-    const map = try support.openMap(0, 256 << 20);
-    defer support.closeMap(map);
-    var nearest: u64 = std.math.maxInt(u64);
-    var key: [20]u8 = @splat('k'); // for a value of one byte, so that a step leads far
-    for (0..2_000) |i| {
-        std.mem.writeInt(u32, key[0..4], @intCast(i), .little);
-        try std.testing.expect(try map.put(&key, "v", 3, .none));
-        var room: [64]u8 = undefined;
-        const value = (try map.get(&key, &room, 0)).?;
-        try std.testing.expect(value.len == 1 and room[0] == 'v');
-        var op = try maps.Operation.lock(map, 0);
-        defer op.unlock();
-        try op.find(map.placeOf(&key), &key);
-        const end = op.probe.found.offset + op.probe.found.bytes();
-        nearest = @min(nearest, map.segment.view.committed - end);
+    // In one map the key at the end may stand behind others, and is then not copied in steps.
+    for (0..support.times(10)) |_| {
+        const map = try support.openMap(0, 256 << 20);
+        defer support.closeMap(map);
+        var key: [20]u8 = @splat('k'); // for a value of one byte, so that a step leads far
+        const nearest = for (0..2_000) |i| {
+            std.mem.writeInt(u32, key[0..4], @intCast(i), .little);
+            try std.testing.expect(try map.put(&key, "v", 3, .none));
+            var room: [64]u8 = undefined;
+            const value = (try map.get(&key, &room, 0)).?;
+            try std.testing.expect(value.len == 1 and room[0] == 'v');
+            var op = try maps.Operation.lock(map, 0);
+            defer op.unlock();
+            try op.find(map.placeOf(&key), &key);
+            const end = op.probe.found.offset + op.probe.found.bytes();
+            const left = map.segment.view.committed - end;
+            if (left < crash.step_bytes - 8) break left;
+        } else null;
+        try std.testing.expect(nearest != null); // or nothing was tried
     }
-    try std.testing.expect(nearest < crash.step_bytes - 8); // or nothing was tried
 }
 
 test "a full segment refuses, keeps everything, and goes on when there is room again" {
