@@ -5,12 +5,12 @@
 import process from "node:process";
 import * as real from "node:test";
 import { leftOutOf } from "./_emulated_tests.mjs";
+import { PATIENCE } from "./_platform.ts";
 
 export type { TestContext } from "node:test";
 
 const runtime = "Deno" in globalThis ? "deno" : "bun";
 const leftOut = leftOutOf(runtime, process.env.SHMAP_TEST_LOCK);
-const patience = Number(process.env.SHMAP_TEST_PATIENCE);
 
 /** As the real one, but patient, and without the tests that are left out. */
 export function test(name: string, ...rest: unknown[]): unknown {
@@ -21,5 +21,5 @@ export function test(name: string, ...rest: unknown[]): unknown {
 
 function patiently(argument: unknown): unknown {
   const { timeout } = argument as { timeout?: number };
-  return timeout ? { ...argument as object, timeout: timeout * patience } : argument;
+  return timeout ? { ...argument as object, timeout: timeout * PATIENCE } : argument;
 }

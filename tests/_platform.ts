@@ -35,6 +35,9 @@ const IS_ALONE = process.env.SHMAP_TEST_ALONE === "1";
 export const THERE: Runtime = IS_ALONE ? HERE : HERE === "deno" ? "bun" : "deno";
 export const RUNTIMES: readonly Runtime[] = IS_ALONE ? [HERE] : [HERE, THERE];
 
+/** How many times as long as usual something may take: more where every process is emulated. */
+export const PATIENCE = Number(process.env.SHMAP_TEST_PATIENCE ?? 1);
+
 /** Why tests cannot run here that need what not every machine has; undefined where it has it. */
 export const NEEDS = {
   bothRuntimes: IS_ALONE ? "Deno does not start here" : undefined,

@@ -3,7 +3,7 @@
  * for what cannot be tried here.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { ENVIRONMENT, ROOT } from "./run.mjs";
@@ -14,6 +14,20 @@ const TIMEOUT_MS = 15 * 60_000;
 export const work = mkdtempSync(join(tmpdir(), "shmap-platforms-"));
 export const environment = { ...ENVIRONMENT, WINEDEBUG: "-all", WINEPREFIX: join(work, "wine") };
 export const counts = { passed: 0, failed: 0, skipped: 0 };
+
+/** Suites of which there is nothing to try elsewhere, and why. */
+export const SUITES_OF_SOURCES = {
+  tidy: "it reads the sources, which are the same here",
+  run: "it tries the runner, which needs Node",
+  seed_cases: "it reads the sources and the README, which are the same here",
+  versions: "it reads the sources, which are the same here",
+};
+
+/** The names of all suites. */
+export function suites() {
+  return readdirSync(join(ROOT, "tests")).sort()
+    .map((file) => /^(\w+)_test\.ts$/.exec(file)?.[1]).filter(Boolean);
+}
 
 /** A step that found out that it cannot run here. */
 export class Skipped extends Error {}

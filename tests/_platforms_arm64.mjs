@@ -16,7 +16,17 @@ import {
 import { join } from "node:path";
 import process from "node:process";
 import { leftOutOf } from "./_emulated_tests.mjs";
-import { attempt, counts, need, run, shipped, Skipped, work } from "./_platforms.mjs";
+import {
+  attempt,
+  counts,
+  need,
+  run,
+  shipped,
+  Skipped,
+  suites,
+  SUITES_OF_SOURCES,
+  work,
+} from "./_platforms.mjs";
 import { bunCounts, denoCounts, ROOT } from "./run.mjs";
 
 /** Where Debian puts the libraries of arm64: libc6-arm64-cross, libgcc-s1-arm64-cross. */
@@ -179,8 +189,8 @@ function runSuites(runtime, lock, names) {
   const { how: versionEnd, output: version } = attempt(join(bin, runtime), ["--version"]);
   if (versionEnd !== 0) throw new Error(version);
   const [program, ...args] = command.split(" ");
-  const suites = names.split(" ").map((name) => `./tests/${name}_test.ts`);
-  const { how, output } = attempt(join(bin, program), [...args, ...suites], {
+  const files = names.split(" ").map((name) => `./tests/${name}_test.ts`);
+  const { how, output } = attempt(join(bin, program), [...args, ...files], {
     cwd: place,
     timeout: SUITES_MS,
     env: {
@@ -224,30 +234,21 @@ const SLOW = {
 /** What needs the mutexes of the C library, and no death: qemu has no robust lists. */
 const USUAL = "map map_additions value lock";
 
-/** Suites of which nothing is tried there. */
-const SUITES_LEFT_OUT = {
-  tidy: "it reads the sources, which are the same here",
-  run: "it tries the runner, which needs Node",
-  seed_cases: "it reads the sources and the README, which are the same here",
-  versions: "it reads the sources, which are the same here",
-};
-
 /** Counts the suites that are left out, and says it; one that was forgotten is an error. */
 function tellLeftOut() {
-  const run = [KERNEL, ...Object.values(SLOW).map(([, suites]) => suites)].join(" ").split(" ");
-  const known = new Set([...run, ...Object.keys(SUITES_LEFT_OUT)]);
-  const forgotten = readdirSync(join(ROOT, "tests"))
-    .filter((file) => file.endsWith("_test.ts") && !known.has(file.slice(0, -"_test.ts".length)));
+  const run = [KERNEL, ...Object.values(SLOW).map(([, names]) => names)].join(" ").split(" ");
+  const known = new Set([...run, ...Object.keys(SUITES_OF_SOURCES)]);
+  const forgotten = suites().filter((suite) => !known.has(suite));
   if (forgotten.length > 0) throw new Error(`in no step: ${forgotten}`);
-  return Object.entries(SUITES_LEFT_OUT).map(([suite, reason]) => {
+  return Object.entries(SUITES_OF_SOURCES).map(([suite, reason]) => {
     counts.skipped += 1;
     return `\n    not run: ${suite}: ${reason}`;
   }).join("");
 }
 
-function runSlowSuites(runtime, lock, suites) {
+function runSlowSuites(runtime, lock, names) {
   if (process.argv.length <= 2) throw new Skipped("takes minutes, and was not asked for by name");
-  return runSuites(runtime, lock, suites);
+  return runSuites(runtime, lock, names);
 }
 
 /** The steps of both runtimes; `make` gives one its name and what it does. */
@@ -264,10 +265,10 @@ export const ARM64_STEPS = {
   ]),
   ...Object.assign(
     {},
-    ...Object.entries(SLOW).map(([about, [lock, suites]]) =>
+    ...Object.entries(SLOW).map(([about, [lock, names]]) =>
       onEach((runtime, title) => [
         `run the slow suites ${about} on ${title}, under qemu, ${LOCKS[lock]}`,
-        () => runSlowSuites(runtime, lock, suites),
+        () => runSlowSuites(runtime, lock, names),
       ])
     ),
   ),

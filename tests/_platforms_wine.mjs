@@ -4,9 +4,18 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { counts, environment, run, shipped, Skipped, work } from "./_platforms.mjs";
+import {
+  counts,
+  environment,
+  run,
+  shipped,
+  Skipped,
+  suites,
+  SUITES_OF_SOURCES,
+  work,
+} from "./_platforms.mjs";
 import { bunCounts, ROOT, worth } from "./run.mjs";
 
 const PACKAGE = "@oven/bun-windows-x64";
@@ -36,10 +45,7 @@ const NO_SAFER = "`bun run` in a child can call SaferiIsExecutableFileType, whic
 const SUITES_LEFT_OUT = {
   examples: NO_SAFER,
   readme: NO_SAFER,
-  tidy: "it reads the sources, which are the same here",
-  run: "it tries the runner, which needs Node",
-  seed_cases: "it reads the sources and the README, which are the same here",
-  versions: "it reads the sources, which are the same here",
+  ...SUITES_OF_SOURCES,
   library: "it packs the library of Linux, and opens it from memory",
   owners: "it gives files to other users, and there are none",
 };
@@ -139,11 +145,6 @@ function tellLeftOut() {
     counts.skipped += 1;
     return `    not run: ${name}: ${reason}`;
   });
-}
-
-function suites() {
-  return readdirSync(join(ROOT, "tests")).sort()
-    .map((file) => /^(\w+)_test\.ts$/.exec(file)?.[1]).filter(Boolean);
 }
 
 function pathOf(suite) {

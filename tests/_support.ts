@@ -16,6 +16,7 @@ import {
   HERE,
   IS_WINDOWS,
   isLiving,
+  PATIENCE,
   removeAll,
   type Runtime,
   runtimeOf,
@@ -30,8 +31,6 @@ export type Task = (t: TestContext) => void | Promise<void>;
 
 export const CHILD = join(TESTS, "_child.ts");
 export const SCALE = Number(process.env.SHMAP_TEST_SCALE ?? 1);
-/** How many times as long as usual something may take: more where every process is emulated. */
-export const PATIENCE = Number(process.env.SHMAP_TEST_PATIENCE ?? 1);
 export const SEED = Number(process.env.SHMAP_SEED ?? Math.floor(Math.random() * 2 ** 32)) >>> 0;
 
 const PREFIX = "shmap-test-";
