@@ -33,8 +33,13 @@ pub export fn ProcessPrng(target: [*]u8, len: usize) callconv(.winapi) c_int {
 }
 `;
 
-/** How the suites are told where they are: no Deno, kernel locks, a tenth of the long work. */
-const TOLD = { SHMAP_TEST_ALONE: "1", SHMAP_TEST_LOCK: "kernel", SHMAP_TEST_SCALE: "0.1" };
+/** How the suites are told where they are: no Deno, kernel locks, a tenth of the work, patience. */
+const TOLD = {
+  SHMAP_TEST_ALONE: "1",
+  SHMAP_TEST_LOCK: "kernel",
+  SHMAP_TEST_SCALE: "0.1",
+  SHMAP_TEST_PATIENCE: "5",
+};
 /** How many suites run at a time. */
 const LANES = 2;
 
