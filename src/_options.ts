@@ -54,15 +54,18 @@ export interface OpenOptions {
   mode?: "shared" | "create" | "attach" | "exclusive";
   /** Only read: attaches, changes no byte, and every call that writes throws `"ReadOnly"`. */
   readonly?: boolean;
-  /** The mode bits of a segment this call creates, whatever the umask. Default 0o600. */
+  /** Mode bits of a new segment, whatever the umask. Default 0o600. Without effect on Windows. */
   permissions?: number;
   /** Accept a segment that belongs to another user, other than root. Default false. */
   allowForeignOwner?: boolean;
-  /** Where the segment lies. Default: the platform's directory for shared memory. */
+  /** Where the segment lies. Default: `/dev/shm` on Linux, elsewhere a directory of the user. */
   directory?: string;
   /** The ceiling in bytes, recorded at creation: of a map as a whole, or of one encoded value. */
   maxBytes?: number;
-  /** `"kernel"` also works across PID namespaces and C libraries, and is slower. */
+  /**
+   * `"kernel"` also works across PID namespaces and C libraries, and is slower. Default of a new
+   * segment: `"robust"` on Linux, `"kernel"` elsewhere, where there is nothing else.
+   */
   lock?: "robust" | "kernel";
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
   timeout?: number;

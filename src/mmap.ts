@@ -85,7 +85,8 @@ export class Mmap implements Disposable {
    * @returns The region, to be closed after use.
    * @throws {TypeError | RangeError} For a file or an option that cannot be.
    * @throws {SharedMemoryError} `"NotFound"`, `"PermissionDenied"`, `"NoSpace"`; `"Incompatible"`
-   *   for what is no regular file, is empty, or too short to be only read.
+   *   for what is no regular file, is empty, or too short to be only read; `"Unsupported"` for a
+   *   descriptor on Windows.
    *
    * @example
    * ```ts
