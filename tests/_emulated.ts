@@ -1,6 +1,6 @@
 /**
- * Stands for `node:test` where the suites run under an emulator (tests/_platforms_arm64.mjs): what
- * cannot hold there is skipped, and says why.
+ * Stands for `node:test` where the suites run under an emulator (`tests/_platforms_arm64.mjs`,
+ * `tests/_platforms_wine.mjs`): what cannot hold there is skipped, and says why.
  */
 import process from "node:process";
 import * as real from "node:test";
@@ -10,7 +10,8 @@ import { PATIENCE } from "./_platform.ts";
 export type { TestContext } from "node:test";
 
 const runtime = "Deno" in globalThis ? "deno" : "bun";
-const leftOut = leftOutOf(runtime, process.env.SHMAP_TEST_LOCK);
+const { SHMAP_TEST_EMULATOR: emulator, SHMAP_TEST_LOCK: lock } = process.env;
+const leftOut = leftOutOf(emulator, runtime, lock);
 
 /** As the real one, but patient, and without the tests that are left out. */
 export function test(name: string, ...rest: unknown[]): unknown {
