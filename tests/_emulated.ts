@@ -5,13 +5,13 @@
 import process from "node:process";
 import * as real from "node:test";
 import { leftOutOf } from "./_emulated_tests.mjs";
-import { PATIENCE } from "./_platform.ts";
+import { IS_WINDOWS, PATIENCE } from "./_platform.ts";
 
 export type { TestContext } from "node:test";
 
 const runtime = "Deno" in globalThis ? "deno" : "bun";
-const { SHMAP_TEST_EMULATOR: emulator, SHMAP_TEST_LOCK: lock } = process.env;
-const leftOut = leftOutOf(emulator, runtime, lock);
+const emulator = IS_WINDOWS ? "wine" : "qemu";
+const leftOut = leftOutOf(emulator, runtime, process.env.SHMAP_TEST_LOCK);
 
 /** As the real one, but patient, and without the tests that are left out. */
 export function test(name: string, ...rest: unknown[]): unknown {

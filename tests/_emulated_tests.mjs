@@ -58,21 +58,31 @@ const SLOW = "eight processes must have opened a map within two seconds; wine ca
 const STDERR = "Bun complains on stderr of what wine calls its directories";
 
 const WINE = [
-  { suite: "errors", piece: '"Locked" says that this thread itself is in the way', why: NO_VOLUME },
-  { suite: "lifecycle", piece: "unlink() leaves attached handles at work", why: NO_VOLUME },
-  { suite: "lock", piece: "lock() and tryLock() beside a line of tasks", why: NO_VOLUME },
+  ...[
+    ["errors", 'SharedMemoryError "Locked" says that this thread itself is in the way'],
+    ["lifecycle", "SharedMap.unlink() leaves attached handles at work on the old memory"],
+    ["lock", "SharedMap.lock() and tryLock() beside a line of tasks"],
+    ["lock", "SharedMap.update() is Locked where fn has locked through another handle"],
+    ["lock", "SharedMap: every write through another handle is Locked, and changes nothing"],
+    ["lock_processes", "lock() does not wait for a task of its isolate that is first in line"],
+    ["lock_processes", "tryLock() does not overtake a task that waits for another process"],
+    ["value", "SharedValue.open() has the modes of maps"],
+  ].map(([suite, piece]) => ({ suite, piece, why: NO_VOLUME })),
   {
-    suite: "lock",
-    piece: "update() is Locked where fn has locked through another",
-    why: NO_VOLUME,
+    suite: "lock_processes",
+    piece: "Lock keeps threads of one process apart",
+    why: NO_PLACEHOLDERS,
   },
-  { suite: "lock", piece: "every write through another handle is Locked", why: NO_VOLUME },
-  { suite: "lock_processes", piece: "keeps threads of one process apart", why: NO_PLACEHOLDERS },
-  { suite: "lock_processes", piece: "does not wait for a task of its isolate", why: NO_VOLUME },
-  { suite: "lock_processes", piece: "does not overtake a task that waits", why: NO_VOLUME },
-  { suite: "seed", piece: "A-36 open() never finds a half-made map", why: SLOW },
-  { suite: "seed_mmap_source", piece: "B-83 a process that ends takes nothing", why: STDERR },
-  { suite: "value", piece: "SharedValue.open() has the modes of maps", why: NO_VOLUME },
+  {
+    suite: "seed",
+    piece: "A-36 open() never finds a half-made map, so nobody waits 5 s for one",
+    why: SLOW,
+  },
+  {
+    suite: "seed_mmap_source",
+    piece: "B-83 a process that ends takes nothing from the others",
+    why: STDERR,
+  },
 ];
 
 /** Those that do not run under this emulator, on this runtime with this lock. */

@@ -190,7 +190,6 @@ function runSuites(runtime, lock, names) {
       SHMAP_TEST_RUNTIMES: bin,
       SHMAP_TEST_LOCK: lock,
       SHMAP_TEST_SCALE: "0.05",
-      SHMAP_TEST_EMULATOR: "qemu",
       SHMAP_TEST_PATIENCE: "20",
       DENO_DIR: join(work, "arm64", "deno"),
       DENO_V8_FLAGS: "--max-old-space-size=4096", // and not a part of the small memory
@@ -204,8 +203,7 @@ function runSuites(runtime, lock, names) {
   counts.passed += counted.passed - 1; // the step itself counts as one
   counts.skipped += counted.skipped;
   const number = /\d+\.\d+\.\d+/.exec(version)?.[0];
-  // Bun says each twice.
-  const left = [...new Set(counted.reasons)].map((reason) => `    not run: ${reason}`);
+  const left = counted.reasons.map((reason) => `    not run: ${reason}`);
   return [`${title} ${number}: ${counted.passed} tests`, ...left].join("\n");
 }
 

@@ -39,7 +39,6 @@ pub export fn ProcessPrng(target: [*]u8, len: usize) callconv(.winapi) c_int {
 /** How the suites are told where they are: no Deno, kernel locks, a tenth of the work, patience. */
 const TOLD = {
   SHMAP_TEST_ALONE: "1",
-  SHMAP_TEST_EMULATOR: "wine",
   SHMAP_TEST_LOCK: "kernel",
   SHMAP_TEST_SCALE: "0.1",
   SHMAP_TEST_PATIENCE: "5",
@@ -140,10 +139,10 @@ export async function runSuitesUnderWine() {
   const said = ["", ...tellLeftOut()];
   const place = prepare();
   const leftOut = leftOutOf("wine", "bun", TOLD.SHMAP_TEST_LOCK);
-  const tried = suites().filter((suite) => !(suite in SUITES_LEFT_OUT));
-  const waiting = tried.filter((suite) => !ALONE.includes(suite));
+  const together = suites()
+    .filter((suite) => !(suite in SUITES_LEFT_OUT) && !ALONE.includes(suite));
   let failed = 0;
-  const lane = async () => {
+  const lane = async (waiting) => {
     for (let suite = waiting.shift(); suite; suite = waiting.shift()) {
       const { output, counted, seconds } = await runSuite(suite, place);
       counts.passed += counted.passed;
@@ -153,14 +152,12 @@ export async function runSuitesUnderWine() {
       if (counted.failed === 0) checkLeftOut(leftOut, [suite], reasons);
       const numbers = `${passed} passed, ${counted.failed} failed, ${skipped} skipped`;
       said.push(`    ${suite}: ${numbers} (${seconds.toFixed(1)} s)`);
-      // Bun says each twice.
-      said.push(...[...new Set(reasons)].map((reason) => `    not run: ${reason}`));
+      said.push(...reasons.map((reason) => `    not run: ${reason}`));
       if (counted.failed > 0) said.push(output.slice(-OUTPUT_END));
     }
   };
-  await Promise.all(Array.from({ length: LANES }, lane));
-  waiting.push(...ALONE);
-  await lane();
+  await Promise.all(Array.from({ length: LANES }, () => lane(together)));
+  await lane([...ALONE]);
   counts.passed -= 1; // the step itself counts as one
   if (failed > 0) throw new Error(`${failed} failed${said.join("\n")}`);
   return said.join("\n");

@@ -173,7 +173,8 @@ export function bunCounts(output) {
     passed: Number(passed[1]),
     failed: Number(failed[1]) + errors,
     skipped: unfinished.reduce((sum, count) => sum + count, 0),
-    reasons: matches(output, /^\((?:skip|todo)\) (.*?)(?: \[[\d.]+ms\])?$/gm),
+    // Bun says each where it is its turn, and all of them at the end.
+    reasons: [...new Set(matches(output, /^\((?:skip|todo)\) (.*?)(?: \[[\d.]+ms\])?$/gm))],
   };
 }
 
