@@ -119,7 +119,7 @@ fn addPeer(b: *std.Build) void {
 }
 
 /// The native benchmarks (bench/run.mjs), for any processor of this kind, as the library is.
-const benches = [_][]const u8{ "engine", "growth", "processes", "locks" };
+const benches = [_][]const u8{ "engine", "growth", "processes", "locks", "instructions" };
 
 fn addBench(b: *std.Build) void {
     const target = b.resolveTargetQuery(.{ .cpu_model = .baseline });

@@ -2,9 +2,6 @@
 //! one thread, beside the in-place table of `reference.zig` and LMDB's C library.
 //!
 //!     shmap-bench-engine <library> [--smoke | <keys> ...]
-//!     shmap-bench-engine <library> count <case> <keys>
-//!
-//! The last form does one case alone, for instructions.mjs.
 //!
 //! Keys are `user:session:<n>`, values 32 bytes. The operations come in random order from a list
 //! made beforehand, whose keys lie one behind the other: only what a store does is out of order.
@@ -25,13 +22,6 @@ var key_counts: []const u64 = &.{ 1_000, 100_000, 1_000_000, 10_000_000 };
 var operations: usize = operation_count;
 var pass_count: usize = 7;
 var library_path: []const u8 = undefined;
-
-/// Operations counted on a map, how many maps of 1,000 keys there are, and of any number at least,
-/// and the ceiling of each: valgrind has less room.
-const count_operations = 1 << 14;
-const count_maps_of_1000 = 48;
-const maps_min = 8;
-const count_bytes_max = 1 << 28;
 
 /// Above this LMDB is left out of what writes: filling it takes minutes.
 const lmdb_keys_max = 1_000_000;
@@ -381,44 +371,11 @@ const Directory = struct {
     }
 };
 
-/// Does one case on some maps, each of which has other secrets, and so other collisions. An insert
-/// is undone by a delete, so those two count together. Says how many operations were counted.
-fn count(gpa: std.mem.Allocator, words: []const [:0]const u8) !void {
-    const case = std.meta.stringToEnum(Case, words[0]) orelse return error.NoSuchCase;
-    operations = count_operations;
-    var work: Work = try .init(gpa, try std.fmt.parseInt(u64, words[1], 10));
-    defer work.deinit(gpa);
-    const round = if (case == .get or case == .set) work.present.len else work.absent.len;
-    const rounds = @max(1, count_operations / round);
-    const map_count = @max(maps_min, count_maps_of_1000 * 1000 / work.key_count);
-    for (0..map_count) |_| {
-        var shmap: Shmap = try .init(library_path, count_bytes_max);
-        defer shmap.deinit();
-        try work.fill(&shmap);
-        try repeat(case, &shmap, &work, 1); // tables and lists of blocks find their size
-        try counted(case, &shmap, &work, rounds);
-    }
-    print("{d} operations\n", .{map_count * rounds * round});
-}
-
-/// What callgrind counts, by its name.
-noinline fn counted(case: Case, shmap: *Shmap, work: *const Work, rounds: usize) !void {
-    return repeat(case, shmap, work, rounds);
-}
-
-fn repeat(case: Case, shmap: *Shmap, work: *const Work, rounds: usize) !void {
-    for (0..rounds) |_| {
-        _ = try run(case, shmap, work);
-        if (case == .insert) _ = try run(.delete, shmap, work);
-    }
-}
-
 pub fn main(init: std.process.Init) !void {
     const words = try init.minimal.args.toSlice(init.arena.allocator());
     if (words.len < 2) return error.NoLibrary;
     const gpa = std.heap.page_allocator;
     library_path = words[1];
-    if (words.len == 5 and std.mem.eql(u8, words[2], "count")) return count(gpa, words[3..]);
     if (words.len == 3 and std.mem.eql(u8, words[2], "--smoke")) {
         key_counts = &.{1_000};
         operations = 1 << 12;
