@@ -19,7 +19,7 @@ pub fn build(b: *std.Build) void {
     addBench(b);
     addProofs(b);
     const tests = b.addTest(.{
-        .root_module = moduleOf(b, "zig/tests.zig", b.graph.host, .ReleaseSafe),
+        .root_module = moduleOf(b, "zig/root.zig", b.graph.host, .ReleaseSafe),
         .filters = filters,
     });
     b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
@@ -86,7 +86,7 @@ fn linked(
         link.addArgs(&.{ "-fno-emit-implib", "-lkernel32", "-lntdll", "-ladvapi32" });
     }
     const library = link.addPrefixedOutputFileArg("-femit-bin=", target.file);
-    link.addPrefixedFileArg("-Mroot=", b.path("zig/abi.zig"));
+    link.addPrefixedFileArg("-Mroot=", b.path("zig/root.zig"));
     link.has_side_effects = true; // the compiler knows what it has compiled before
     return library;
 }
@@ -95,12 +95,13 @@ fn linked(
 fn addBoundary(b: *std.Build) void {
     const emit = b.addExecutable(.{
         .name = "emit_abi",
-        .root_module = moduleOf(b, "zig/emit_abi.zig", b.graph.host, .Debug),
+        .root_module = moduleOf(b, "zig/abi/emit.zig", b.graph.host, .Debug),
     });
+    emit.root_module.addImport("shmap", moduleOf(b, "zig/root.zig", b.graph.host, .Debug));
     const emitted = b.addRunArtifact(emit).captureStdOut(.{});
     const update = b.addUpdateSourceFiles();
-    update.addCopyFileToSource(emitted, "src/_abi.ts");
-    b.step("abi", "Write src/_abi.ts").dependOn(&update.step);
+    update.addCopyFileToSource(emitted, "src/ffi/abi.ts");
+    b.step("abi", "Write src/ffi/abi.ts").dependOn(&update.step);
 }
 
 /// A process linked statically with the other libc: what shows that two libcs can meet.
@@ -112,8 +113,9 @@ fn addPeer(b: *std.Build) void {
     });
     const peer = b.addExecutable(.{
         .name = "shmap-peer",
-        .root_module = moduleOf(b, "zig/peer.zig", musl, .ReleaseSafe),
+        .root_module = moduleOf(b, "tests/native/peer.zig", musl, .ReleaseSafe),
     });
+    peer.root_module.addImport("shmap", moduleOf(b, "zig/root.zig", musl, .ReleaseSafe));
     const install = b.addInstallArtifact(peer, .{});
     b.step("peer", "Build a native process for the tests").dependOn(&install.step);
 }
@@ -128,8 +130,7 @@ fn addBench(b: *std.Build) void {
     all.dependOn(addFloor(b));
     for (benches) |name| {
         const root = moduleOf(b, b.fmt("bench/{s}.zig", .{name}), target, .ReleaseFast);
-        root.addImport("shmap", moduleOf(b, "zig/abi.zig", target, .ReleaseFast));
-        root.addImport("internals", moduleOf(b, "zig/internals.zig", target, .ReleaseFast));
+        root.addImport("shmap", moduleOf(b, "zig/root.zig", target, .ReleaseFast));
         const program = b.addExecutable(.{
             .name = b.fmt("shmap-bench-{s}", .{name}),
             .root_module = root,
@@ -152,7 +153,7 @@ fn addFloor(b: *std.Build) *std.Build.Step {
     const library = link.addPrefixedOutputFileArg("-femit-bin=", "libshmap-floor.so");
     link.addArgs(&.{ "--dep", "table" });
     link.addPrefixedFileArg("-Mroot=", b.path("bench/floor.zig"));
-    link.addPrefixedFileArg("-Mtable=", b.path("src/_abi.ts"));
+    link.addPrefixedFileArg("-Mtable=", b.path("src/ffi/abi.ts"));
     return &b.addInstallFileWithDir(library, .lib, "libshmap-floor.so").step;
 }
 
@@ -165,7 +166,7 @@ fn addProofs(b: *std.Build) void {
     const all = b.step("proof", "Build the native parts of the proof");
     for (proofs) |name| {
         const root = moduleOf(b, b.fmt("tests/proof/{s}.zig", .{name}), b.graph.host, .ReleaseSafe);
-        root.addImport("shmap", moduleOf(b, "zig/internals.zig", b.graph.host, .ReleaseSafe));
+        root.addImport("shmap", moduleOf(b, "zig/root.zig", b.graph.host, .ReleaseSafe));
         const program = b.addExecutable(.{
             .name = b.fmt("shmap-proof-{s}", .{name}),
             .root_module = root,

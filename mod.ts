@@ -48,6 +48,6 @@ export type {
 } from "./src/shared_map.ts";
 export { type FrozenOption, SharedValue } from "./src/shared_value.ts";
 export { Mmap, type MmapOptions, type RegionLockOptions } from "./src/mmap.ts";
-export { type AsyncLockOptions, Lock, type LockOptions } from "./src/lock.ts";
-export { pack, type PackValue, unpack, type UnpackedValue } from "./src/pack.ts";
+export { type AsyncLockOptions, Lock, type LockOptions } from "./src/lock/lock.ts";
+export { pack, type PackValue, unpack, type UnpackedValue } from "./src/pack/pack.ts";
 export { type ErrorCode, SharedMemoryError } from "./src/errors.ts";

@@ -4,7 +4,7 @@
 
 const std = @import("std");
 const linux = std.os.linux;
-const abi = @import("shmap");
+const abi = @import("shmap").abi;
 const figures = @import("figures.zig");
 
 const Flags = abi.Flags;

@@ -11,7 +11,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const lmdb = @import("lmdb.zig");
 const reference = @import("reference.zig");
-const stripe_lock = @import("internals").stripe_lock;
+const stripe_lock = @import("shmap").stripe_lock;
 
 const operation_count = 1 << 20;
 const value: [32]u8 = "0123456789abcdef0123456789ABCDEF".*;

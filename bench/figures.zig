@@ -4,7 +4,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const linux = std.os.linux;
-const abi = @import("shmap");
+const abi = @import("shmap").abi;
 
 pub const codec = "bench";
 pub const value_bytes = 32;

@@ -2,7 +2,7 @@
 //! it is the floor under every call of the real one. `get` checks its lengths and copies 32
 //! constant bytes, `put` checks them and copies the value away.
 //!
-//! Names and fingerprint come from `src/_abi.ts`, imported here as "table", so that TypeScript
+//! Names and fingerprint come from `src/ffi/abi.ts`, imported here as "table", so that TypeScript
 //! takes this library for the real one whatever that exports; what is not needed to open a map and
 //! to close it fails when called.
 
@@ -11,7 +11,7 @@ const std = @import("std");
 const table = @embedFile("table");
 
 const handle_only: u32 = 1;
-/// The numbers of `src/_abi.ts`; negative results are statuses.
+/// The numbers of `src/ffi/abi.ts`; negative results are statuses.
 const failed: i32 = std.fmt.parseInt(i32, after("  closed: "), 10) catch unreachable;
 const kind_ascii = 3;
 const key_bytes_max = 65_535;

@@ -2,7 +2,7 @@
 //! the longest takes and why, and how much memory the map has for what is in it.
 
 const std = @import("std");
-const abi = @import("shmap");
+const abi = @import("shmap").abi;
 const figures = @import("figures.zig");
 
 const Histogram = figures.Histogram;

@@ -1,7 +1,7 @@
 /**
  * How many instructions an operation of the engine takes, counted by callgrind: the same on a busy
- * machine as on a quiet one, and, because nothing is drawn at random (instructions.zig), the same in
- * every run. Compares with the figures of stage 1, which `instructions.json` keeps and nothing
+ * machine as on a quiet one, and, because nothing is drawn at random (`instructions.zig`), the same
+ * in every run. Compares with the figures of stage 1, which `instructions.json` keeps and nothing
  * writes anew: an operation that uses nothing new may take 2 % more at most.
  *
  *     node bench/instructions.mjs      compares; ends with `N passed, N failed, N skipped`
@@ -13,7 +13,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { ENVIRONMENT, install, ROOT } from "../tests/run.mjs";
+import { ENVIRONMENT, install, ROOT } from "../tools/check.mjs";
 
 const PROGRAM = join(ROOT, "zig-out", "bin", "shmap-bench-instructions");
 const LIBRARY = join(ROOT, "zig-out", "lib", "libshmap.so");

@@ -3,8 +3,8 @@
 //!     shmap-bench-instructions <library> <robust | kernel> <case> <keys>
 //!
 //! Everything is the same in each run: keys, values, their order, and the secrets that decide which
-//! stripe and slot a key belongs to. The library draws secrets at random, so this program writes its
-//! own into the file of a new segment before anything is stored there.
+//! stripe and slot a key belongs to. The library draws secrets at random, so this program writes
+//! its own into the file of a new segment before anything is stored there.
 //!
 //! Keys are `user:session:<n>`, values 32 bytes. What is counted is each call of `counted`.
 
@@ -56,7 +56,7 @@ const Identity = extern struct {
 };
 
 const Calls = struct {
-    open: *const fn (?[*]const u8, u32, [*]const u8, u32, [*]const u8, u32, u32, u32, f64, f64, ?[*]u8) callconv(.c) i32,
+    open: *const Open,
     close: *const fn (u32) callconv(.c) i32,
     unlink: *const fn (u32) callconv(.c) i32,
     get: *const fn (u32, [*]const u8, u32, [*]u8, u32) callconv(.c) i32,
@@ -64,6 +64,9 @@ const Calls = struct {
     delete: *const fn (u32, [*]const u8, u32) callconv(.c) i32,
     get_many: *const fn (u32, [*]const u8, u32, u32) callconv(.c) f64,
     gathered: *const fn (u32, f64, [*]u8, u32) callconv(.c) i32,
+
+    const Text = ?[*]const u8;
+    const Open = fn (Text, u32, Text, u32, Text, u32, u32, u32, f64, f64, ?[*]u8) callconv(.c) i32;
 
     fn of(path: []const u8) !Calls {
         var library = try std.DynLib.open(path); // never closed: it stays loaded by its own wish
@@ -99,7 +102,21 @@ const Map = struct {
         const lock: u32 = if (is_kernel) flag_lock_kernel else 0;
         const flags = flag_lock_stated | lock | how;
         const len: u32 = @intCast(name.len);
-        const handle = calls.open(null, 0, name.ptr, len, "bench", 5, flags, 0o600, bytes_max, 5000, null);
+        const codec = "bench";
+        const timeout_ms = 5000;
+        const handle = calls.open(
+            null,
+            0,
+            name.ptr,
+            len,
+            codec,
+            codec.len,
+            flags,
+            0o600,
+            bytes_max,
+            timeout_ms,
+            null,
+        );
         return if (handle > 0) @intCast(handle) else error.NotOpened;
     }
 

@@ -3,7 +3,7 @@
 
 const std = @import("std");
 const linux = std.os.linux;
-const abi = @import("shmap");
+const abi = @import("shmap").abi;
 const figures = @import("figures.zig");
 
 const Row = figures.Row;

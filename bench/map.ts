@@ -5,7 +5,7 @@
  *     deno run -A bench/map.ts [--smoke]
  *     bun run bench/map.ts [--smoke]
  *
- * Every candidate has a process of its own (`_candidates.ts`), a new one for each kind of value and
+ * Every candidate has a process of its own (`candidates.ts`), a new one for each kind of value and
  * number of keys. All of them take turns, a pass of one operation after the other, so that the
  * moods of the machine hit all alike; while one works, the others wait for their standard input.
  */
@@ -15,9 +15,9 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { candidates } from "./_candidates.ts";
-import { startRedis } from "./_redis.ts";
-import { passesOf, prepare, type Task, Unavailable, type ValueKind, verify } from "./_work.ts";
+import { candidates } from "./candidates.ts";
+import { startRedis } from "./redis.ts";
+import { passesOf, prepare, type Task, Unavailable, type ValueKind, verify } from "./work.ts";
 
 const SHARED_MEMORY = "/dev/shm";
 const FLOOR = fileURLToPath(new URL("../zig-out/lib/libshmap-floor.so", import.meta.url));

@@ -4,7 +4,7 @@
 
 const std = @import("std");
 const linux = std.os.linux;
-const abi = @import("shmap");
+const abi = @import("shmap").abi;
 const attaching = @import("attaching.zig");
 const crews = @import("crew.zig");
 const figures = @import("figures.zig");

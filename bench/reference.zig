@@ -4,11 +4,11 @@
 //! checks, no versions. What it costs less than the engine is what sharing and safety cost.
 
 const std = @import("std");
-const internals = @import("internals");
-const hash = internals.hash;
-const layout = internals.layout;
-const tables = internals.table;
-const os = internals.os;
+const shmap = @import("shmap");
+const hash = shmap.hash;
+const layout = shmap.layout;
+const tables = shmap.table;
+const os = shmap.os;
 
 const Slot = layout.Slot;
 const granule_bytes = layout.granule_bytes;
@@ -91,7 +91,7 @@ pub const Table = struct {
         const head: Head = @bitCast(entry[0]);
         if (head.value_len < target_len) {
             const source = entry + 1 + layout.words(head.key_len);
-            internals.crash.copyOut(target[0..target_len], source, head.value_len);
+            shmap.atomics.copyOut(target[0..target_len], source, head.value_len);
             target[head.value_len] = head.kind;
         }
         return @intCast(head.value_len);
@@ -110,7 +110,7 @@ pub const Table = struct {
         const entry = place.entry orelse table.block(24 + key_len + value_len);
         const key_words = layout.words(key_len);
         if (place.entry == null) {
-            internals.crash.fill(entry + 1, key[0..key_len]);
+            shmap.atomics.fill(entry + 1, key[0..key_len]);
             const offset = @intFromPtr(entry) - @intFromPtr(table.memory.ptr);
             table.slots[place.vacant orelse place.index] = tables.slotWord(place.tag, offset);
         }
@@ -119,7 +119,7 @@ pub const Table = struct {
             .key_len = @intCast(key_len),
             .kind = @truncate(kind),
         });
-        internals.crash.fill(entry + 1 + key_words, value[0..value_len]);
+        shmap.atomics.fill(entry + 1 + key_words, value[0..value_len]);
         return 1;
     }
 
@@ -156,9 +156,9 @@ inline fn sameKey(entry: [*]const u64, key: []const u8) bool {
     if (head.key_len != key.len) return false;
     const whole = key.len / 8;
     for (0..whole) |i| {
-        if (entry[1 + i] != internals.crash.wholeWord(key, i)) return false;
+        if (entry[1 + i] != shmap.atomics.wholeWord(key, i)) return false;
     }
-    return key.len % 8 == 0 or entry[1 + whole] == internals.crash.lastWord(key);
+    return key.len % 8 == 0 or entry[1 + whole] == shmap.atomics.lastWord(key);
 }
 
 /// A file in memory, mapped and shared, as the engine's is.

@@ -14,9 +14,9 @@ import { cpus, release } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { ENVIRONMENT, install, ROOT } from "../tests/run.mjs";
-import { chartOf } from "./_chart.mjs";
-import { ratiosOf, remaindersOf, tablesOf } from "./_report.mjs";
+import { ENVIRONMENT, install, ROOT } from "../tools/check.mjs";
+import { chartOf } from "./chart.mjs";
+import { ratiosOf, remaindersOf, tablesOf } from "./report.mjs";
 
 const PART_TIMEOUT_MS = 15 * 60_000;
 const PEERS = join(ROOT, "bench", "peers");

@@ -5,7 +5,7 @@
  * @module
  */
 import { constants, platform } from "node:os";
-import { layoutVersion, reasons, statuses } from "./_abi.ts";
+import { layoutVersion, reasons, statuses } from "./ffi/abi.ts";
 
 /**
  * How an operation can fail: a stable word to branch on.

@@ -4,7 +4,7 @@
  * @module
  */
 import { types } from "node:util";
-import type { AsyncLockOptions, Lock, LockOptions } from "./lock.ts";
+import type { AsyncLockOptions, Lock, LockOptions } from "./lock/lock.ts";
 import {
   anonymousRegion,
   attachRegion,
@@ -12,8 +12,8 @@ import {
   openRegion,
   Region,
   wrongType,
-} from "./_region.ts";
-import { pack, type PackValue, unpack } from "./pack.ts";
+} from "./segment/region.ts";
+import { pack, type PackValue, unpack } from "./pack/pack.ts";
 
 export type { MmapOptions };
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./_entries.ts";
+import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
 import {
   type AnonymousOptions,
   anonymousSegment,
@@ -20,9 +20,9 @@ import {
   type Segment,
   type SegmentInfo,
   unlinkSegment,
-} from "./_segment.ts";
-import { SharedObject } from "./_shared_object.ts";
-import { DEFAULT_CODEC_ID } from "./_values.ts";
+} from "./segment/segment.ts";
+import { SharedObject } from "./segment/shared_object.ts";
+import { DEFAULT_CODEC_ID } from "./values/kinds.ts";
 
 export type {
   AnonymousOptions,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DIRECT_BYTES, KIND_BYTES, unreadable, VERSION_BYTES } from "./_entries.ts";
+import { DIRECT_BYTES, KIND_BYTES, unreadable, VERSION_BYTES } from "./segment/entries.ts";
 import {
   type AnonymousOptions,
   anonymousSegment,
@@ -21,8 +21,8 @@ import {
   statuses,
   unlinkSegment,
   VALUE,
-} from "./_segment.ts";
-import { SharedObject } from "./_shared_object.ts";
+} from "./segment/segment.ts";
+import { SharedObject } from "./segment/shared_object.ts";
 import {
   BYTES_KIND,
   checkedLength,
@@ -31,7 +31,7 @@ import {
   describe,
   encode,
   isBytes,
-} from "./_values.ts";
+} from "./values/kinds.ts";
 
 /**
  * How `get` hands out structures.

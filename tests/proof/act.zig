@@ -12,12 +12,12 @@
 const std = @import("std");
 const shmap = @import("shmap");
 const report = @import("report.zig");
-const acts = @import("act_acts.zig");
-const judge = @import("act_judge.zig");
-const regions = @import("act_region.zig");
-const roles = @import("act_roles.zig");
-const tracer = @import("act_tracer.zig");
-const world = @import("act_world.zig");
+const acts = @import("act/acts.zig");
+const judge = @import("act/judge.zig");
+const regions = @import("act/region.zig");
+const roles = @import("act/roles.zig");
+const tracer = @import("act/tracer.zig");
+const world = @import("act/world.zig");
 const linux = std.os.linux;
 const os = shmap.os;
 
@@ -176,7 +176,7 @@ pub fn main(init: std.process.Init) !void {
     const words = arguments.words;
     if (words.len == 2 and std.mem.eql(u8, words[0], "look")) return look(words[1]);
     var run: Run = .{
-        .shared = try shmap.support.shared(World),
+        .shared = try shmap.testing.support.shared(World),
         .directory = try os.Path.of("/dev/shm/shmap-test-{d}-act", .{os.pid()}),
         .random = .init(arguments.seed),
         .scale = arguments.scale,
@@ -197,7 +197,7 @@ pub fn main(init: std.process.Init) !void {
 
 /// Goes on with the map that somebody else left.
 fn look(directory: []const u8) !void {
-    const shared = try shmap.support.shared(World);
+    const shared = try shmap.testing.support.shared(World);
     const checker: roles.Checker = .{
         .case = .{ .act = .open_existing, .kernel = false },
         .shared = shared,

@@ -12,12 +12,12 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import type { BatchReport } from "./_api_calls.ts";
-import type { Report } from "./_api_workers.ts";
+import type { BatchReport } from "./api/calls.ts";
+import type { Report } from "./api/workers.ts";
 
 const PART = 7;
 const HERE = "Deno" in globalThis ? "Deno" : "Bun";
-const FILES = dirname(fileURLToPath(import.meta.url));
+const FILES = join(dirname(fileURLToPath(import.meta.url)), "api");
 const SHARED_MEMORY = "/dev/shm";
 const PREFIX = `shmap-test-${process.pid}-`;
 /** What the issue asks for, at scale 1. */
@@ -122,7 +122,7 @@ function explain(what: string): void {
 function batch(seed: number, calls: number): Promise<BatchReport> {
   return inPlace(`${seed}`, async (prefix, memory, disk) => {
     const args = [seed, calls, prefix, memory, disk].map(String);
-    const ended = await run("_api_calls.ts", args, disk, LIMIT_MS.batch);
+    const ended = await run("calls.ts", args, disk, LIMIT_MS.batch);
     const journal = join(memory, "journal");
     const lines = existsSync(journal) ? readFileSync(journal, "utf8").trim().split("\n") : [];
     const report = reportIn<BatchReport>(ended) ??
@@ -169,7 +169,7 @@ async function callsOf(least: number, seed: number): Promise<Found> {
 async function reported(file: string, count: number, seed: number, limit: number): Promise<Found> {
   const label = file.replace(/\W/g, "");
   const ended = await inPlace(label, (prefix, _, disk) => {
-    const place = file === "_api_opens.ts" ? [prefix, disk] : [`${prefix}named`];
+    const place = file === "opens.ts" ? [prefix, disk] : [`${prefix}named`];
     return run(file, [`${seed}`, `${count}`, ...place], disk, limit);
   });
   const report = reportIn<Report>(ended) ?? { tried: 0, problems: [], note: "" };
@@ -205,11 +205,11 @@ async function main(): Promise<void> {
     calls: ["API calls", callsOf],
     workers: [
       "Workers",
-      (n: number) => reported("_api_workers.ts", n, seed, 60_000 + n * LIMIT_MS.worker),
+      (n: number) => reported("workers.ts", n, seed, 60_000 + n * LIMIT_MS.worker),
     ],
     opens: [
       "opens and closes",
-      (n: number) => reported("_api_opens.ts", n, seed, 60_000 + n * LIMIT_MS.open),
+      (n: number) => reported("opens.ts", n, seed, 60_000 + n * LIMIT_MS.open),
     ],
   } as const;
   let isProven = true;

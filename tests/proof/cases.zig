@@ -98,9 +98,9 @@ pub const Bench = struct {
         var random_of = std.Random.DefaultPrng.init(bench.seed *% 0x9e3779b97f4a7c15 +% number);
         const random = random_of.random();
         const before = ranNs();
-        shmap.crash.observer = &bench.bounds.observer;
+        shmap.atomics.observer = &bench.bounds.observer;
         bench.runKind(number, random);
-        shmap.crash.observer = null;
+        shmap.atomics.observer = null;
         bench.progress.longest_ns = @max(bench.progress.longest_ns, ranNs() - before);
         bench.expectNothingLeft();
     }
@@ -314,11 +314,11 @@ pub const Bench = struct {
         var fault: shmap.status.Fault = .{};
         const opening: usage.Opening = .{ .kind = kind };
         var options = opening.options();
-        const map = try shmap.boundary.prepared(&fault, &options);
+        const map = try shmap.marshal.prepared(&fault, &options);
         defer shmap.handles.maps.discard(map);
         bench.bounds.naming = true;
         defer bench.bounds.naming = false;
-        return shmap.boundary.unlinkName(map, bench.directory.slice(), name, &options);
+        return shmap.marshal.unlinkName(map, bench.directory.slice(), name, &options);
     }
 
     /// A fresh segment must be as good as any, whatever it displaced.

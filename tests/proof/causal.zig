@@ -173,7 +173,7 @@ const Process = struct {
         const taker = process.index - writers;
         const before = try process.readAll();
         process.delays.arm();
-        const len = shmap.gather.snapshot(process.map) catch |err| {
+        const len = shmap.bulk.snapshot(process.map) catch |err| {
             if (err != error.Timeout) return err;
             board.timeouts[taker] += 1;
             return;
@@ -202,7 +202,7 @@ const Process = struct {
         var numbers: Numbers = @splat(0);
         var at: usize = 0;
         while (at < bytes.len) {
-            const head = std.mem.bytesToValue(shmap.gather.Record, bytes[at..][0..16]);
+            const head = std.mem.bytesToValue(shmap.bulk.Record, bytes[at..][0..16]);
             const body = bytes[at + 16 ..][0 .. head.key_len + head.value_len];
             for (&numbers, &board.keys) |*number, *key| {
                 if (!std.mem.eql(u8, body[0..head.key_len], key)) continue;
@@ -435,8 +435,8 @@ pub fn play(
     until_ns: u64,
 ) !Outcome {
     @memset(std.mem.asBytes(board), 0);
-    const map = try shmap.support.openMapOf(lock, stripe_bits, 16 << 20);
-    defer shmap.support.closeMap(map);
+    const map = try shmap.testing.support.openMapOf(lock, stripe_bits, 16 << 20);
+    defer shmap.testing.support.closeMap(map);
     for (variables, &board.keys, 1..) |variable, *key, i| {
         key.* = keyIn(map, variable.stripe, 1000 * i);
         _ = try map.put(key, Value.of(1).bytes(), 1, .none);

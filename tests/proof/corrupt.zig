@@ -113,7 +113,7 @@ fn planOf(arguments: *const report.Arguments) cases.Plan {
 fn prepare(gpa: std.mem.Allocator, context: *const Context, number: u64) !Worker {
     const directory = try os.Path.of("/dev/shm/shmap-test-{d}-corrupt{d}", .{ os.pid(), number });
     if (linux.errno(linux.mkdir(directory.z(), 0o700)) != .SUCCESS) return error.NoDirectory;
-    const progress = try shmap.support.shared(Progress);
+    const progress = try shmap.testing.support.shared(Progress);
     return .{
         .number = number,
         .next = number,

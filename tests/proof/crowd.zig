@@ -3,7 +3,7 @@
 const std = @import("std");
 const shmap = @import("shmap");
 
-const crash = shmap.crash;
+const crash = shmap.atomics;
 const linux = std.os.linux;
 const Map = shmap.map.Map;
 
@@ -29,11 +29,11 @@ inline fn fence() void {
 pub fn attach(token: []const u8, readonly: bool, timeout_ms: f64) !*Map {
     var fault: shmap.status.Fault = .{};
     var options: shmap.segment.Options = .{
-        .recover = shmap.inspect.recoverSegment,
+        .recover = shmap.verify.recoverSegment,
         .readonly = readonly,
         .timeout_ms = timeout_ms,
     };
-    const map = try shmap.boundary.prepared(&fault, &options);
+    const map = try shmap.marshal.prepared(&fault, &options);
     errdefer shmap.handles.maps.discard(map);
     try shmap.directory.attachToken(&map.segment, token, &options);
     map.begin();

@@ -3,16 +3,16 @@
 //!
 //! Each segment has a shape of its own, drawn from the seed: stripes, ceiling, kind of lock, how
 //! large keys and values are, what is done to them more often. How the images come about is in
-//! `zig/crash_replay_test.zig`, what is looked at in `zig/crash_images_test.zig`. A violation names
+//! `zig/testing/replay.zig`, what is looked at in `zig/testing/images.zig`. A violation names
 //! the seed of its segment; `shmap-proof-enumerate segment <seed>` does that one alone.
 
 const std = @import("std");
 const shmap = @import("shmap");
 const report = @import("report.zig");
 
-const Act = shmap.crash_replay.Act;
-const Effects = shmap.crash_replay.Effects;
-const Replay = shmap.crash_replay.Replay;
+const Act = shmap.testing.replay.Act;
+const Effects = shmap.testing.replay.Effects;
+const Replay = shmap.testing.replay.Replay;
 const gpa = std.heap.smp_allocator;
 
 pub const records_stores = true;
@@ -72,7 +72,7 @@ const World = struct {
 
     fn init(world: *World, random: std.Random, flavour: Flavour) !void {
         const is_value = flavour == .value;
-        const shape: shmap.crash_images.Shape = .{
+        const shape: shmap.testing.images.Shape = .{
             .kind = if (is_value) .value else .map,
             .lock = if (random.uintLessThan(u8, 4) == 0) .kernel else .robust,
             .stripe_bits = switch (flavour) {
@@ -184,7 +184,7 @@ const World = struct {
             world.groups[i] = @intCast(group);
             const key = world.keys[i];
             const len = random.uintAtMost(usize, if (world.medium > 20) 2000 else 40);
-            const record: shmap.gather.Record = .{
+            const record: shmap.bulk.Record = .{
                 .key_len = @intCast(key.len),
                 .value_len = @intCast(len),
                 .kind = random.int(u8),

@@ -12,7 +12,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { ROOT, scale, seed } from "./_part.mjs";
+import { ROOT, scale, seed } from "./part.mjs";
 
 const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-act");
 const SCRIPT = join(ROOT, "tests", "proof", "act.ts");

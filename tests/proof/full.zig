@@ -4,17 +4,17 @@
 //!
 //! File systems in memory of 1 to 64 MiB, in a mount namespace of our own, are filled and drained
 //! in rounds by one or two processes; other files take the rest and go away again. Then come the
-//! limits of a process (`full_limits.zig`).
+//! limits of a process (`full/limits.zig`).
 
 const std = @import("std");
 const shmap = @import("shmap");
 const report = @import("report.zig");
-const fill = @import("full_fill.zig");
-const limits = @import("full_limits.zig");
-const rivals = @import("full_rivals.zig");
-const roles = @import("act_roles.zig");
-const tracer = @import("act_tracer.zig");
-const world = @import("act_world.zig");
+const fill = @import("full/fill.zig");
+const limits = @import("full/limits.zig");
+const rivals = @import("full/rivals.zig");
+const roles = @import("act/roles.zig");
+const tracer = @import("act/tracer.zig");
+const world = @import("act/world.zig");
 const linux = std.os.linux;
 const os = shmap.os;
 
@@ -278,7 +278,7 @@ fn fileSystems(io: std.Io, arguments: *const report.Arguments) !bool {
     const directory = try os.Path.of("/dev/shm/shmap-test-{d}-full", .{os.pid()});
     if (linux.errno(linux.mkdir(directory.z(), 0o700)) != .SUCCESS) return error.NoDirectory;
     defer _ = linux.rmdir(directory.z());
-    const site = try shmap.support.shared(Site);
+    const site = try shmap.testing.support.shared(Site);
     site.* = .{};
     const count = arguments.scaled(rounds_per_size);
     for (sizes_mib) |mib| {

@@ -13,7 +13,7 @@ import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { ROOT, scale, seed } from "./_part.mjs";
+import { ROOT, scale, seed } from "./part.mjs";
 
 const RUNTIME = "/usr/lib/afl/afl-compiler-rt.o";
 const WHAT = "fuzzed inputs";
@@ -58,7 +58,7 @@ function build(directory) {
     "--dep",
     "shmap",
     `-Mroot=${join(ROOT, "tests/proof/fuzz.zig")}`,
-    `-Mshmap=${join(ROOT, "zig/internals.zig")}`,
+    `-Mshmap=${join(ROOT, "zig/root.zig")}`,
     "--cache-dir",
     join(ROOT, ".zig-cache"),
   ], { timeout: 600_000 });

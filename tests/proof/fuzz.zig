@@ -153,8 +153,8 @@ fn use(input: *Input, image: *const images.Image, bytes: []const u8, readonly: b
     if (linux.pwrite(file, bytes.ptr, bytes.len, 0) != bytes.len) return error.System;
     const id = if (bytes.len < 64) 0 else std.mem.readInt(u64, bytes[48..56], .little);
     var bounds: usage.Bounds = .{};
-    shmap.crash.observer = &bounds.observer;
-    defer shmap.crash.observer = null;
+    shmap.atomics.observer = &bounds.observer;
+    defer shmap.atomics.observer = null;
     var token: [100]u8 = undefined;
     const named = try std.fmt.bufPrint(&token, "fd:{d}:{d}:{x:0>16}", .{ os.pid(), file, id });
     const opening: usage.Opening = .{ .kind = image.kind, .readonly = readonly };

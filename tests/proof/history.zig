@@ -7,9 +7,9 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
-const check = @import("history_check.zig");
-const cases = @import("history_cases.zig");
-const load = @import("history_load.zig");
+const check = @import("history/check.zig");
+const cases = @import("history/cases.zig");
+const load = @import("history/load.zig");
 const causal = @import("causal.zig");
 const crowd = @import("crowd.zig");
 const report = @import("report.zig");
@@ -40,7 +40,7 @@ fn isWanted(arguments: *const report.Arguments, name: []const u8) bool {
 
 fn histories(init: std.process.Init, arguments: *const report.Arguments) !bool {
     const least = arguments.scaled(1_000_000);
-    const logs = try shmap.support.shared(load.Logs);
+    const logs = try shmap.testing.support.shared(load.Logs);
     var prng = std.Random.DefaultPrng.init(arguments.seed);
     const random = prng.random();
     var total: load.Outcome = .{};
@@ -90,7 +90,7 @@ fn histories(init: std.process.Init, arguments: *const report.Arguments) !bool {
 
 fn snapshots(init: std.process.Init, arguments: *const report.Arguments) !bool {
     const least = arguments.scaled(20_000);
-    const board = try shmap.support.shared(causal.Board);
+    const board = try shmap.testing.support.shared(causal.Board);
     var prng = std.Random.DefaultPrng.init(arguments.seed);
     var total: causal.Outcome = .{};
     // A busy machine needs many times as long as an idle one.

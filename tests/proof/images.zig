@@ -4,8 +4,8 @@
 const std = @import("std");
 const shmap = @import("shmap");
 
-const boundary = shmap.boundary;
-const crash = shmap.crash;
+const boundary = shmap.marshal;
+const crash = shmap.atomics;
 const handles = shmap.handles;
 const layout = shmap.layout;
 const tables = shmap.table;
@@ -116,7 +116,7 @@ fn makeOne(gpa: std.mem.Allocator, recipe: *const Recipe, number: u64) !Image {
 fn open(recipe: *const Recipe, random: std.Random) !*Map {
     var fault: shmap.status.Fault = .{};
     const options: shmap.segment.Options = .{
-        .recover = shmap.inspect.recoverSegment,
+        .recover = shmap.verify.recoverSegment,
         .kind = recipe.kind,
         .lock = recipe.lock,
         .stripe_bits = recipe.stripe_bits,

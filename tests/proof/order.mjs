@@ -30,10 +30,10 @@ import {
   judgeLastLooks,
   ORDERING,
   sites,
-} from "./_order_sites.mjs";
-import { MODELS } from "./_order_models.mjs";
-import { ROOT, scale, seed, words } from "./_part.mjs";
-import { QEMU_LEAVES_OUT, testNames, VALGRIND_LEAVES_OUT } from "./_order_tests.mjs";
+} from "./order/sites.mjs";
+import { MODELS } from "./order/models.mjs";
+import { ROOT, scale, seed, words } from "./part.mjs";
+import { QEMU_LEAVES_OUT, testNames, VALGRIND_LEAVES_OUT } from "./order/tests.mjs";
 
 const ZIG = join(ROOT, "node_modules", ".bin", "zig");
 const PART = 8;
@@ -160,7 +160,7 @@ function buildLibrary(sources, name, flags) {
   must(ZIG, [
     ...["build-lib", "-dynamic", ...flags, "-fallow-shlib-undefined", "-z", "nodelete"],
     ...["-O", "ReleaseFast", "-target", "aarch64-linux-none", "-mcpu", "baseline"],
-    ...["--name", "shmap", `-femit-bin=${path}`, `-Mroot=${join(sources, "zig", "abi.zig")}`],
+    ...["--name", "shmap", `-femit-bin=${path}`, `-Mroot=${join(sources, "zig", "root.zig")}`],
   ]);
   return instructions(must("llvm-objdump", ["-d", "--no-show-raw-insn", path]));
 }
@@ -223,7 +223,7 @@ function runThreads() {
   must(ZIG, [
     ...["build-exe", "--name", "threads", `-femit-bin=${program}`],
     ...[...flags, "--dep", "shmap", `-Mroot=${join(sources, "tests", "proof", "threads.zig")}`],
-    ...[...flags, `-Mshmap=${join(sources, "zig", "internals.zig")}`],
+    ...[...flags, `-Mshmap=${join(sources, "zig", "root.zig")}`],
   ]);
   const env = { TSAN_OPTIONS: "exitcode=66 halt_on_error=0 history_size=2" };
   const reports = (text) => text.split(/^={18}$/m).filter((one) => /^WARNING: Thr/m.test(one));
@@ -251,7 +251,7 @@ function runTests(what, target, leftOut, command) {
   for (const [piece] of unknown) console.error(`${what}: no test is called "${piece}"`);
   const program = join(work, target);
   must(ZIG, [
-    ...["test", join(sources, "zig", "tests.zig"), "-O", "ReleaseSafe", "-lc", "-target", target],
+    ...["test", join(sources, "zig", "root.zig"), "-O", "ReleaseSafe", "-lc", "-target", target],
     ...["-mcpu=baseline", "--test-no-exec", `-femit-bin=${program}`],
     ...wanted.flatMap((name) => ["--test-filter", name]),
   ]);

@@ -13,8 +13,8 @@
 import { spawn } from "node:child_process";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import { ENVIRONMENT, install, ROOT } from "../run.mjs";
-import { runProofMutants } from "./mutants.mjs";
+import { ENVIRONMENT, install, ROOT } from "../../tools/check.mjs";
+import { runProofMutants } from "../../tools/mutants/proof.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;

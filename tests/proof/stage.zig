@@ -6,10 +6,10 @@ const linux = std.os.linux;
 const shmap = @import("shmap");
 const filter = @import("filter.zig");
 
-const crash = shmap.crash;
+const crash = shmap.atomics;
 const layout = shmap.layout;
 const os = shmap.os;
-const support = shmap.support;
+const support = shmap.testing.support;
 const Map = shmap.map.Map;
 const Mode = shmap.directory.Mode;
 
@@ -109,14 +109,14 @@ pub const Stage = struct {
     pub fn open(stage: *Stage, mode: Mode, readonly: bool) !*Map {
         var fault: shmap.status.Fault = .{};
         const options: shmap.segment.Options = .{
-            .recover = shmap.inspect.recoverSegment,
+            .recover = shmap.verify.recoverSegment,
             .lock = stage.kind,
             .stripe_bits = 1,
             .max_bytes = if (mode == .attach) 0 else 1 << 20,
             .timeout_ms = timeout_ms,
             .readonly = readonly,
         };
-        const map = try shmap.boundary.prepared(&fault, &options);
+        const map = try shmap.marshal.prepared(&fault, &options);
         errdefer shmap.handles.maps.discard(map);
         map.segment.directory = try shmap.directory.resolve(&map.fault, stage.path());
         try shmap.directory.setName(&map.segment, name);
@@ -421,11 +421,11 @@ fn replaceByRename(stage: *Stage) !void {
 fn unlink(stage: *Stage) !void {
     var fault: shmap.status.Fault = .{};
     var options: shmap.segment.Options = .{
-        .recover = shmap.inspect.recoverSegment,
+        .recover = shmap.verify.recoverSegment,
         .timeout_ms = timeout_ms,
     };
-    const map = try shmap.boundary.prepared(&fault, &options);
-    _ = try shmap.boundary.unlinkName(map, stage.path(), name, &options);
+    const map = try shmap.marshal.prepared(&fault, &options);
+    _ = try shmap.marshal.unlinkName(map, stage.path(), name, &options);
 }
 
 fn unlinkOwn(stage: *Stage) !void {

@@ -13,13 +13,13 @@ const shmap = @import("shmap");
 const report = @import("report.zig");
 const steppers = @import("stepper.zig");
 
-const Act = shmap.crash_replay.Act;
+const Act = shmap.testing.replay.Act;
 const Call = steppers.Command.Call;
-const Change = shmap.crash_images.Change;
+const Change = shmap.testing.images.Change;
 const Library = steppers.Library;
-const Replay = shmap.crash_replay.Replay;
+const Replay = shmap.testing.replay.Replay;
 const Script = steppers.Script;
-const Site = shmap.crash_images.Site;
+const Site = shmap.testing.images.Site;
 const Stepper = steppers.Stepper;
 const gpa = std.heap.smp_allocator;
 
@@ -75,7 +75,7 @@ const Totals = struct {
     images: u64 = 0,
     nested: u64 = 0,
     found: u64 = 0,
-    effects: shmap.crash_replay.Effects = .{},
+    effects: shmap.testing.replay.Effects = .{},
 };
 
 /// Writes what to do before the step, and the step.
@@ -409,7 +409,7 @@ pub fn main(init: std.process.Init) !void {
     const arguments: report.Arguments = try .of(init);
     const path = if (arguments.words.len > 0) arguments.words[0] else "zig-out/lib/libshmap.so";
     var library: Library = try .open(path);
-    const script = try shmap.support.shared(steppers.Script);
+    const script = try shmap.testing.support.shared(steppers.Script);
     stayOnThisProcessor();
     _ = alarm(@intFromFloat(120 + 600 * arguments.scale));
     var totals: Totals = .{};

@@ -8,9 +8,9 @@ const std = @import("std");
 const linux = std.os.linux;
 const shmap = @import("shmap");
 
-const Change = shmap.crash_images.Change;
+const Change = shmap.testing.images.Change;
 const Header = shmap.layout.Header;
-const Site = shmap.crash_images.Site;
+const Site = shmap.testing.images.Site;
 
 extern fn fork() linux.pid_t;
 extern fn raise(signal: c_int) c_int;
@@ -91,7 +91,7 @@ pub const Values = struct {
         var at: usize = 0;
         for (0..command.count) |i| {
             const key = script.key(command.key + i);
-            const record: shmap.gather.Record = .{
+            const record: shmap.bulk.Record = .{
                 .key_len = @intCast(key.len),
                 .value_len = command.value_len,
                 .kind = 1,

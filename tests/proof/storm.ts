@@ -15,9 +15,9 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { SharedMap, SharedValue } from "../../mod.ts";
-import { checkedSequence, checkedValue } from "../_checked.ts";
-import { type JournalPlan, type Model, replay, settle } from "../_journal.ts";
-import { type Random, seededRandom } from "../_random.ts";
+import { checkedSequence, checkedValue } from "../support/checked.ts";
+import { type JournalPlan, type Model, replay, settle } from "../support/journal.ts";
+import { type Random, seededRandom } from "../support/random.ts";
 import {
   assertSound,
   Child,
@@ -28,8 +28,8 @@ import {
   SHM,
   temporaries,
   until,
-} from "../_support.ts";
-import { STOP } from "../_tasks.ts";
+} from "../support/support.ts";
+import { STOP } from "../support/tasks.ts";
 import {
   checkCounts,
   checkTotals,
@@ -37,9 +37,9 @@ import {
   type Plan,
   type SlowCall,
   type Survival,
-} from "./storm_worker.ts";
+} from "./storm/worker.ts";
 
-const WORKER = join(ROOT, "tests", "proof", "storm_worker.ts");
+const WORKER = join(ROOT, "tests", "proof", "storm", "worker.ts");
 const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-storm");
 const PREFIX = `shmap-test-${process.pid}-storm`;
 const SHARED = `${PREFIX}-shared`;

@@ -3,7 +3,7 @@
 //! dead one had acknowledged is there and nothing else happened.
 //!
 //!     shmap-proof-storm [--scale <n>] [--seed <n>]
-//!     shmap-proof-storm beside …     one process of the mixed storm (storm_beside.zig)
+//!     shmap-proof-storm beside …     one process of the mixed storm (storm/beside.zig)
 //!
 //! The seed decides what the workers do; when they are killed, and who runs, the machine decides.
 //! A call counts as waiting for others for the time it took, less what this thread spent in the
@@ -12,10 +12,10 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
-const oracles = @import("storm_oracle.zig");
-const beside = @import("storm_beside.zig");
+const oracles = @import("storm/oracle.zig");
+const beside = @import("storm/beside.zig");
 const report = @import("report.zig");
-const sessions = @import("storm_session.zig");
+const sessions = @import("storm/session.zig");
 
 const linux = std.os.linux;
 const load = oracles.load;
@@ -309,7 +309,7 @@ pub fn main(init: std.process.Init) !u8 {
         return beside.run(arguments.words[1..]);
     // Sleeps end when they should, to some microseconds.
     _ = linux.prctl(@intFromEnum(linux.PR.SET_TIMERSLACK), 1000, 0, 0, 0);
-    const oracle = try shmap.support.shared(Oracle);
+    const oracle = try shmap.testing.support.shared(Oracle);
     oracle.kills_wanted = arguments.scaled(50_000);
     var source: std.Random.DefaultPrng = .init(arguments.seed);
     var storm: Storm = .{

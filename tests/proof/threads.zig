@@ -13,8 +13,8 @@ const shmap = @import("shmap");
 const report = @import("report.zig");
 
 const Map = shmap.map.Map;
-const crash = shmap.crash;
-const support = shmap.support;
+const crash = shmap.atomics;
+const support = shmap.testing.support;
 
 const thread_count = 4;
 const key_count = 400;
@@ -74,7 +74,7 @@ const Worker = struct {
 
     /// The records of a bulk copy, each as checked as a value that was got.
     fn checkGathered(worker: *Worker, len: u64) void {
-        const Record = shmap.gather.Record;
+        const Record = shmap.bulk.Record;
         var at: u64 = 0;
         while (at < len) {
             const bytes = worker.map.gathered[at..len];
@@ -99,15 +99,15 @@ const Worker = struct {
         const map = worker.map;
         switch (worker.random.uintLessThan(u32, 10_000)) {
             0 => try map.clear(),
-            1...10 => worker.checkGathered(try shmap.gather.snapshot(map)),
-            11...40 => worker.checkGathered(try shmap.gather.gatherStripe(
+            1...10 => worker.checkGathered(try shmap.bulk.snapshot(map)),
+            11...40 => worker.checkGathered(try shmap.bulk.gatherStripe(
                 map,
                 worker.random.uintLessThan(u32, map.segment.view.stripeCount()),
                 false,
             )),
             41...140 => if (try map.size() > key_count) worker.shared.complain("too many", .{}),
             141...170 => try worker.lock(key),
-            171...172 => _ = try shmap.inspect.stats(map),
+            171...172 => _ = try shmap.verify.stats(map),
             173...2999 => try worker.put(key),
             3000...4499 => _ = try map.delete(std.mem.asBytes(&key)),
             else => try worker.get(key),

@@ -6,8 +6,8 @@ const shmap = @import("shmap");
 const images = @import("images.zig");
 
 const abi = shmap.abi;
-const boundary = shmap.boundary;
-const crash = shmap.crash;
+const boundary = shmap.marshal;
+const crash = shmap.atomics;
 const handles = shmap.handles;
 const layout = shmap.layout;
 const Map = shmap.map.Map;
@@ -59,7 +59,7 @@ pub const Opening = struct {
 
     pub fn options(opening: *const Opening) shmap.segment.Options {
         return .{
-            .recover = shmap.inspect.recoverSegment,
+            .recover = shmap.verify.recoverSegment,
             .kind = opening.kind,
             .readonly = opening.readonly,
             .max_bytes = opening.max_bytes,
@@ -118,7 +118,7 @@ pub fn close(bounds: *Bounds, handle: u32) void {
     bounds.remove(map);
 }
 
-const Verdict = shmap.inspect.Verdict;
+const Verdict = shmap.verify.Verdict;
 
 /// What a check of every invariant says, or a repair and such a check. Null: an error.
 pub fn verify(handle: u32, repair: bool) ?Verdict {
@@ -226,7 +226,7 @@ fn getMany(handle: u32, image: *const images.Image) void {
 }
 
 fn putMany(handle: u32) void {
-    const Record = extern struct { head: shmap.gather.Record, body: [16]u8 };
+    const Record = extern struct { head: shmap.bulk.Record, body: [16]u8 };
     var records: [6]Record = undefined;
     for (&records, 0..) |*record, n| record.* = .{
         .head = .{ .key_len = 5, .value_len = 9, .kind = 1 },
@@ -253,7 +253,7 @@ pub fn isWhole(handle: u32) bool {
     var at: usize = 0;
     var count: f64 = 0;
     while (at < map.gathered_len) : (count += 1) {
-        const head = std.mem.bytesToValue(shmap.gather.Record, map.gathered[at..][0..16]);
+        const head = std.mem.bytesToValue(shmap.bulk.Record, map.gathered[at..][0..16]);
         const body = map.gathered[at + 16 ..][0 .. @as(u64, head.key_len) + head.value_len];
         const got = abi.shm_map_get(handle, body.ptr, head.key_len, &room, room.len);
         if (got != head.value_len) return false;

@@ -1,0 +1,150 @@
+/**
+ * Many entries in one crossing: the records that `setMany` sends, and those that iteration and
+ * snapshots receive.
+ *
+ * A record is four words of 32 bits (key length, value length, kind, zero), the key and the value,
+ * zero-padded to a multiple of eight bytes.
+ */
+import { Scratch, type Segment } from "./segment.ts";
+import { decode, encode, KEY_ROOM_BYTES, readKey, writeKey } from "../values/kinds.ts";
+
+type Codec = Parameters<typeof encode>[1];
+
+const HEADER_BYTES = 16;
+/** Beside the kind of a gathered record: its value was too large to be gathered. */
+const LEFT_OUT = 256;
+/** Entries are sent in pieces of about this size. */
+const PIECE_BYTES = 8 * 2 ** 20;
+/** How much is copied out at once at most. */
+const COPY_BYTES = 2 ** 30;
+/** Where a value would begin in the answer of `getMany`, for a key that is missing. */
+const MISSING = 0xffffffff;
+
+/** Records on their way into a map. */
+export class Piece extends Scratch {
+  /** How many there are. */
+  count = 0;
+
+  /** Checks, encodes and appends one entry. */
+  append(key: string, value: unknown, codec: Codec): void {
+    const start = this.end;
+    this.reserve(HEADER_BYTES + keyRoom(key));
+    const keyLength = writeKey(key, this.bytes, start + HEADER_BYTES);
+    const valueStart = start + HEADER_BYTES + keyLength;
+    this.end = valueStart;
+    const kind = encode(value, codec, this);
+    const { view } = this;
+    view.setUint32(start, keyLength, true);
+    view.setUint32(start + 4, this.end - valueStart, true);
+    view.setUint32(start + 8, kind, true);
+    view.setUint32(start + 12, 0, true);
+    this.reserve(8);
+    while (this.end % 8 !== 0) this.bytes[this.end++] = 0;
+    this.count += 1;
+  }
+}
+
+/** All entries, checked and encoded before any of them is sent. */
+export function encodeEntries(
+  entries: Iterable<readonly [string, unknown]>,
+  codec: Codec,
+): Piece[] {
+  const pieces: Piece[] = [];
+  for (const entry of entries) {
+    if (typeof entry !== "object" || entry === null) {
+      throw new TypeError(`Cannot store ${String(entry)}: an entry is a key and a value`);
+    }
+    let piece = pieces.at(-1);
+    if (piece === undefined || piece.end >= PIECE_BYTES) pieces.push(piece = new Piece(4096));
+    piece.append(entry[0], entry[1], codec);
+  }
+  return pieces;
+}
+
+/** Writes keys for `getMany`, each after its length. */
+export function encodeKeys(keys: readonly string[], target: Scratch): void {
+  target.end = 0;
+  for (const key of keys) {
+    target.reserve(4 + keyRoom(key));
+    const length = writeKey(key, target.bytes, target.end + 4);
+    target.view.setUint32(target.end, length, true);
+    target.end += 4 + length;
+  }
+}
+
+function keyRoom(key: string): number {
+  return typeof key === "string" ? Math.min(3 * key.length, KEY_ROOM_BYTES) : 0;
+}
+
+/** What the library has gathered, copied at once into memory of its own, one record at a time. */
+export class Records {
+  readonly #memory = new Scratch(4096);
+  #end = 0;
+  #next = 0;
+  #keyStart = 0;
+  #keyLength = 0;
+  #valueStart = 0;
+  #valueLength = 0;
+  #kind = 0;
+
+  /** Takes over what a call has gathered; `length` is the call's result. */
+  take(segment: Segment, length: number): void {
+    if (length < 0) throw segment.failure(length, "read");
+    const memory = this.#memory;
+    memory.end = 0;
+    memory.reserve(length);
+    for (let offset = 0; offset < length;) {
+      const size = Math.min(length - offset, COPY_BYTES);
+      const target = offset === 0 ? memory.bytes : memory.bytes.subarray(offset);
+      const copied = segment.native.shm_map_gathered(segment.handle, offset, target, size);
+      if (copied <= 0) throw segment.failure(copied, "read");
+      offset += copied;
+    }
+    this.#end = length;
+    this.#next = 0;
+  }
+
+  /** Moves to the next record of a stripe or a snapshot; false after the last. */
+  next(): boolean {
+    if (this.#next >= this.#end) return false;
+    const { view } = this.#memory;
+    const at = this.#next;
+    this.#keyStart = at + HEADER_BYTES;
+    this.#keyLength = view.getUint32(at, true);
+    this.#valueStart = this.#keyStart + this.#keyLength;
+    this.#kind = view.getUint32(at + 8, true);
+    this.#valueLength = this.isLeftOut ? 0 : view.getUint32(at + 4, true);
+    this.#next = padded(this.#valueStart + this.#valueLength);
+    return true;
+  }
+
+  /** Moves to the next answer of `getMany`; false if its key is missing. */
+  nextAnswer(): boolean {
+    const { view } = this.#memory;
+    const at = this.#next;
+    const length = view.getUint32(at, true);
+    this.#kind = view.getUint32(at + 4, true);
+    this.#valueStart = at + 8;
+    this.#valueLength = length === MISSING ? 0 : length;
+    this.#next = padded(this.#valueStart + this.#valueLength);
+    return length !== MISSING;
+  }
+
+  get key(): string {
+    return readKey(this.#memory, this.#keyStart, this.#keyLength);
+  }
+
+  /** Whether the value must be read by itself. */
+  get isLeftOut(): boolean {
+    return this.#kind >= LEFT_OUT;
+  }
+
+  /** The value. Throws `Undecodable` where there is none. */
+  value(codec: Codec): unknown {
+    return decode(this.#memory, this.#valueStart, this.#valueLength, this.#kind, codec);
+  }
+}
+
+function padded(offset: number): number {
+  return Math.ceil(offset / 8) * 8;
+}

@@ -1,0 +1,282 @@
+/** Known bugs, each planted in a copy of the library, and the part that must find it. */
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+import { failsTests, inLanes, isFoundByProof } from "./plant.mjs";
+
+/** What to replace in which file, and the part, or the Zig tests, that must find it. */
+const MUTANTS = [
+  {
+    name: "a slot is published before its entry is filled",
+    edits: [
+      {
+        file: "put.zig",
+        from: "        fill(view.at(offset), count, key, value, kind);\n",
+        to: "",
+      },
+      {
+        file: "put.zig",
+        from: "            const is_full = heap.retire(",
+        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+          "            const is_full = heap.retire(",
+      },
+      {
+        file: "put.zig",
+        from: "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+          "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+      },
+    ],
+    tests: "crash",
+  },
+  {
+    name: "a set writer word is ignored by the next to lock",
+    edits: [
+      {
+        file: "put.zig",
+        from: "    if (attempt == .owner_died or crash.load(&stripe.writer) != 0)\n",
+        to: "    if (attempt == .owner_died)\n",
+      },
+      {
+        file: "operation.zig",
+        from: "if (locked == .clean and crash.load(&op.stripe.writer) == 0) return;",
+        to: "if (locked == .clean) return;",
+      },
+    ],
+    proof: "enumerate --scale 0.01",
+  },
+  {
+    name: "recovery does not reset the lists of free blocks",
+    file: "recovery.zig",
+    from: "    heap.reset(stripe);\n",
+    to: "",
+    proof: "enumerate --scale 0.01",
+  },
+  {
+    name: "a promotion does not bump the generation",
+    file: "heap.zig",
+    from: "crash.load(&stripe.generation) +% 1);",
+    to: "crash.load(&stripe.generation));",
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "readers do not compare generations",
+    file: "map.zig",
+    from: "return crash.load(&stripe.generation) -% generation <= 1;",
+    to: "return crash.load(&stripe.generation) -% generation <= 1 << 62;",
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "a snapshot does not look a second time at stripes in progress",
+    file: "gather.zig",
+    from: "        if (!try sameSlots(map, view.stripe(@intCast(i)), count, &slots)) return false;",
+    to: "        _ = try sameSlots(map, view.stripe(@intCast(i)), count, &slots);",
+    tests: "snapshot",
+  },
+  {
+    name: "one count is moved at the end, instead of begin and end",
+    edits: [
+      {
+        file: "operation.zig",
+        from: "    crash.store(&stripe.begin, count);\n",
+        to: "",
+      },
+      {
+        file: "operation.zig",
+        from: "    crash.publish(&stripe.end, count);\n",
+        to: "    crash.publish(&stripe.begin, count);\n" +
+          "    crash.publish(&stripe.end, count);\n",
+      },
+    ],
+    tests: "snapshot",
+  },
+  {
+    name: "an entry's place is not checked",
+    file: "table.zig",
+    from: "    if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;\n",
+    to: "",
+    proof: "corrupt --scale 0.01",
+  },
+  {
+    name: "a locker does not pass through the stripes",
+    file: "map.zig",
+    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        passStripe(",
+    to: "    for (0..0) |i| {\n        passStripe(",
+    proof: "storm --scale 0.1",
+  },
+  {
+    name: "what is published is not a release",
+    file: "crash.zig",
+    from: "    @atomicStore(u64, word, value, .release);",
+    to: "    @atomicStore(u64, word, value, .monotonic);",
+    proof: "order disassembly",
+  },
+  {
+    name: "no fence follows the new generation",
+    file: "heap.zig",
+    from: "+% 1);\n    crash.storeFence();",
+    to: "+% 1);",
+    proof: "order disassembly",
+  },
+  {
+    name: "committed is published before the blocks are there",
+    file: "segment.zig",
+    from: "        var to = @min(wanted, segment.view.ceiling);\n",
+    to: "        var to = @min(wanted, segment.view.ceiling);\n" +
+      "        crash.publish(&header_words.committed, to);\n",
+    proof: "act --scale 0.2 only grow",
+  },
+  {
+    name: "a lock that a signal interrupts is not asked for again",
+    file: "os/posix.zig",
+    from: "            .INTR => {},",
+    to: "            .INTR => return error.System,",
+    proof: "act only set",
+  },
+  {
+    name: "a block is reused after one generation",
+    edits: [
+      {
+        file: "heap.zig",
+        from: "const ripening = (try batches(stripe))[1];",
+        to: "const ripening = (try batches(stripe))[0];",
+      },
+      {
+        file: "heap.zig",
+        from: "    crash.store(&stripe.older_count, crash.load(&stripe.retired_count));\n",
+        to: "    crash.store(&stripe.older_count, 0);\n",
+      },
+      {
+        file: "heap.zig",
+        from: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 2)]",
+        to: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 1)]",
+      },
+      {
+        file: "heap.zig",
+        from: "batchOf(generation -% age)",
+        to: "batchOf(generation -% @min(age, 1))",
+      },
+    ],
+    proof: "history --scale 0.2 histories",
+  },
+  {
+    name: "a compare-and-set decides before it has the lock",
+    edits: [
+      {
+        file: "map.zig",
+        from: "        try op.lockToWrite();\n        defer op.unlock();\n" +
+          "        try op.find(place, key);\n        switch (condition) {",
+        to: "        if (condition == .version) {\n" +
+          "            try op.find(place, key);\n" +
+          "            const seen = if (op.found) op.probe.found.version() else 0;\n" +
+          "            if (seen != condition.version) return false;\n        }\n" +
+          "        try op.lockToWrite();\n        defer op.unlock();\n" +
+          "        try op.find(place, key);\n        switch (condition) {",
+      },
+      {
+        file: "map.zig",
+        from: "                if (version != wanted) return false;",
+        to: "                if (version != wanted and wanted == 1 << 60) return false;",
+      },
+    ],
+    proof: "history --scale 0.02 histories",
+  },
+  {
+    name: "mutexes are made anew beside a living writer",
+    file: "segment.zig",
+    from: ".writer, .exclusive)) {\n                try segment.become",
+    to: ".writer, .exclusive) or true) {\n                try segment.become",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "a name is unlinked whatever it leads to by now",
+    file: "directory.zig",
+    from: "        if (!named.same(stat)) {\n            range_lock.unlockAll(file);\n" +
+      "            os.close(file);\n            return null;",
+    to: "        if (!named.same(stat) and stat.size == 1) {\n" +
+      "            range_lock.unlockAll(file);\n            os.close(file);\n            return null;",
+    proof: "storm --scale 0.1",
+  },
+  {
+    name: "two lockers are granted the lock",
+    file: "user_lock.zig",
+    from: "if (!try range_lock.tryLock(target.fault, target.locks, .user, mode)) return null;",
+    to: "_ = try range_lock.tryLock(target.fault, target.locks, .user, mode);",
+    proof: "storm --scale 0.02",
+  },
+  {
+    name: "a segment is marked unlinked before its name is gone",
+    file: "directory.zig",
+    from: "        try os.unlink(segment.fault, &path);\n        standing.setState(.unlinked);\n",
+    to: "        standing.setState(.unlinked);\n        try os.unlink(segment.fault, &path);\n",
+    proof: "life --scale 0.01 unlink",
+  },
+  {
+    name: "what a dead replacer left is not settled",
+    file: "directory.zig",
+    from: "    if (segment.state() == .replacing) segment.setState(.live);\n",
+    to: "",
+    proof: "life --scale 0.01 replace",
+  },
+  {
+    name: "a death in the pass forgets the death before it",
+    file: "user_lock.zig",
+    from: "lock.publish(.{ .state = .pending, .owed = owed, .serial = serial });",
+    to: "lock.publish(.{ .state = .pending, .owed = false, .serial = serial });",
+    proof: "life --scale 0.01 holder",
+  },
+  {
+    name: "temporary names of the dead stay",
+    file: "directory.zig",
+    from: "    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // none",
+    to: '    if (mode == .exclusive) reap(segment.fault, &segment.directory, "") catch {}; // none',
+    proof: "life --scale 0.01 clean",
+  },
+];
+
+async function verdictOf(mutant) {
+  try {
+    const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
+    return isCaught === undefined ? "not run" : isCaught ? "" : "MISSED";
+  } catch (error) {
+    return `FAILED: ${error.message}`;
+  }
+}
+
+/** Without a bug the same command lines find nothing, or being caught would mean nothing. */
+async function soundness(mutants) {
+  const commands = new Set(mutants.flatMap(({ proof }) => proof ?? []));
+  const row = { part: 10, what: "no bug at all", tried: 0, found: 0, least: commands.size };
+  for (const proof of commands) {
+    const verdict = await verdictOf({ name: "no bug", edits: [], proof });
+    row.tried += 1;
+    if (verdict === "MISSED" || verdict === "not run") continue; // as it should
+    row.found += 1;
+    console.log(`${verdict || "caught"}  no bug at all (${proof})`);
+  }
+  return row;
+}
+
+/** Plants every bug; resolves with one row of the table for each. */
+export async function runProofMutants(chosen = "") {
+  const mutants = MUTANTS.filter(({ name }) => name.includes(chosen));
+  const rows = [];
+  await inLanes(mutants, async (mutant) => {
+    const verdict = await verdictOf(mutant);
+    const by = mutant.proof?.split(" ")[0] ?? `the Zig tests "${mutant.tests}"`;
+    console.log(`${verdict || "caught"}  ${mutant.name} (${by})`);
+    if (verdict === "not run") {
+      rows.push({ part: 10, what: mutant.name, skipped: `no tool for ${by}` });
+      return;
+    }
+    // For a planted bug, not to be found is what is wrong.
+    const note = verdict || `caught by ${by}`;
+    const found = verdict === "" ? 0 : 1;
+    rows.push({ part: 10, what: mutant.name, tried: 1, found, least: 1, note });
+  });
+  return [await soundness(mutants), ...rows];
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const rows = await runProofMutants(process.argv[2]);
+  process.exitCode = rows.some((row) => row.found > 0) ? 1 : 0;
+}

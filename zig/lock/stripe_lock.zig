@@ -1,0 +1,203 @@
+//! The short lock of a stripe and of the pool: the libc's robust, process-shared mutex, or, in
+//! segments made with `lock: "kernel"`, a kernel range lock.
+//!
+//! Waited on with timeouts only, in slices, because a wake-up can be lost when the woken process
+//! is killed (docs/design.md, Assumptions). Never held across two calls of the library: the owner
+//! is a thread, and the kernel passes the lock on when that thread ends.
+//!
+//! The mutex is 64 opaque bytes here; its inside is the libc's business, and two libcs disagree,
+//! which is why the header names the libc of its living writers. The robust list of a dead thread
+//! names its owner by a number that means something in one PID namespace only. A range lock knows
+//! neither limit, and costs two system calls. It does not say that its last owner died: the writer
+//! word does, for both kinds.
+
+const std = @import("std");
+const layout = @import("../layout.zig");
+const os = @import("../os/os.zig");
+const range_lock = @import("range_lock.zig");
+const status = @import("../status.zig");
+
+const Bytes = *align(64) [64]u8;
+
+extern fn pthread_mutexattr_init(attributes: *align(8) [64]u8) c_int;
+extern fn pthread_mutexattr_setpshared(attributes: *align(8) [64]u8, shared: c_int) c_int;
+extern fn pthread_mutexattr_setrobust(attributes: *align(8) [64]u8, robust: c_int) c_int;
+extern fn pthread_mutex_init(mutex: Bytes, attributes: *align(8) [64]u8) c_int;
+extern fn pthread_mutex_trylock(mutex: Bytes) c_int;
+extern fn pthread_mutex_timedlock(mutex: Bytes, until: *const std.os.linux.timespec) c_int;
+extern fn pthread_mutex_consistent(mutex: Bytes) c_int;
+extern fn pthread_mutex_unlock(mutex: Bytes) c_int;
+
+const gnu_get_libc_version = @extern(
+    ?*const fn () callconv(.c) [*:0]const u8,
+    .{ .name = "gnu_get_libc_version", .linkage = .weak },
+);
+
+/// A write lasts a tenth of a microsecond; to sleep and be woken takes a hundred times as long. So
+/// whoever meets a held lock first looks again a few times, at intervals that double up to a limit,
+/// for about as long as a sleep would cost.
+const spins_max = 24;
+const spins_long = 6;
+const slice_ns = 50 * std.time.ns_per_ms;
+
+const success: c_int = @intFromEnum(std.os.linux.E.SUCCESS);
+const busy: c_int = @intFromEnum(std.os.linux.E.BUSY);
+const timed_out: c_int = @intFromEnum(std.os.linux.E.TIMEDOUT);
+const owner_dead: c_int = @intFromEnum(std.os.linux.E.OWNERDEAD);
+const interrupted: c_int = @intFromEnum(std.os.linux.E.INTR);
+const again: c_int = @intFromEnum(std.os.linux.E.AGAIN);
+
+/// How a lock was got. Whoever locks must name both cases.
+pub const Locked = enum { clean, owner_died };
+
+/// What stands before a stripe or the pool.
+pub const Guard = union(layout.LockKind) {
+    robust: Bytes,
+    kernel: struct { fd: os.Fd, byte: range_lock.Byte },
+
+    /// `Corrupt`: the mutex bytes are not a mutex any more, and only a sole attacher can make them
+    /// one.
+    pub inline fn lock(guard: Guard, fault: *status.Fault, timeout_ms: f64) status.Error!Locked {
+        switch (guard) {
+            .robust => |mutex| return lockMutex(mutex, timeout_ms),
+            .kernel => |range| {
+                if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
+                try range_lock.lockBefore(fault, range.fd, range.byte, .in(timeout_ms));
+                return .clean;
+            },
+        }
+    }
+
+    /// Takes a mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
+    /// the mutex useless for ever.
+    pub fn makeConsistent(guard: Guard) void {
+        if (!os.has_robust_mutex) return;
+        if (guard == .robust) _ = pthread_mutex_consistent(guard.robust);
+    }
+
+    pub inline fn unlock(guard: Guard) void {
+        switch (guard) {
+            .robust => |mutex| if (os.has_robust_mutex) {
+                _ = pthread_mutex_unlock(mutex);
+            },
+            .kernel => |range| range_lock.unlock(range.fd, range.byte),
+        }
+    }
+};
+
+/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `Guard.lock` decides.
+pub const Attempt = enum { clean, owner_died, busy };
+
+pub inline fn attempt(mutex: Bytes) Attempt {
+    if (!os.has_robust_mutex) return .busy;
+    const result = pthread_mutex_trylock(mutex);
+    if (result == success) return .clean;
+    return if (result == owner_dead) .owner_died else .busy;
+}
+
+/// Makes a mutex anew. Assumes nobody uses it: the caller is the only writer.
+pub fn init(mutex: Bytes) status.Error!void {
+    if (!os.has_robust_mutex) return error.Unsupported;
+    var attributes: [64]u8 align(8) = @splat(0);
+    mutex.* = @splat(0);
+    if (pthread_mutexattr_init(&attributes) != success) return error.System;
+    if (pthread_mutexattr_setpshared(&attributes, 1) != success) return error.Unsupported;
+    if (pthread_mutexattr_setrobust(&attributes, 1) != success) return error.Unsupported;
+    if (pthread_mutex_init(mutex, &attributes) != success) return error.System;
+}
+
+inline fn lockMutex(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
+    if (!os.has_robust_mutex) return error.Unsupported;
+    const result = pthread_mutex_trylock(mutex);
+    if (result == success) return .clean;
+    if (result == owner_dead) return .owner_died;
+    return wait(mutex, result, os.Deadline.in(timeout_ms));
+}
+
+fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
+    var result = first;
+    var spins: u6 = 0;
+    while (result == busy and spins < spins_max) : (spins += 1) {
+        for (0..@as(u32, 1) << @min(spins, spins_long)) |_| std.atomic.spinLoopHint();
+        result = pthread_mutex_trylock(mutex);
+    }
+    while (true) {
+        switch (result) {
+            success => return .clean,
+            owner_dead => return .owner_died,
+            // EAGAIN: this thread's count of robust locks is exhausted for a moment (musl).
+            busy, timed_out, interrupted, again => {},
+            else => return error.Corrupt,
+        }
+        const left = deadline.left(slice_ns);
+        if (left == 0) return error.Timeout;
+        const until = os.realtimeNs() + left;
+        result = pthread_mutex_timedlock(mutex, &.{
+            .sec = @intCast(until / std.time.ns_per_s),
+            .nsec = @intCast(until % std.time.ns_per_s),
+        });
+    }
+}
+
+/// Names the libc whose mutexes this process makes. Two processes that agree on it and on
+/// `mutexShape` understand each other's mutexes.
+pub fn libcFact() u64 {
+    if (!os.has_robust_mutex) return 0;
+    var fnv = std.hash.Fnv1a_64.init();
+    if (os.ifLinked(gnu_get_libc_version)) |version| {
+        fnv.update("glibc ");
+        fnv.update(std.mem.span(version()));
+    } else fnv.update("musl");
+    return fnv.final();
+}
+
+/// Word size and byte order of the machine, which the mutex inherits.
+pub fn mutexShape() u64 {
+    return @as(u64, @sizeOf(usize)) << 8 | @intFromEnum(@import("builtin").cpu.arch.endian());
+}
+
+comptime {
+    // The opaque bytes sit where the layout put them.
+    std.debug.assert(@offsetOf(layout.Stripe, "mutex") == 0);
+    std.debug.assert(@offsetOf(layout.Pool, "mutex") == 0);
+}
+
+test "a mutex whose owner's thread ended is passed on as owner_died" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
+    var mutex: [64]u8 align(64) = undefined;
+    try init(&mutex);
+    const thread = try std.Thread.spawn(.{}, struct {
+        fn die(m: Bytes) void {
+            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
+        }
+    }.die, .{&mutex});
+    thread.join();
+    try std.testing.expectEqual(Locked.owner_died, try lockMutex(&mutex, 1000));
+    const guard: Guard = .{ .robust = &mutex };
+    guard.makeConsistent();
+    guard.unlock();
+    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 0));
+    guard.unlock();
+}
+
+test "a held mutex is waited for until the deadline" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
+    var mutex: [64]u8 align(64) = undefined;
+    try init(&mutex);
+    const thread = try std.Thread.spawn(.{}, struct {
+        fn hold(m: Bytes, held: *std.atomic.Value(u32)) void {
+            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
+            held.store(1, .release);
+            while (held.load(.acquire) == 1) os.sleepNs(1_000_000);
+            _ = pthread_mutex_unlock(m);
+        }
+    }.hold, .{ &mutex, &held_flag });
+    while (held_flag.load(.acquire) == 0) os.sleepNs(1_000_000);
+    try std.testing.expectError(error.Timeout, lockMutex(&mutex, 5));
+    held_flag.store(2, .release);
+    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 10_000));
+    _ = pthread_mutex_unlock(&mutex);
+    thread.join();
+}
+
+var held_flag: std.atomic.Value(u32) = .init(0);

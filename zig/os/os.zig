@@ -1,0 +1,270 @@
+//! The system, as the rest of the library sees it: one name for each thing that is asked of it, and
+//! what every platform's files promise. They lie in `zig/os`, and are the only ones that make
+//! system calls, but for the libc's mutex in `stripe_lock.zig`.
+//!
+//! A failed call notes the system's own number of the error in the `Fault` and comes back as one of
+//! `status.Error`; a call that a signal interrupts is made again.
+//!
+//! What a platform does not have is said by a constant, known when the library is compiled, and the
+//! functions for it fail with `Unsupported`. What each platform does instead is in docs/design.md,
+//! Platforms.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const common = @import("common.zig");
+const status = @import("../status.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+
+/// The platform's own files, for tools that serve one platform only.
+pub const system = switch (builtin.os.tag) {
+    .linux => @import("linux.zig"),
+    .macos => @import("macos.zig"),
+    .windows => @import("windows.zig"),
+    else => @compileError("shmap is not written for this system"),
+};
+const process = switch (builtin.os.tag) {
+    .linux => @import("linux_process.zig"),
+    .macos => @import("macos_process.zig"),
+    .windows => @import("windows_process.zig"),
+    else => unreachable,
+};
+const regions = switch (builtin.os.tag) {
+    .linux => @import("linux_region.zig"),
+    .macos => @import("macos_region.zig"),
+    .windows => @import("windows_region.zig"),
+    else => unreachable,
+};
+
+pub const page_bytes = common.page_bytes;
+pub const Access = common.Access;
+pub const Base = common.Base;
+pub const Direction = common.Direction;
+pub const Fd = common.Fd;
+pub const FileSystem = common.FileSystem;
+pub const Make = common.Make;
+pub const Mode = common.Mode;
+pub const Pages = common.Pages;
+pub const Path = common.Path;
+pub const Stat = common.Stat;
+pub const Use = common.Use;
+pub const ifLinked = common.ifLinked;
+pub const note = common.note;
+
+/// Files without a name, and memory files that other processes reach by a descriptor's number.
+/// Without them both are files with names of ours, removed by the last that leaves.
+pub const has_memory_files: bool = system.has_memory_files;
+/// A mutex that the kernel passes on when its owner dies. Without it segments have kernel locks.
+pub const has_robust_mutex: bool = system.has_robust_mutex;
+/// The kernel sleeps on a word of shared memory, and looks at it in our stead.
+pub const has_shared_bells: bool = system.has_shared_bells;
+/// The kernel says whether a range is locked by others, without locking it.
+pub const has_range_queries: bool = system.has_range_queries;
+/// The numbers by which a runtime knows open files are those of the system.
+pub const has_descriptors: bool = system.has_descriptors;
+/// The kernel gives private memory a larger place by itself.
+pub const has_page_moves: bool = system.has_page_moves;
+/// A file can be removed while somebody has it mapped. Without it the file is renamed instead.
+pub const removes_mapped_files: bool = system.removes_mapped_files;
+/// Bytes that no name of a file may have.
+pub const name_separators: []const u8 = system.name_separators;
+/// Numbers of errors that are noted without a call that failed.
+pub const Number = system.Number;
+
+/// Where segments lie that are not told where.
+pub const defaultDirectory: fn (*Fault) Error!Path = system.defaultDirectory;
+
+/// Opens an existing file by its own name, for itself alone: a link is refused, not followed.
+pub const open: fn (*Fault, *const Path, Access) Error!Fd = system.open;
+/// A second open file description of the same file, with ranges of its own. `NotFound`: the system
+/// cannot find the file by its description.
+pub const openAgain: fn (*Fault, Fd, Access) Error!Fd = system.openAgain;
+/// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
+/// to nothing of that kind; it may be anything by now, and is looked at before it is followed.
+pub const openMemoryOf: fn (*Fault, u32, u31, Access) Error!Fd = system.openMemoryOf;
+pub const openDirectory: fn (*Fault, *const Path) Error!Fd = system.openDirectory;
+/// The path of an open directory, absolute and without links.
+pub const directoryPath: fn (*Fault, Fd) Error!Path = system.directoryPath;
+/// A file without a name. `Unsupported`: there is no such thing there.
+pub const openUnnamed: fn (*Fault, *const Path) Error!Fd = system.openUnnamed;
+/// Makes a file that only this user may open. `Exists`: something has the name.
+pub const openNew: fn (*Fault, *const Path) Error!Fd = system.openNew;
+/// A file in memory without a name.
+pub const memoryFile: fn (*Fault) Error!Fd = system.memoryFile;
+pub const close: fn (Fd) void = system.close;
+
+pub const stat: fn (*Fault, Fd) Error!Stat = system.stat;
+/// Of the name itself, not of what a link leads to.
+pub const statName: fn (*Fault, *const Path) Error!Stat = system.statName;
+/// Reads at most as many bytes as there is room for, from an offset on; fewer at the end of the
+/// file.
+pub const readAt: fn (*Fault, Fd, []u8, u64) Error!usize = system.readAt;
+/// Allocates the blocks of `[from, to)`, so that touching them can never be answered by a signal.
+/// On failure the file may have grown in part, which harms nobody.
+pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
+
+/// Reserves address space for so many bytes of the file and maps it there; what lies beyond its end
+/// becomes part of the mapping by `extend`.
+pub const map: fn (*Fault, Fd, u64, Access) Error!Base = system.map;
+/// Makes `[from, to)` of a grown file part of a mapping. Assumes that `[0, from)` is.
+pub const extend = system.extend;
+/// Gives back a mapping of so many bytes, as they were asked for.
+pub const unmap: fn (Base, u64) void = system.unmap;
+/// Private memory, zeroed, whole pages.
+pub const pages: fn (*Fault, u64) Error!Pages = system.pages;
+pub const freePages: fn (Pages) void = system.freePages;
+
+/// Gives an unnamed file a name. `Exists`: somebody has it.
+pub const linkUnnamed: fn (*Fault, Fd, *const Path) Error!void = system.linkUnnamed;
+/// Gives a named file another name; it may keep the one it had. `Exists`: somebody has it.
+pub const link: fn (*Fault, *const Path, *const Path) Error!void = system.link;
+/// Gives the second name to the file of the first, whatever had it. In one step where the system
+/// can, and then true. False: the file that had the name has lost it, and nobody has it now.
+pub const exchange: fn (*Fault, *const Path, *const Path) Error!bool = system.exchange;
+/// Takes a name away: nothing is found by it any more.
+pub const unlink: fn (*Fault, *const Path) Error!void = system.unlink;
+pub const setPermissions: fn (*Fault, Fd, u32) Error!void = system.setPermissions;
+/// The names in a directory, without allocating: `of`, `next` until null, `close`.
+pub const Names = system.Names;
+pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
+pub const memoryBytes: fn () u64 = system.memoryBytes;
+
+/// Locks one byte. False: somebody else holds it. Never waits. Assumes that this description holds
+/// nothing there.
+pub const lockRange: fn (*Fault, Fd, i64, Mode) Error!bool = system.lockRange;
+/// From shared to exclusive. False: somebody else holds it, too; then what was held may be lost.
+pub const upgradeRange: fn (*Fault, Fd, i64) Error!bool = system.upgradeRange;
+/// From exclusive to shared, without a moment in between.
+pub const downgradeRange: fn (Fd, i64) void = system.downgradeRange;
+pub const unlockRange: fn (Fd, i64) void = system.unlockRange;
+/// Unlocks everything from a byte on; what is held is among so many bytes, where that matters, or
+/// the description closes now.
+pub const unlockRanges: fn (Fd, i64, u32) void = system.unlockRanges;
+/// Whether another description holds the byte in any mode. Without `has_range_queries` this locks
+/// it for a moment, and takes what this description itself holds for another's.
+pub const isRangeLocked: fn (*Fault, Fd, i64) Error!bool = system.isRangeLocked;
+
+/// Opens a user's file, following links: it is theirs. `new`: `Exists` if anything has the name.
+pub const openUser: fn (*Fault, *const Path, Access, Make) Error!Fd = regions.openUser;
+/// Opens a descriptor's file once more. Its own rights bind us, though the file might grant more to
+/// whoever opens it anew.
+pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
+/// How long the file is now. Of a description that is not the user's: this may move its position.
+pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
+/// Cuts or lengthens a file to so many bytes.
+pub const cut: fn (*Fault, Fd, u64) Error!void = regions.cut;
+/// A file in memory that nobody can cut short.
+pub const sealedMemory: fn (*Fault, u64) Error!Fd = regions.sealedMemory;
+/// Whether nobody else can cut the file short.
+pub const isSealed: fn (Fd) bool = regions.isSealed;
+/// Maps a region's file, which reaches that far, or will; private where asked for.
+pub const mapUser: fn (*Fault, Fd, u64, Use) Error!Base = regions.mapUser;
+/// Has what was written to the mapping written to its file.
+pub const sync: fn (*Fault, Fd, Base, u64) Error!void = regions.sync;
+/// Writes within the file. Assumes that it reaches that far: beyond its end this would lengthen it.
+pub const writeAt: fn (*Fault, Fd, []const u8, u64) Error!usize = regions.writeAt;
+/// Copies between a mapping and own memory by way of the kernel, which stops before a page that
+/// cannot be touched. How much; `Unsupported`: the kernel does not offer it, or not to us.
+pub const copy: fn (*Fault, Direction, [*]u8, [*]u8, usize) Error!usize = regions.copy;
+
+pub const random: fn ([]u8) void = process.random;
+pub const pid: fn () u32 = process.pid;
+/// The calling thread's id, which no other living thread of this process has.
+pub const threadId: fn () u32 = process.threadId;
+/// This user, as the owner of a file is known; 0 is the administrator.
+pub const userId: fn () u32 = process.userId;
+/// This process's PID namespace, 0 where this machine does not tell.
+pub const pidNamespace: fn (*Fault) Error!u64 = process.pidNamespace;
+/// This boot's random id, zeros where this machine does not tell.
+pub const bootId: fn (*Fault) Error![2]u64 = process.bootId;
+pub const monotonicNs: fn () u64 = process.monotonicNs;
+pub const realtimeNs: fn () u64 = process.realtimeNs;
+pub const sleepNs: fn (u64) void = process.sleepNs;
+
+/// Once for each copy of the library: has a function called at the end of every watched thread, and
+/// keeps the library loaded. False: the system refuses.
+pub const prepareThreads: fn (common.AtEnd) bool = process.prepareThreads;
+/// Watches the calling thread. Assumes `prepareThreads`.
+pub const watchThread: fn () void = process.watchThread;
+/// Has a function called in the child of every fork.
+pub const watchForks: fn (common.AtFork) void = process.watchForks;
+
+/// Whole pages that hold so many bytes, with what the old ones had, which are gone. On failure
+/// nothing changes.
+pub fn growPages(fault: *Fault, old: Pages, bytes: u64) Error!Pages {
+    if (has_page_moves) return system.growPages(fault, old, bytes);
+    const grown = try pages(fault, bytes);
+    @memcpy(grown[0..old.len], old);
+    freePages(old);
+    return grown;
+}
+
+pub fn randomWord() u64 {
+    var bytes: [8]u8 = undefined;
+    random(&bytes);
+    return @bitCast(bytes);
+}
+
+/// How long one that looks at a bell sleeps before it looks again, at most; a platform says what is
+/// the least (`look_ns_min`).
+const look_ns_max = 2 * std.time.ns_per_ms;
+
+/// The half of a shared word that counts, where a futex can be.
+fn low(word: *const u64) *const u32 {
+    const halves: *const [2]u32 = @ptrCast(word);
+    return &halves[0]; // little-endian, as everything shared
+}
+
+/// What a bell reads now; hand it to `sleepOn`.
+pub fn bellCount(bell: *const u64) u32 {
+    return @atomicLoad(u32, low(bell), .acquire); // pairs with `crash.bump`
+}
+
+/// Sleeps until the bell rings, at most `ns`, unless it has rung since it read `count`. May also
+/// return for no reason.
+pub fn sleepOn(bell: *const u64, count: u32, ns: u64) void {
+    if (has_shared_bells) process.sleepOn(low(bell), count, ns) else poll(low(bell), count, ns);
+}
+
+/// Looks at the word again and again.
+fn poll(word: *const u32, count: u32, ns: u64) void {
+    const end = monotonicNs() +| ns;
+    var step: u64 = process.look_ns_min;
+    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `crash.bump`
+        const left = end -| monotonicNs();
+        if (left == 0) return;
+        sleepNs(@min(step, left));
+        step = @min(step * 2, look_ns_max);
+    }
+}
+
+/// Wakes all who sleep on the bell, in every process. Without `has_shared_bells` they wake by
+/// themselves.
+pub fn wakeAll(bell: *const u64) void {
+    if (has_shared_bells) process.wakeAll(low(bell));
+}
+
+/// A moment some milliseconds from now; `forever` never comes.
+pub const Deadline = struct {
+    ns: u64,
+
+    pub const forever: Deadline = .{ .ns = std.math.maxInt(u64) };
+
+    pub fn in(timeout_ms: f64) Deadline {
+        if (!(timeout_ms < 1e12)) return forever;
+        return .{ .ns = monotonicNs() + @as(u64, @intFromFloat(timeout_ms * std.time.ns_per_ms)) };
+    }
+
+    /// Nanoseconds left, at most `most`; 0 when it has passed.
+    pub fn left(deadline: Deadline, most: u64) u64 {
+        if (deadline.ns == forever.ns) return most;
+        return @min(deadline.ns -| monotonicNs(), most);
+    }
+
+    /// Milliseconds left; infinity for one that never comes.
+    pub fn leftMs(deadline: Deadline) f64 {
+        if (deadline.ns == forever.ns) return std.math.inf(f64);
+        return @as(f64, @floatFromInt(deadline.left(forever.ns))) / std.time.ns_per_ms;
+    }
+};

@@ -1,0 +1,80 @@
+//! The library's modules by name: the root of the shared library, of its tests, and of the programs
+//! that look inside it (the proof, the benchmarks).
+
+const std = @import("std");
+
+/// What other languages call: one file for each noun.
+pub const abi = @import("abi/exports.zig");
+
+pub const atomics = @import("atomics.zig");
+pub const layout = @import("layout.zig");
+pub const status = @import("status.zig");
+
+pub const handles = @import("abi/handles.zig");
+pub const marshal = @import("abi/marshal.zig");
+pub const thread_exit = @import("abi/thread_exit.zig");
+
+pub const map = @import("map/map.zig");
+pub const put_fast = @import("map/put_fast.zig");
+pub const bulk = @import("map/bulk.zig");
+pub const stripe_op = @import("map/stripe_op.zig");
+pub const verify = @import("map/verify.zig");
+
+pub const hash = @import("stripe/hash.zig");
+pub const heap = @import("stripe/heap.zig");
+pub const pool = @import("stripe/pool.zig");
+pub const recovery = @import("stripe/recovery.zig");
+pub const space = @import("stripe/space.zig");
+pub const table = @import("stripe/table.zig");
+
+pub const directory = @import("segment/directory.zig");
+pub const segment = @import("segment/segment.zig");
+pub const unnamed_file = @import("segment/unnamed_file.zig");
+
+pub const range_lock = @import("lock/range_lock.zig");
+pub const stripe_lock = @import("lock/stripe_lock.zig");
+pub const user_lock = @import("lock/user_lock.zig");
+
+pub const raw_file = @import("region/raw_file.zig");
+pub const region = @import("region/region.zig");
+
+pub const os = @import("os/os.zig");
+
+/// What tests and proofs share.
+pub const testing = struct {
+    pub const support = @import("testing/support.zig");
+    pub const images = @import("testing/images.zig");
+    pub const replay = @import("testing/replay.zig");
+    pub const expected = @import("testing/expected.zig");
+};
+
+comptime {
+    _ = abi; // a file whose exports nothing else refers to
+}
+
+test {
+    std.testing.refAllDecls(@This());
+    std.testing.refAllDecls(testing);
+    _ = @import("abi/abi_test.zig");
+    _ = @import("abi/handles_test.zig");
+    _ = @import("abi/thread_exit_test.zig");
+    _ = @import("lock/user_lock_test.zig");
+    _ = @import("map/map_test.zig");
+    _ = @import("map/snapshot_test.zig");
+    _ = @import("region/region_test.zig");
+    _ = @import("testing/crash_test.zig");
+    _ = @import("os/common.zig");
+    _ = @import("os/linux.zig");
+    _ = @import("os/linux_process.zig");
+    _ = @import("os/linux_region.zig");
+    _ = @import("os/macos.zig");
+    _ = @import("os/macos_process.zig");
+    _ = @import("os/macos_region.zig");
+    _ = @import("os/posix.zig");
+    _ = @import("os/windows.zig");
+    _ = @import("os/windows_api.zig");
+    _ = @import("os/windows_memory.zig");
+    _ = @import("os/windows_owner.zig");
+    _ = @import("os/windows_process.zig");
+    _ = @import("os/windows_region.zig");
+}

@@ -1,0 +1,589 @@
+//! How segments get, keep and lose their names: create, attach, exclusive replacement, unlink,
+//! list, and the clean-up behind those who died at it.
+//!
+//! A name leads to a complete, live segment or to nothing. Every change of what it leads to is one
+//! `link`, `rename` or `unlink`, made under LIFE of the segment that loses the name, and the
+//! loser's state word tells those attached. The order of steps and what a crash between any two
+//! leaves is in docs/design.md, Operations.
+
+const std = @import("std");
+const layout = @import("../layout.zig");
+const crash = @import("../atomics.zig");
+const os = @import("../os/os.zig");
+const range_lock = @import("../lock/range_lock.zig");
+const segments = @import("segment.zig");
+const status = @import("../status.zig");
+const temporary_file = @import("unnamed_file.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+const Options = segments.Options;
+const Segment = segments.Segment;
+
+pub const Mode = enum { shared, create, attach, exclusive };
+
+/// Makes sense of a directory as the user wrote it: absolute, without links, checked to exist.
+pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
+    const given = if (directory.len == 0)
+        try os.defaultDirectory(fault)
+    else
+        try os.Path.of("{s}", .{directory});
+    const fd = try os.openDirectory(fault, &given);
+    defer os.close(fd);
+    if ((try os.fileSystem(fault, fd)).network)
+        return fault.because(.networkFileSystem, error.Unsupported);
+    return os.directoryPath(fault, fd) catch given;
+}
+
+/// Assumes nothing of `name`: it becomes part of a path.
+pub fn setName(segment: *Segment, name: []const u8) Error!void {
+    if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
+    if (name[0] == '.' or std.mem.indexOfAny(u8, name, os.name_separators) != null)
+        return error.InvalidArgument;
+    @memcpy(segment.name[0..name.len], name);
+    segment.name_len = name.len;
+}
+
+/// Opens `name` as `mode` asks. Assumes `segment.directory`, `name`, `fault`, `timeout_ms`, `me`
+/// are set; on failure nothing is held.
+pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
+    const deadline = os.Deadline.in(options.timeout_ms);
+    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // none of our business
+    return switch (mode) {
+        .attach => attach(segment, options, deadline),
+        .create => create(segment, options),
+        .exclusive => replace(segment, options, deadline),
+        .shared => while (true) {
+            attach(segment, options, deadline) catch |err| {
+                if (err != error.NotFound) return err;
+                create(segment, options) catch |again| {
+                    if (again != error.Exists) return again;
+                    // Somebody else made it between our two looks.
+                    if (deadline.left(1) == 0) return attach(segment, options, deadline);
+                    continue;
+                };
+            };
+            break;
+        },
+    };
+}
+
+/// A file like `segment.file` opened once more, for its range locks.
+fn openLocks(segment: *Segment) Error!void {
+    const access: os.Access = if (segment.readonly) .read else .read_write;
+    segment.locks = os.openAgain(segment.fault, segment.file, access) catch |err| blk: {
+        if (err != error.NotFound or segment.name_len == 0) return err;
+        break :blk try openByName(segment, access);
+    };
+}
+
+/// Opens the name again and makes sure that it is the same file.
+fn openByName(segment: *Segment, access: os.Access) Error!os.Fd {
+    const fault = segment.fault;
+    const path = try segment.path();
+    const fd = try os.open(fault, &path, access);
+    errdefer os.close(fd);
+    if (!(try os.stat(fault, fd)).same(try os.stat(fault, segment.file))) return error.NotFound;
+    return fd;
+}
+
+/// Attaches to what the name leads to. `NotFound`: nothing.
+fn attach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
+    const path = try segment.path();
+    while (true) {
+        if (try attachOnce(segment, &path, options, deadline)) return;
+        if (deadline.left(1) == 0) return error.Timeout;
+        os.sleepNs(50_000);
+    }
+}
+
+/// False: the segment lost its name while we looked.
+fn attachOnce(
+    segment: *Segment,
+    path: *const os.Path,
+    options: *const Options,
+    deadline: os.Deadline,
+) Error!bool {
+    segment.file = try os.open(segment.fault, path, if (options.readonly) .read else .read_write);
+    {
+        errdefer os.close(segment.file);
+        try openLocks(segment);
+    }
+    errdefer segment.abandon();
+    try adopt(segment, options);
+    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    const attached = try settleAttach(segment, options, deadline);
+    if (!attached) {
+        segment.abandon();
+        os.unmap(segment.view.base, segment.view.ceiling);
+    }
+    return attached;
+}
+
+fn settleAttach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!bool {
+    if (options.readonly) {
+        try segment.attachReader();
+        const state = segment.state();
+        return segment.hasItsName() and (state == .live or state == .replacing);
+    }
+    try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
+    if (!segment.hasItsName()) return false;
+    // Its replacer died before the exchange: we hold LIFE and the name still means this one.
+    if (segment.state() == .replacing) segment.setState(.live);
+    if (segment.state() != .live) {
+        return if (segment.state() == .unlinked or segment.state() == .replaced)
+            false
+        else
+            segment.fault.because(.checksum, error.Corrupt);
+    }
+    try segment.attachWriter(options, deadline);
+    // LIFE may have been let go in between, and the name changed hands.
+    const still = segment.hasItsName();
+    range_lock.unlock(segment.locks, .life);
+    return still;
+}
+
+/// Checks an opened file from outside and maps it.
+fn adopt(segment: *Segment, options: *const Options) Error!void {
+    const fault = segment.fault;
+    const stat = try os.stat(fault, segment.file);
+    try checkFile(fault, &stat, options);
+    const header = try segments.readHeader(fault, segment.file);
+    // The size after the header: it only grows, and always before `committed` does.
+    const size = (try os.stat(fault, segment.file)).size;
+    try segments.checkHeader(fault, &header, size, options);
+    try segment.map(&header);
+}
+
+fn checkFile(fault: *Fault, stat: *const os.Stat, options: *const Options) Error!void {
+    if (!stat.regular) return fault.because(.notRegularFile, error.Incompatible);
+    const mine = stat.uid == os.userId() or stat.uid == 0 or options.allow_foreign_owner;
+    if (!mine) {
+        fault.found = @floatFromInt(stat.uid);
+        return fault.because(.foreignOwner, error.PermissionDenied);
+    }
+}
+
+/// A complete segment without a name. `temporary` is set where the file system wants one.
+fn make(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
+    const deadline = os.Deadline.in(options.timeout_ms);
+    while (true) {
+        makeOnce(segment, options, temporary) catch |err| {
+            if (err != error.Exists or deadline.left(1) == 0) return err;
+            continue;
+        };
+        return;
+    }
+}
+
+/// `Exists`: the temporary name went to somebody else.
+fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
+    const fault = segment.fault;
+    temporary.* = null;
+    segment.file = os.openUnnamed(fault, &segment.directory) catch |err| blk: {
+        if (err != error.Unsupported) return err;
+        const path = try temporaryPath(segment);
+        temporary.* = path;
+        break :blk try os.openNew(fault, &path);
+    };
+    errdefer if (temporary.*) |path| os.unlink(fault, &path) catch {}; // a leftover is reaped later
+    {
+        errdefer os.close(segment.file);
+        // Whatever the umask took away: without it the file could not be opened a second time.
+        try os.setPermissions(fault, segment.file, 0o600);
+        try openLocks(segment);
+    }
+    errdefer segment.abandon();
+    try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
+    // A file with a name was anybody's to reap until its maker had LIFE.
+    if (temporary.*) |path| {
+        const named = os.statName(fault, &path) catch return error.Exists;
+        if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
+    }
+    try segments.format(segment, options);
+}
+
+/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
+fn temporaryPath(segment: *const Segment) Error!os.Path {
+    return os.Path.of("{s}/.{s}" ++ temporary_file.name_format, .{
+        segment.directory.slice(), segment.nameSlice(), os.randomWord(),
+    });
+}
+
+/// Drops a segment nobody will see.
+fn discard(segment: *Segment, temporary: ?os.Path) void {
+    var fault: Fault = .{};
+    if (temporary) |path| os.unlink(&fault, &path) catch {}; // a leftover is reaped later
+    segment.abandon();
+    os.unmap(segment.view.base, segment.view.ceiling);
+}
+
+/// `Exists`: the name is taken.
+fn create(segment: *Segment, options: *const Options) Error!void {
+    const path = try segment.path();
+    var temporary: ?os.Path = null;
+    try make(segment, options, &temporary);
+    errdefer discard(segment, temporary);
+    try giveName(segment, temporary, &path);
+    if (temporary) |old| os.unlink(segment.fault, &old) catch {}; // a leftover is reaped later
+    range_lock.unlock(segment.locks, .life);
+}
+
+fn giveName(segment: *Segment, temporary: ?os.Path, path: *const os.Path) Error!void {
+    if (temporary) |from| return os.link(segment.fault, &from, path);
+    return os.linkUnnamed(segment.fault, segment.file, path);
+}
+
+/// A segment that stands in our way, held by LIFE just long enough to take its name. Mapped only
+/// as far as its header, and only if the file reaches that far.
+const Standing = struct {
+    file: os.Fd,
+    header: ?*layout.Header,
+
+    /// Null: the name leads elsewhere by now.
+    fn lock(
+        segment: *Segment,
+        path: *const os.Path,
+        options: *const Options,
+        deadline: os.Deadline,
+    ) Error!?Standing {
+        const fault = segment.fault;
+        const file = try os.open(fault, path, .read_write);
+        errdefer os.close(file);
+        const stat = try os.stat(fault, file);
+        try checkFile(fault, &stat, options);
+        try checkOurs(fault, file, options);
+        try range_lock.lockBefore(fault, file, .life, deadline);
+        errdefer range_lock.unlockAll(file);
+        const named = os.statName(fault, path) catch |err| {
+            if (err != error.NotFound) return err;
+            range_lock.unlockAll(file);
+            os.close(file);
+            return null;
+        };
+        if (!named.same(stat)) {
+            range_lock.unlockAll(file);
+            os.close(file);
+            return null;
+        }
+        const whole = stat.size >= layout.page_bytes;
+        return .{
+            .file = file,
+            .header = if (whole)
+                @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write))
+            else
+                null,
+        };
+    }
+
+    fn setState(standing: *const Standing, state: layout.State) void {
+        const header = standing.header orelse return;
+        crash.publish(&header.state, @intFromEnum(state));
+    }
+
+    fn unlock(standing: *const Standing) void {
+        range_lock.unlockAll(standing.file);
+        os.close(standing.file);
+        if (standing.header) |header| os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
+    }
+};
+
+/// A file that is not ours, or a segment of another kind, is never displaced or unlinked; a damaged
+/// one of ours is.
+fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!void {
+    const header = segments.readHeader(fault, file) catch |err| {
+        return if (err == error.Corrupt) {} else err;
+    };
+    if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
+        return;
+    const found = header.shape & 0xff;
+    if (found != @intFromEnum(options.kind)) {
+        fault.found = @floatFromInt(found);
+        return fault.because(.otherKind, error.Incompatible);
+    }
+}
+
+/// A fresh segment under the name, whatever it led to. Those attached to the old one find out by
+/// its state.
+fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
+    const fault = segment.fault;
+    const path = try segment.path();
+    var temporary: ?os.Path = null;
+    try make(segment, options, &temporary);
+    errdefer discard(segment, temporary);
+    while (true) {
+        if (giveName(segment, temporary, &path)) {
+            if (temporary) |old| os.unlink(fault, &old) catch {}; // a leftover is reaped later
+            break;
+        } else |err| if (err != error.Exists) return err;
+        const standing = Standing.lock(segment, &path, options, deadline) catch |err| {
+            if (err == error.NotFound) continue;
+            return err;
+        } orelse continue;
+        defer standing.unlock();
+        if (temporary == null) {
+            const second = try temporaryPath(segment);
+            try os.linkUnnamed(fault, segment.file, &second);
+            temporary = second;
+        }
+        // From here to the exchange a crash leaves `replacing` under the old name: whoever reads
+        // it finds LIFE free and the name unchanged, and sets it back to live.
+        standing.setState(.replacing);
+        const is_ours = os.exchange(fault, &temporary.?, &path) catch |err| {
+            standing.setState(.live);
+            if (err == error.NotFound) continue; // the name is gone: link again
+            return err;
+        };
+        // A crash here leaves the old one `replacing` under the temporary name: whoever reads it
+        // finds that its name leads elsewhere, and sets it to replaced.
+        standing.setState(.replaced);
+        if (!is_ours) continue; // nobody has the name, or somebody else by now
+        os.unlink(fault, &temporary.?) catch {}; // plain rename left none
+        break;
+    }
+    range_lock.unlock(segment.locks, .life);
+}
+
+/// Takes a name away. False: nothing had it.
+pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
+    const deadline = os.Deadline.in(options.timeout_ms);
+    const path = try segment.path();
+    while (true) {
+        const standing = (Standing.lock(segment, &path, options, deadline) catch |err|
+            return if (err == error.NotFound) false else err) orelse continue;
+        errdefer standing.unlock();
+        // First the name, then the state: the other order, killed in between, leaves a name that
+        // leads to an unlinked segment for ever.
+        try os.unlink(segment.fault, &path);
+        standing.setState(.unlinked);
+        standing.unlock();
+        // Mapped, if only by this call, it has a temporary name where that keeps a file.
+        if (!os.removes_mapped_files)
+            reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
+        return true;
+    }
+}
+
+/// As `unlinkName`, for the very segment this handle is attached to.
+pub fn unlinkOwn(segment: *Segment) Error!bool {
+    if (segment.name_len == 0 or segment.temporary != null) return false;
+    const deadline = os.Deadline.in(segment.timeout_ms);
+    try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
+    defer range_lock.unlock(segment.locks, .life);
+    switch (segment.nameLeads()) {
+        .here => {},
+        .elsewhere => return false,
+        .unknown => return error.System,
+    }
+    const path = try segment.path();
+    try os.unlink(segment.fault, &path);
+    segment.setState(.unlinked);
+    return true;
+}
+
+/// Removes temporary names whose makers died: those of `name`, or of all names when it is empty.
+/// A living maker holds LIFE on the file, or the name has moved on.
+fn reap(fault: *Fault, directory: *const os.Path, name: []const u8) Error!void {
+    var names = try os.Names.of(fault, directory);
+    defer names.close();
+    while (try names.next(fault)) |entry| {
+        const official = temporaryOf(entry) orelse continue;
+        if (name.len > 0 and !std.mem.eql(u8, name, official)) continue;
+        reapOne(fault, directory, entry, official) catch continue;
+    }
+}
+
+/// The name a temporary name was made for, or null.
+fn temporaryOf(entry: []const u8) ?[]const u8 {
+    if (entry.len <= 1 + temporary_file.name_bytes or entry[0] != '.') return null;
+    const end = entry.len - temporary_file.name_bytes;
+    return if (temporary_file.numberOf(entry[end..]) == null) null else entry[1..end];
+}
+
+fn reapOne(
+    fault: *Fault,
+    directory: *const os.Path,
+    entry: []const u8,
+    official: []const u8,
+) Error!void {
+    const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
+    const left: temporary_file.Left = try .open(fault, &path);
+    defer left.close();
+    const file = left.file;
+    if (segments.readHeader(fault, file)) |_| {
+        const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
+        const named = os.statName(fault, &real);
+        const displaced = if (named) |stat| !stat.same(left.stat) else |err| blk: {
+            if (err != error.NotFound) return err;
+            break :blk true;
+        };
+        if (displaced) {
+            const header: *layout.Header =
+                @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write));
+            defer os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
+            if (crash.acquire(&header.state) != @intFromEnum(layout.State.unlinked))
+                crash.publish(&header.state, @intFromEnum(layout.State.replaced));
+        }
+    } else |_| {
+        // Never completed, so nobody can be attached; but only if it has not begun to be anything.
+        var start: [8]u8 = @splat(0);
+        _ = try os.readAt(fault, file, &start, 0);
+        if (!std.mem.allEqual(u8, &start, 0)) return;
+    }
+    try os.unlink(fault, &path);
+}
+
+/// An unnamed segment in memory.
+pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
+    const fault = segment.fault;
+    if (!os.has_memory_files) return anonymousByName(segment, options);
+    segment.file = try os.memoryFile(fault);
+    {
+        errdefer os.close(segment.file);
+        try openLocks(segment);
+    }
+    errdefer segment.abandon();
+    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
+    try segments.format(segment, options);
+    range_lock.unlock(segment.locks, .life);
+}
+
+/// As `anonymous`, where memory that others can reach has a name.
+fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
+    const made = try temporary_file.make(segment.fault, .in(options.timeout_ms));
+    segment.file = made.file;
+    segment.locks = made.locks;
+    errdefer temporary_file.remove(made.number);
+    errdefer segment.abandon();
+    try segment.nameTemporary(made.number);
+    try segments.format(segment, options);
+    range_lock.unlock(segment.locks, .life);
+}
+
+/// Attaches to the segment a token names. Assumes `segment` as for `open`, without the name.
+pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Error!void {
+    const last = std.mem.lastIndexOfScalar(u8, token, ':') orelse return error.InvalidArgument;
+    if (token.len - last - 1 != 16) return error.InvalidArgument;
+    options.id = std.fmt.parseInt(u64, token[last + 1 ..], 16) catch return error.InvalidArgument;
+    const body = token[0..last];
+    if (std.mem.startsWith(u8, body, "name:")) {
+        const colon = std.mem.lastIndexOfScalar(u8, body, ':') orelse return error.InvalidArgument;
+        if (colon < "name:".len) return error.InvalidArgument;
+        const name = body[colon + 1 ..];
+        try setName(segment, name);
+        segment.directory = try resolve(segment.fault, body["name:".len..colon]);
+        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+    }
+    if (std.mem.startsWith(u8, body, "file:")) {
+        if (os.has_memory_files) return error.Unsupported; // of another system
+        const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
+            return error.InvalidArgument;
+        try segment.nameTemporary(number);
+        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+    }
+    if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
+    var parts = std.mem.splitScalar(u8, body["fd:".len..], ':');
+    const pid = std.fmt.parseInt(u32, parts.next() orelse "", 10) catch
+        return error.InvalidArgument;
+    const fd = std.fmt.parseInt(u31, parts.next() orelse "", 10) catch
+        return error.InvalidArgument;
+    if (parts.next() != null) return error.InvalidArgument;
+    return attachDescriptor(segment, pid, fd, options);
+}
+
+fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Options) Error!void {
+    const fault = segment.fault;
+    const access: os.Access = if (options.readonly) .read else .read_write;
+    segment.file = try os.openMemoryOf(fault, pid, fd, access);
+    {
+        errdefer os.close(segment.file);
+        try openLocks(segment);
+    }
+    errdefer segment.abandon();
+    try adopt(segment, options);
+    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    if (options.readonly) return segment.attachReader();
+    const deadline = os.Deadline.in(options.timeout_ms);
+    try range_lock.lockBefore(fault, segment.locks, .life, deadline);
+    try segment.attachWriter(options, deadline);
+    range_lock.unlock(segment.locks, .life);
+}
+
+/// One line of a listing, as it crosses the boundary; the name follows, zero-padded to 8.
+pub const Listed = extern struct {
+    name_len: u32,
+    kind: u32,
+    in_use: u32,
+    locked: u32,
+    bytes: f64,
+    entries: f64,
+    owner: f64,
+    created_ms: f64,
+};
+
+/// Writes a `Listed` and a name for every segment in the directory that this user may look at.
+/// Returns the length of all, which may exceed the target.
+pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
+    reap(fault, directory, "") catch {}; // none of our business
+    if (!os.has_memory_files) temporary_file.reap(fault) catch {};
+    var names = try os.Names.of(fault, directory);
+    defer names.close();
+    var at: usize = 0;
+    while (try names.next(fault)) |entry| {
+        if (entry[0] == '.' or entry.len > segments.name_bytes_max) continue;
+        const line = look(fault, directory, entry) catch |err| switch (err) {
+            error.System, error.NoSpace => return err, // it may well be one
+            else => continue, // not a segment, or not for us
+        };
+        const bytes = @sizeOf(Listed) + std.mem.alignForward(usize, entry.len, 8);
+        if (at + bytes <= target.len) {
+            @memset(target[at .. at + bytes], 0);
+            @memcpy(target[at..][0..@sizeOf(Listed)], std.mem.asBytes(&line));
+            @memcpy(target[at + @sizeOf(Listed) ..][0..entry.len], entry);
+        }
+        at += bytes;
+    }
+    return at;
+}
+
+/// Reads, never maps: the file may be anything.
+fn look(fault: *Fault, directory: *const os.Path, entry: []const u8) Error!Listed {
+    const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
+    const file = try os.open(fault, &path, .read);
+    defer os.close(file);
+    const stat = try os.stat(fault, file);
+    if (!stat.regular) return error.Incompatible;
+    const header = try segments.readHeader(fault, file);
+    if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
+        return error.Incompatible;
+    var entries: u64 = 0;
+    const stripes = @as(u64, 1) << @min(segments.stripeBits(&header), 10);
+    var buffer: [16]layout.Stripe = undefined;
+    var index: u64 = 0;
+    while (index < stripes) : (index += buffer.len) {
+        const offset = layout.page_bytes + index * @sizeOf(layout.Stripe);
+        const bytes = std.mem.sliceAsBytes(buffer[0..@min(buffer.len, stripes - index)]);
+        if (try os.readAt(fault, file, bytes, offset) < bytes.len) break;
+        for (buffer[0..@min(buffer.len, stripes - index)]) |*stripe| entries +|= stripe.live;
+    }
+    const used = try range_lock.isHeld(fault, file, .writer) or
+        try range_lock.isHeld(fault, file, .reader);
+    return .{
+        .name_len = @intCast(entry.len),
+        .kind = @intCast(header.shape & 0xff),
+        .in_use = @intFromBool(used),
+        .locked = @intFromBool(try range_lock.isHeld(fault, file, .user)),
+        .bytes = @floatFromInt(stat.allocated),
+        .entries = @floatFromInt(entries),
+        .owner = @floatFromInt(stat.uid),
+        .created_ms = @floatFromInt(header.created_ms),
+    };
+}
+
+test temporaryOf {
+    try std.testing.expectEqualStrings("jobs", temporaryOf(".jobs.~0123456789abcdef").?);
+    try std.testing.expectEqualStrings("a.~b", temporaryOf(".a.~b.~0123456789abcdef").?);
+    try std.testing.expect(temporaryOf(".jobs.swp") == null);
+    try std.testing.expect(temporaryOf(".jobs.~0123456789abcdeg") == null);
+    try std.testing.expect(temporaryOf("..~0123456789abcdef") == null);
+}

@@ -1,0 +1,519 @@
+//! One process's hold on a segment: the mapping, the two descriptions, growth, and the step from
+//! "a complete file" to "attached". How segments get and lose their names is in `directory.zig`.
+//!
+//! A handle that may write holds the range WRITER shared for life; a read-only one READER. Whoever
+//! gets WRITER exclusively under LIFE is the only writer and may do what must not happen beside
+//! another: make the mutexes anew, recover what the dead left, write its facts.
+
+const std = @import("std");
+const layout = @import("../layout.zig");
+const crash = @import("../atomics.zig");
+const os = @import("../os/os.zig");
+const range_lock = @import("../lock/range_lock.zig");
+const stripe_lock = @import("../lock/stripe_lock.zig");
+const status = @import("../status.zig");
+const temporary = @import("unnamed_file.zig");
+
+const Error = status.Error;
+const Fault = status.Fault;
+const Header = layout.Header;
+const View = layout.View;
+
+pub const name_bytes_max = 200;
+pub const ceiling_max: u64 = 1 << 40;
+pub const ceiling_min = 256 * 1024;
+
+/// A growth step: a quarter of what there is, within these bounds. The upper bound keeps the
+/// longest pause short; allocation costs the same per page in any step.
+const growth_bytes_min = 64 * 1024;
+const growth_bytes_max = 4 << 20;
+
+/// How long facts that differ may be those of a writer whose memory is still being torn down.
+const facts_patience_ms = 1000;
+
+/// What an open asks for. Null: not stated, take what the segment has.
+pub const Options = struct {
+    kind: layout.Kind = .map,
+    readonly: bool = false,
+    allow_foreign_owner: bool = false,
+    lock: ?layout.LockKind = null,
+    permissions: u32 = 0o600,
+    max_bytes: u64 = 0,
+    timeout_ms: f64 = 5000,
+    codec: []const u8 = "msgpackr",
+    /// Tests ask for few stripes.
+    stripe_bits: ?u6 = null,
+    /// The identity a token names.
+    id: ?u64 = null,
+    /// Repairs what dead writers left; called with the segment held by nobody else.
+    recover: *const fn (segment: *Segment, all: bool) Error!void,
+};
+
+pub const Segment = struct {
+    view: View,
+    /// Mapped; grows the file; what an unnamed segment's token leads to.
+    file: os.Fd,
+    /// Carries all range locks; never mapped.
+    locks: os.Fd,
+    directory: os.Path,
+    name: [name_bytes_max]u8,
+    /// 0: unnamed.
+    name_len: usize,
+    /// The number of the file where memory without a name has one (`unnamed_file.zig`).
+    temporary: if (os.has_memory_files) ?noreturn else ?u64,
+    readonly: bool,
+    lock_kind: layout.LockKind,
+    timeout_ms: f64,
+    /// What this handle writes into writer words: pid << 32 | something. Decides nothing.
+    me: u64,
+    fault: *Fault,
+
+    pub fn header(segment: *const Segment) *Header {
+        return segment.view.header();
+    }
+
+    pub fn nameSlice(segment: *const Segment) []const u8 {
+        return segment.name[0..segment.name_len];
+    }
+
+    /// Names a segment without a name where its memory has one.
+    pub fn nameTemporary(segment: *Segment, number: u64) Error!void {
+        segment.temporary = number;
+        segment.directory = try os.defaultDirectory(segment.fault);
+        const full = try temporary.pathOf(segment.fault, number);
+        const name = full.slice()[segment.directory.len + 1 ..];
+        @memcpy(segment.name[0..name.len], name);
+        segment.name_len = name.len;
+    }
+
+    pub fn path(segment: *const Segment) Error!os.Path {
+        return os.Path.of("{s}/{s}", .{ segment.directory.slice(), segment.nameSlice() });
+    }
+
+    /// Where this segment's name leads. `unknown`: this process may not look.
+    pub fn nameLeads(segment: *Segment) enum { here, elsewhere, unknown } {
+        var fault: Fault = .{};
+        const full = segment.path() catch return .unknown;
+        const named = os.statName(&fault, &full) catch |err| {
+            if (err == error.NotFound) return .elsewhere;
+            segment.fault.errno = fault.errno;
+            return .unknown;
+        };
+        const mine = os.stat(&fault, segment.file) catch {
+            segment.fault.errno = fault.errno;
+            return .unknown;
+        };
+        return if (named.same(mine)) .here else .elsewhere;
+    }
+
+    pub fn hasItsName(segment: *Segment) bool {
+        return segment.nameLeads() == .here;
+    }
+
+    pub inline fn state(segment: *const Segment) layout.State {
+        return @enumFromInt(crash.acquire(&segment.header().state));
+    }
+
+    /// Whether it is plainly what those attached to it go on with.
+    pub inline fn isCurrent(segment: *const Segment) bool {
+        const found = segment.state();
+        return found == .live or found == .unlinked;
+    }
+
+    /// What stands before a stripe.
+    pub inline fn guardOf(segment: *const Segment, index: u32) stripe_lock.Guard {
+        if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
+        return .{ .robust = &segment.view.stripe(index).mutex };
+    }
+
+    /// What stands before the pool.
+    pub fn poolGuard(segment: *const Segment) stripe_lock.Guard {
+        if (segment.lock_kind == .kernel) return segment.range(.pool);
+        return .{ .robust = &segment.header().pool.mutex };
+    }
+
+    fn range(segment: *const Segment, byte: range_lock.Byte) stripe_lock.Guard {
+        return .{ .kernel = .{ .fd = segment.locks, .byte = byte } };
+    }
+
+    pub fn setState(segment: *Segment, to: layout.State) void {
+        crash.publish(&segment.header().state, @intFromEnum(to));
+    }
+
+    /// What every call asks first: is the segment still the one its name means?
+    pub inline fn check(segment: *Segment) Error!void {
+        if (!segment.isCurrent()) try segment.settle();
+    }
+
+    /// As `check`, before a write.
+    pub inline fn checkWritable(segment: *Segment) Error!void {
+        if (segment.readonly) return error.ReadOnly;
+        try segment.check();
+    }
+
+    /// The slow path of `check`. An unlinked segment lives on for those attached to it. `replacing`
+    /// is the mark of a replacement in progress: if its maker is gone (LIFE is free), the name
+    /// tells how far it came, and whoever notices finishes it.
+    fn settle(segment: *Segment) Error!void {
+        switch (segment.state()) {
+            .live, .unlinked => return,
+            .replaced => return error.Replaced,
+            .replacing => {},
+            _ => return segment.fault.because(.checksum, error.Corrupt),
+        }
+        const leads = segment.nameLeads();
+        if (leads == .unknown) return;
+        if (segment.readonly) return if (leads == .here) {} else error.Replaced;
+        if (!try range_lock.tryLock(segment.fault, segment.locks, .life, .exclusive)) return;
+        defer range_lock.unlock(segment.locks, .life);
+        if (segment.state() == .replacing)
+            segment.setState(if (segment.hasItsName()) .live else .replaced);
+        if (segment.state() == .replaced) return error.Replaced;
+    }
+
+    /// Maps the file. Assumes `header_copy` was checked by `checkHeader`.
+    pub fn map(segment: *Segment, header_copy: *const Header) Error!void {
+        const access: os.Access = if (segment.readonly) .read else .read_write;
+        segment.view = .{
+            .base = try os.map(segment.fault, segment.file, header_copy.ceiling, access),
+            .committed = header_copy.committed,
+            .ceiling = header_copy.ceiling,
+            .data_start = layout.dataOffset(stripeBits(header_copy)),
+            .stripe_bits = stripeBits(header_copy),
+            .refresh = refresh,
+        };
+        segment.lock_kind = lockKind(header_copy);
+    }
+
+    /// Makes room for `bytes` more at the end. Assumes the pool's lock.
+    pub fn grow(segment: *Segment, bytes: u64) Error!void {
+        const header_words = segment.header();
+        const committed = crash.acquire(&header_words.committed);
+        if (committed != segment.view.committed and !refresh(&segment.view))
+            return segment.fault.because(.truncated, error.Corrupt);
+        const step = std.math.clamp(committed / 4, growth_bytes_min, growth_bytes_max);
+        const wanted = std.mem.alignForward(u64, committed + @max(step, bytes), layout.page_bytes);
+        const least = std.mem.alignForward(u64, committed + bytes, layout.page_bytes);
+        segment.noteSpace(bytes);
+        if (least > segment.view.ceiling)
+            return segment.fault.because(.ceilingReached, error.NoSpace);
+        var to = @min(wanted, segment.view.ceiling);
+        os.allocate(segment.fault, segment.file, committed, to) catch |err| {
+            if (err != error.NoSpace or least == to) return err;
+            to = least; // a generous step did not fit; the smallest may
+            try os.allocate(segment.fault, segment.file, committed, to);
+        };
+        // Commit: blocks first, then the words that say so. A crash between them leaves a file
+        // longer than `committed`, and the next growth allocates the same range again.
+        try os.extend(segment.fault, segment.file, segment.view.base, committed, to, .read_write);
+        crash.publish(&header_words.committed, to);
+        segment.view.committed = to;
+    }
+
+    pub fn noteSpace(segment: *Segment, needed: u64) void {
+        segment.fault.needed_bytes = @floatFromInt(needed);
+        segment.fault.used_bytes = @floatFromInt(segment.view.committed);
+        segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
+    }
+
+    /// Everything under LIFE (docs/design.md, Open, attach, close). Leaves LIFE held, for
+    /// the caller to check the name and to give it back.
+    pub fn attachWriter(
+        segment: *Segment,
+        options: *const Options,
+        deadline: os.Deadline,
+    ) Error!void {
+        const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
+        const facts: Facts = try .ofThisProcess(segment.fault);
+        while (true) {
+            const fault = segment.fault;
+            // Exclusive from no lock at all: two that upgraded from shared would both fail.
+            if (try range_lock.tryLock(fault, segment.locks, .writer, .exclusive)) {
+                try segment.becomeSoleWriter(&facts, options);
+                range_lock.downgrade(segment.locks, .writer);
+                return;
+            }
+            if (try range_lock.tryLock(fault, segment.locks, .writer, .shared)) {
+                const differing = facts.differing(segment.header()) orelse return;
+                range_lock.unlock(segment.locks, .writer);
+                if (patience.left(1) == 0) return fault.because(differing, error.Incompatible);
+            }
+            // A dying writer keeps WRITER until its memory is torn down. LIFE is let go meanwhile.
+            range_lock.unlock(segment.locks, .life);
+            if (deadline.left(1) == 0) return error.Timeout;
+            os.sleepNs(2 * std.time.ns_per_ms);
+            try range_lock.lockBefore(fault, segment.locks, .life, deadline);
+        }
+    }
+
+    /// A crash anywhere in here drops LIFE and WRITER together, so the next attacher is sole again
+    /// and starts from the beginning.
+    fn becomeSoleWriter(
+        segment: *Segment,
+        facts: *const Facts,
+        options: *const Options,
+    ) Error!void {
+        const head = segment.header();
+        if (layout.LockKind.robust == lockKind(head)) {
+            try stripe_lock.init(&head.pool.mutex);
+            for (0..segment.view.stripeCount()) |i|
+                try stripe_lock.init(&segment.view.stripe(@intCast(i)).mutex);
+        }
+        const all = crash.load(&head.clean) != 1;
+        try options.recover(segment, all);
+        crash.store(&head.clean, 0);
+        facts.write(head);
+    }
+
+    pub fn attachReader(segment: *Segment) Error!void {
+        if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
+            return error.System; // nobody holds it exclusively
+    }
+
+    /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every
+    /// stripe. Ranges are given back explicitly: a mapping or a forked child would keep them.
+    pub fn close(segment: *Segment) void {
+        if (!segment.readonly) {
+            var fault: Fault = .{};
+            const sole = range_lock.upgrade(&fault, segment.locks, .writer) catch false;
+            if (sole) crash.publish(&segment.header().clean, 1);
+        }
+        if (segment.temporary) |number| {
+            os.unmap(segment.view.base, segment.view.ceiling);
+            temporary.leave(segment.locks, number);
+            return segment.abandon();
+        }
+        segment.abandon();
+        os.unmap(segment.view.base, segment.view.ceiling);
+    }
+
+    /// Gives back ranges and descriptions, but not the mapping.
+    pub fn abandon(segment: *Segment) void {
+        range_lock.unlockAll(segment.locks);
+        os.close(segment.locks);
+        os.close(segment.file);
+    }
+
+    /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
+    pub fn token(segment: *const Segment, target: []u8) Error!usize {
+        const id = segment.header().id;
+        const text = if (segment.temporary) |number|
+            try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
+        else if (segment.name_len > 0)
+            try os.Path.of("name:{s}:{s}:{x:0>16}", .{
+                segment.directory.slice(), segment.nameSlice(), id,
+            })
+        else
+            try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), segment.file, id });
+        if (text.len <= target.len) @memcpy(target[0..text.len], text.slice());
+        return text.len;
+    }
+};
+
+/// Adopts a `committed` that somebody raised, once the file is known to be as long. The word is
+/// input: it may be anything.
+fn refresh(view: *View) bool {
+    const segment: *Segment = @fieldParentPtr("view", view);
+    const committed = crash.acquire(&view.header().committed);
+    if (committed == view.committed) return true;
+    if (committed < view.committed or committed > view.ceiling) return false;
+    if (committed % layout.page_bytes != 0) return false;
+    var fault: Fault = .{};
+    const stat = os.stat(&fault, segment.file) catch return false;
+    if (stat.size < committed) return false;
+    const access: os.Access = if (segment.readonly) .read else .read_write;
+    os.extend(&fault, segment.file, view.base, view.committed, committed, access) catch
+        return false;
+    view.committed = committed;
+    return true;
+}
+
+/// What must be the same for all living writers.
+const Facts = struct {
+    libc: u64,
+    mutex_shape: u64,
+    pid_namespace: u64,
+    boot: [2]u64,
+
+    fn ofThisProcess(fault: *Fault) Error!Facts {
+        return .{
+            .libc = stripe_lock.libcFact(),
+            .mutex_shape = stripe_lock.mutexShape(),
+            .pid_namespace = try os.pidNamespace(fault),
+            .boot = try os.bootId(fault),
+        };
+    }
+
+    fn write(facts: *const Facts, header: *Header) void {
+        crash.store(&header.libc, facts.libc);
+        crash.store(&header.mutex_shape, facts.mutex_shape);
+        crash.store(&header.pid_namespace, facts.pid_namespace);
+        crash.store(&header.boot[0], facts.boot[0]);
+        crash.store(&header.boot[1], facts.boot[1]);
+    }
+
+    /// Null: the same, or the segment has no mutexes to disagree about.
+    fn differing(facts: *const Facts, header: *const Header) ?status.Reason {
+        if (lockKind(header) == .kernel) return null;
+        if (facts.libc != crash.load(&header.libc)) return .otherLibc;
+        if (facts.mutex_shape != crash.load(&header.mutex_shape)) return .otherLibc;
+        if (facts.pid_namespace != crash.load(&header.pid_namespace)) return .otherPidNamespace;
+        if (facts.boot[0] != crash.load(&header.boot[0])) return .otherLibc;
+        if (facts.boot[1] != crash.load(&header.boot[1])) return .otherLibc;
+        return null;
+    }
+};
+
+const Shape = packed struct(u64) { kind: u8, lock: u8, stripe_bits: u8, _unused: u40 = 0 };
+
+pub fn stripeBits(header: *const Header) u6 {
+    return @truncate(@as(Shape, @bitCast(header.shape)).stripe_bits);
+}
+
+pub fn lockKind(header: *const Header) layout.LockKind {
+    return if (@as(Shape, @bitCast(header.shape)).lock == 1) .kernel else .robust;
+}
+
+/// Reads a file's header without mapping it, and checks that the file is a segment of ours.
+pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
+    var header: Header align(8) = undefined;
+    const bytes = std.mem.asBytes(&header);
+    const len = try os.readAt(fault, fd, bytes, 0);
+    if (len < 8 or header.magic != layout.magic) {
+        return fault.because(.notASegment, error.Incompatible);
+    }
+    if (len < bytes.len) return fault.because(.truncated, error.Corrupt);
+    return header;
+}
+
+/// Checks what says how to read the rest: version, checksum, kind.
+pub fn checkIdentity(fault: *Fault, header: *const Header, kind: layout.Kind) Error!void {
+    if (header.version != layout.layout_version) {
+        fault.found = @floatFromInt(header.version);
+        return fault.because(.layoutVersion, error.Incompatible);
+    }
+    if (layout.checksum(header) != header.checksum)
+        return fault.because(.checksum, error.Corrupt);
+    const found = @as(Shape, @bitCast(header.shape)).kind;
+    if (found != @intFromEnum(kind)) {
+        fault.found = @floatFromInt(found);
+        return fault.because(.otherKind, error.Incompatible);
+    }
+}
+
+/// Checks everything an attacher relies on, and what it asked for. Nothing here is trusted.
+pub fn checkHeader(
+    fault: *Fault,
+    header: *const Header,
+    size: u64,
+    options: *const Options,
+) Error!void {
+    try checkIdentity(fault, header, options.kind);
+    const shape: Shape = @bitCast(header.shape);
+    if (shape.lock > 1 or shape.stripe_bits > 10 or shape._unused != 0 or
+        header.ceiling % layout.page_bytes != 0 or header.ceiling > ceiling_max or
+        header.codec_len > layout.codec_bytes_max)
+        return fault.because(.checksum, error.Corrupt);
+    if (header.committed % layout.page_bytes != 0 or header.committed > header.ceiling or
+        header.committed < layout.dataOffset(@intCast(shape.stripe_bits)))
+        return fault.because(.truncated, error.Corrupt);
+    if (header.committed > size) return fault.because(.truncated, error.Corrupt);
+    if (header.state < 1 or header.state > 4) return fault.because(.checksum, error.Corrupt);
+    const codec = std.mem.asBytes(&header.codec)[0..header.codec_len];
+    if (!std.mem.eql(u8, codec, options.codec)) {
+        fault.text = @bitCast(header.codec);
+        return fault.because(.otherCodec, error.Incompatible);
+    }
+    if (options.max_bytes != 0 and options.max_bytes != header.max_bytes) {
+        fault.found = @floatFromInt(header.max_bytes);
+        return fault.because(.otherMaxBytes, error.Incompatible);
+    }
+    if (options.lock) |lock| {
+        if (lock != lockKind(header)) {
+            fault.found = @floatFromInt(shape.lock);
+            return fault.because(.otherLock, error.Incompatible);
+        }
+    }
+    // Its writers were on another system, and have mutexes that this one has not.
+    if (lockKind(header) == .robust and !os.has_robust_mutex)
+        return fault.because(.otherLock, error.Incompatible);
+    if (options.id) |id| {
+        if (header.id != id) return fault.because(.identity, error.NotFound);
+    }
+}
+
+/// More stripes let more writers in at once, and cost their space in a small segment.
+fn stripeBitsFor(options: *const Options, ceiling: u64) u6 {
+    if (options.stripe_bits) |bits| return bits;
+    if (options.kind == .value) return 0;
+    if (ceiling >= 64 << 20) return 6;
+    if (ceiling >= 8 << 20) return 5;
+    return if (ceiling >= 1 << 20) 4 else 3;
+}
+
+/// Makes a complete, live segment in an empty file that has no name yet, and takes WRITER on it, so
+/// that from its first moment with a name it looks like what it is: attached. Assumes LIFE.
+pub fn format(segment: *Segment, options: *const Options) Error!void {
+    const fault = segment.fault;
+    const lock: layout.LockKind = options.lock orelse
+        if (os.has_robust_mutex) .robust else .kernel;
+    if (lock == .robust and !os.has_robust_mutex) {
+        fault.errno = 0; // no call of the system has said so
+        return error.Unsupported;
+    }
+    const file_system = try os.fileSystem(fault, segment.file);
+    if (file_system.network) return fault.because(.networkFileSystem, error.Unsupported);
+    var ceiling = ceiling_max;
+    if (file_system.bytes > 0) ceiling = @min(ceiling, file_system.bytes);
+    if (file_system.memory) ceiling = @min(ceiling, os.memoryBytes() *| 4);
+    if (options.kind == .map and options.max_bytes > 0) ceiling = @min(ceiling, options.max_bytes);
+    ceiling = std.mem.alignBackward(u64, ceiling, layout.page_bytes);
+
+    var header: Header = std.mem.zeroes(Header);
+    const bits = stripeBitsFor(options, ceiling);
+    const data_start = layout.dataOffset(bits);
+    const committed = std.mem.alignForward(u64, data_start, layout.page_bytes);
+    fault.needed_bytes = @floatFromInt(committed);
+    fault.ceiling_bytes = @floatFromInt(ceiling);
+    if (committed > ceiling) return fault.because(.ceilingReached, error.NoSpace);
+    try os.allocate(fault, segment.file, 0, committed);
+    header.magic = layout.magic;
+    header.version = layout.layout_version;
+    header.shape = @bitCast(Shape{
+        .kind = @intFromEnum(options.kind),
+        .lock = @intFromEnum(lock),
+        .stripe_bits = bits,
+    });
+    header.ceiling = ceiling;
+    header.max_bytes = options.max_bytes;
+    header.created_ms = os.realtimeNs() / std.time.ns_per_ms;
+    header.id = os.randomWord();
+    for (&header.fast_secrets) |*word| word.* = os.randomWord();
+    for (&header.sip_secrets) |*word| word.* = os.randomWord();
+    header.codec_len = options.codec.len;
+    @memcpy(std.mem.asBytes(&header.codec)[0..options.codec.len], options.codec);
+    header.committed = committed;
+    header.state = @intFromEnum(layout.State.live);
+    header.pool.frontier = data_start;
+    header.clean = 1;
+    try mapNew(segment, &header);
+    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    header.ceiling = segment.view.ceiling;
+    header.checksum = layout.checksum(&header);
+    crash.fill(@ptrCast(segment.header()), std.mem.asBytes(&header));
+    try segment.attachWriter(options, .in(options.timeout_ms));
+    try os.setPermissions(fault, segment.file, options.permissions);
+}
+
+/// Maps a new segment; where the address space is limited, with a lower ceiling.
+fn mapNew(segment: *Segment, header: *Header) Error!void {
+    while (true) {
+        segment.map(header) catch |err| {
+            const half = std.mem.alignBackward(u64, header.ceiling / 2, layout.page_bytes);
+            if (err != error.NoSpace or half < header.committed + ceiling_min) return err;
+            header.ceiling = half;
+            continue;
+        };
+        return;
+    }
+}

@@ -1,0 +1,251 @@
+//! Where blocks come from and where they go: the stripe's own heap first, then a chunk from the
+//! pool, then growth of the segment; and back when nothing can see them any more.
+//!
+//! The caller holds the stripe's lock, has set its writer word, and at each call here holds no
+//! block that the table does not reach. So a rebuild may happen inside any allocation, and a crash
+//! anywhere leaves work for recovery only. Lock order: stripe, then pool.
+
+const std = @import("std");
+const layout = @import("../layout.zig");
+const crash = @import("../atomics.zig");
+const hash = @import("hash.zig");
+const heap = @import("heap.zig");
+const os = @import("../os/os.zig");
+const pools = @import("pool.zig");
+const recovery = @import("recovery.zig");
+const status = @import("../status.zig");
+const Segment = @import("../segment/segment.zig").Segment;
+
+const Error = status.Error;
+const Pool = layout.Pool;
+const unit_bytes = layout.unit_bytes;
+
+const chunk_bytes_min = 2 * unit_bytes;
+const chunk_bytes_max = 64 * unit_bytes;
+/// From here on a walk over all chunks takes more than a millisecond.
+const large_bytes = 64 << 20;
+/// A stripe smaller than this is not worth a pass to give chunks back.
+pub const trim_bytes_min = 16 * unit_bytes;
+
+/// Space for one stripe of one segment.
+pub const Space = struct {
+    segment: *Segment,
+    secrets: *const hash.Secrets,
+    index: u32,
+    /// The one of that index.
+    stripe: *layout.Stripe,
+
+    /// The offset of a block for `bytes` bytes, contents undefined. `NoSpace`: nothing changed.
+    pub inline fn alloc(space: Space, bytes: u64) Error!u64 {
+        if (heap.isSmall(bytes)) {
+            if (try heap.take(&space.segment.view, space.stripe, bytes)) |offset| return offset;
+        }
+        return space.allocSlowly(bytes);
+    }
+
+    fn allocSlowly(space: Space, bytes: u64) Error!u64 {
+        if (heap.isSmall(bytes)) {
+            // First together, then apart: pieces cut before they are joined stay crumbs.
+            if (heap.worthRebuilding(space.stripe)) try space.rebuild();
+            if (try space.takeAny(bytes)) |offset| return offset;
+        }
+        if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
+            if (err != error.NoSpace) return err;
+        }
+        // Before giving up: what is retired comes back after two generations, free pieces are
+        // brought together if enough was freed since the last time, and a chunk of the least size
+        // may still fit. So a full segment refuses, and replaces, without long searches.
+        if (space.holdsReusable()) {
+            try space.freeRetired();
+            if (heap.isSmall(bytes)) {
+                if (try space.takeAny(bytes)) |offset| return offset;
+            }
+        }
+        if (space.holdsReusable()) {
+            try space.rebuild();
+            if (heap.isSmall(bytes)) {
+                if (try space.takeAny(bytes)) |offset| return offset;
+            }
+        }
+        return space.claimFor(bytes, 0);
+    }
+
+    /// Sees to a block kept back for replacing an entry as large as this one. A new key is stored
+    /// only beside one, so that a full segment refuses new keys but goes on replacing values.
+    pub inline fn keepSpare(space: Space, bytes: u64) Error!void {
+        if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe, bytes)) return;
+        const offset = try space.alloc(bytes);
+        try heap.keepSpare(&space.segment.view, space.stripe, offset, bytes);
+    }
+
+    /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used, and
+    /// after that the block which the replacement before this one retired.
+    pub inline fn allocReplacing(space: Space, bytes: u64) Error!u64 {
+        return space.alloc(bytes) catch |err| {
+            if (err != error.NoSpace or !heap.isSmall(bytes)) return err;
+            return space.allocSpare(bytes);
+        };
+    }
+
+    fn allocSpare(space: Space, bytes: u64) Error!u64 {
+        if (heap.hasSpare(space.stripe, bytes)) {
+            try heap.giveSpare(&space.segment.view, space.stripe);
+        } else try space.freeRetired();
+        return try space.takeAny(bytes) orelse error.NoSpace;
+    }
+
+    fn takeAny(space: Space, bytes: u64) Error!?u64 {
+        const view = &space.segment.view;
+        if (try heap.take(view, space.stripe, bytes)) |offset| return offset;
+        return try heap.takeLarger(view, space.stripe, bytes);
+    }
+
+    /// A chunk as large as a sixteenth to an eighth of what the stripe has, so that the unused rest
+    /// stays small beside the entries.
+    fn chunkBytes(space: Space) u64 {
+        const eighth = crash.load(&space.stripe.owned) / 8;
+        if (eighth <= chunk_bytes_min) return chunk_bytes_min;
+        return @min(std.math.floorPowerOfTwo(u64, eighth), chunk_bytes_max);
+    }
+
+    fn claimFor(space: Space, bytes: u64, chunk_bytes: u64) Error!u64 {
+        const view = &space.segment.view;
+        if (!heap.isSmall(bytes)) return (try space.claim(pools.unitsFor(bytes))).start();
+        const least = pools.unitsFor(heap.blockBytes(bytes));
+        const chunk = try space.claim(@max(least, chunk_bytes / unit_bytes));
+        heap.adoptRest(view, space.stripe, chunk.start(), chunk.end());
+        return try heap.take(view, space.stripe, bytes) orelse error.Corrupt;
+    }
+
+    fn claim(space: Space, units: u64) Error!pools.Checked {
+        const segment = space.segment;
+        const view = &segment.view;
+        segment.noteSpace(units * unit_bytes);
+        if (units * unit_bytes > view.ceiling - view.data_start)
+            return segment.fault.because(.ceilingReached, error.NoSpace);
+        const pool = try lockPool(segment);
+        defer unlockPool(segment);
+        // Joining neighbours costs a walk over all chunks, which what was released since shares.
+        // In a large segment the walk is a pause, so more must lie there. It comes before anything
+        // is cut, so that new chunks lie side by side.
+        const share: u64 = if (view.committed < large_bytes) 8 else 4;
+        if (crash.load(&pool.released) > view.committed / share) try rebuildPool(segment, pool);
+        if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
+        const room = view.committed -| crash.load(&pool.frontier);
+        segment.grow(units * unit_bytes -| room) catch |err| {
+            if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
+            try rebuildPool(segment, pool);
+            return try pools.claim(view, pool, space.index, units, .thorough) orelse err;
+        };
+        return try pools.claim(view, pool, space.index, units, .quick) orelse error.Corrupt;
+    }
+
+    /// Notes that nothing names this block any more. Assumes the commit has happened.
+    pub inline fn retire(space: Space, offset: u64, bytes: u64) Error!void {
+        if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
+    }
+
+    /// As `retire`, for a block as large as many: two generations pass at once, or nobody would
+    /// have its memory until as much again is retired. Who is just reading in the stripe reads
+    /// again.
+    pub fn retireAtOnce(space: Space, offset: u64, bytes: u64) Error!void {
+        _ = heap.retire(space.stripe, offset, bytes);
+        try space.freeRetired();
+    }
+
+    /// Starts a generation; a stripe of which most is free then gives back what it can.
+    pub fn promoteAndTrim(space: Space) Error!void {
+        try space.promote();
+        const s = space.stripe;
+        const owned = crash.load(&s.owned);
+        if (owned >= trim_bytes_min and crash.load(&s.free) >= owned / 4 * 3 and
+            heap.worthRebuilding(s)) try space.rebuild();
+    }
+
+    fn promote(space: Space) Error!void {
+        var large: heap.Large = undefined;
+        try heap.promote(&space.segment.view, space.stripe, &large);
+        if (large.count > 0) try space.giveBack(large.slice());
+    }
+
+    /// Has all that is retired in the lists.
+    fn freeRetired(space: Space) Error!void {
+        try space.promote();
+        try space.promote();
+        try heap.giveRipe(&space.segment.view, space.stripe);
+    }
+
+    fn giveBack(space: Space, chunks: []const u64) Error!void {
+        const pool = try lockPool(space.segment);
+        defer unlockPool(space.segment);
+        for (chunks) |offset|
+            try pools.release(&space.segment.view, pool, space.index, offset);
+    }
+
+    /// Recovery, and the bringing together of what is free; chunks with nothing in them go back to
+    /// the pool. Cost: one pass over the table and the stripe's entries.
+    pub fn rebuild(space: Space) Error!void {
+        const segment = space.segment;
+        const scratch_bytes = recovery.Marks.scratchBytes(&segment.view, space.index) catch
+            return segment.fault.because(.chunksDamaged, error.Corrupt);
+        const scratch = try os.pages(segment.fault, scratch_bytes);
+        defer os.freePages(scratch);
+        const result = recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch
+            return segment.fault.because(.tableDamaged, error.Corrupt);
+        if (result.vacant.len > 0) try space.giveBack(result.vacant);
+    }
+
+    /// Whether a pass over the stripe could find enough to be worth it: a sixteenth of what it has
+    /// was freed, or retired, since the last one.
+    pub fn holdsReusable(space: Space) bool {
+        const s = space.stripe;
+        const retired = heap.retiredBytes(s);
+        return crash.load(&s.freed) +| retired >= @max(unit_bytes, crash.load(&s.owned) / 16);
+    }
+};
+
+/// Takes the pool's lock; what a dead owner left is rebuilt first. `committed` is up to date then.
+pub fn lockPool(segment: *Segment) Error!*Pool {
+    const pool = &segment.header().pool;
+    const guard = segment.poolGuard();
+    const locked = guard.lock(segment.fault, segment.timeout_ms) catch |err| {
+        if (err == error.Timeout)
+            segment.fault.holder_pid = @floatFromInt(crash.load(&pool.writer) >> 32);
+        return err;
+    };
+    errdefer guard.unlock();
+    // The pool's words are rebuilt, or stay marked: either way the mutex itself is usable again.
+    if (locked == .owner_died) {
+        guard.makeConsistent();
+        if (crash.load(&pool.writer) == 0) crash.store(&pool.writer, segment.me);
+    }
+    if (!segment.view.refresh(&segment.view))
+        return segment.fault.because(.truncated, error.Corrupt);
+    if (crash.load(&pool.writer) != 0) try rebuildPool(segment, pool);
+    crash.publish(&pool.writer, segment.me);
+    return pool;
+}
+
+pub fn unlockPool(segment: *Segment) void {
+    crash.publish(&segment.header().pool.writer, 0);
+    segment.poolGuard().unlock();
+}
+
+/// Brings what the stripes gave back together, so that what comes next is not cut from the middle.
+/// What cannot be done now waits for the next allocation.
+pub fn joinPool(segment: *Segment) void {
+    const pool = lockPool(segment) catch return;
+    defer unlockPool(segment);
+    rebuildPool(segment, pool) catch {};
+}
+
+/// Assumes the pool's lock.
+pub fn rebuildPool(segment: *Segment, pool: *Pool) Error!void {
+    const view = &segment.view;
+    const scratch_words = pools.scratchWords(view);
+    const scratch = try os.pages(segment.fault, scratch_words * 8);
+    defer os.freePages(scratch);
+    const marks: [*]u64 = @ptrCast(scratch.ptr);
+    pools.rebuild(view, pool, marks[0..scratch_words]) catch
+        return segment.fault.because(.chunksDamaged, error.Corrupt);
+}

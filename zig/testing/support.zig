@@ -1,0 +1,126 @@
+//! What the tests and the proofs share: ways to open and close maps without the boundary, and the
+//! random keys and values they work with.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const boundary = @import("../abi/marshal.zig");
+const directory = @import("../segment/directory.zig");
+const handles = @import("../abi/handles.zig");
+const inspect = @import("../map/verify.zig");
+const layout = @import("../layout.zig");
+const maps = @import("../map/map.zig");
+const os = @import("../os/os.zig");
+const segments = @import("../segment/segment.zig");
+const status = @import("../status.zig");
+
+const Map = maps.Map;
+
+/// Whether a test can go on in a child that it forks, and judge its end. Elsewhere it is skipped.
+pub const has_forks = builtin.os.tag == .linux;
+/// The lock of a segment that is not told which.
+pub const usual_lock: layout.LockKind = if (os.has_robust_mutex) .robust else .kernel;
+/// Where tests put files of a user's.
+pub const directory_of_files = if (builtin.os.tag == .windows) "." else "/tmp";
+
+/// How often to repeat what takes a lock: less where each lock is a call of the system or two.
+pub fn times(count: u64) u64 {
+    return if (builtin.os.tag == .windows) count / 10 else count;
+}
+
+pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
+    return openMapOf(usual_lock, stripe_bits, max_bytes);
+}
+
+pub fn openMapOf(lock: layout.LockKind, stripe_bits: u6, max_bytes: u64) !*Map {
+    var fault: status.Fault = .{};
+    const options: segments.Options = .{
+        .recover = inspect.recoverSegment,
+        .lock = lock,
+        .stripe_bits = stripe_bits,
+        .max_bytes = max_bytes,
+        .timeout_ms = 10_000,
+    };
+    const map = try boundary.prepared(&fault, &options);
+    errdefer handles.maps.discard(map);
+    try directory.anonymous(&map.segment, &options);
+    map.begin();
+    return map;
+}
+
+/// One more handle on an anonymous map.
+pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
+    var buffer: [200]u8 = undefined;
+    return openToken(buffer[0..try map.segment.token(&buffer)], timeout_ms);
+}
+
+pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
+    var fault: status.Fault = .{};
+    var options: segments.Options = .{
+        .recover = inspect.recoverSegment,
+        .timeout_ms = timeout_ms,
+    };
+    const other = try boundary.prepared(&fault, &options);
+    errdefer handles.maps.discard(other);
+    try directory.attachToken(&other.segment, token, &options);
+    other.begin();
+    return other;
+}
+
+pub fn closeMap(map: *Map) void {
+    map.close();
+    handles.maps.discard(map);
+}
+
+pub fn expectSound(map: *Map) !void {
+    const verdict = try inspect.verify(map);
+    if (verdict.problems != 0) {
+        std.debug.print("verify: {any}\n", .{verdict});
+        return error.TestUnexpectedResult;
+    }
+    try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try map.size())));
+}
+
+/// Zeroed memory for one `T` that forked processes share. Nobody unmaps it: it ends with them.
+pub fn shared(comptime T: type) !*T {
+    const memory = try std.posix.mmap(
+        null,
+        std.mem.alignForward(usize, @sizeOf(T), layout.page_bytes),
+        .{ .READ = true, .WRITE = true },
+        .{ .TYPE = .SHARED, .ANONYMOUS = true },
+        -1,
+        0,
+    );
+    return @ptrCast(memory.ptr);
+}
+
+pub fn seedOf(default: u64) u64 {
+    if (builtin.os.tag == .windows) return default;
+    const text = std.testing.environ.getPosix("SHMAP_SEED") orelse return default;
+    return std.fmt.parseInt(u64, text, 10) catch default;
+}
+
+/// Random keys and values, the same for the same seed.
+pub const Source = struct {
+    random: std.Random,
+    key_buffer: [600]u8 = undefined,
+    value_buffer: [40_000]u8 = undefined,
+
+    pub fn key(source: *Source, count: u32) []const u8 {
+        const n = source.random.uintLessThan(u32, count);
+        const len = 4 + (n * 7) % (if (n % 11 == 0) @as(u32, 500) else 20);
+        @memset(source.key_buffer[0..len], 'k');
+        std.mem.writeInt(u32, source.key_buffer[0..4], n, .little);
+        return source.key_buffer[0..len];
+    }
+
+    pub fn value(source: *Source) []const u8 {
+        const len = switch (source.random.uintLessThan(u8, 20)) {
+            0 => 0,
+            1 => source.random.uintLessThan(usize, source.value_buffer.len),
+            2...4 => source.random.uintLessThan(usize, 2000),
+            else => source.random.uintLessThan(usize, 60),
+        };
+        source.random.bytes(source.value_buffer[0..len]);
+        return source.value_buffer[0..len];
+    }
+};
