@@ -7,7 +7,7 @@ const linux = std.os.linux;
 const abi = @import("shmap").abi;
 const figures = @import("figures.zig");
 
-const Flags = abi.Flags;
+const Flags = @import("shmap").marshal.Flags;
 const Row = figures.Row;
 
 const directory = "/dev/shm";
@@ -66,7 +66,7 @@ fn open(index: usize, flag: Flags) u32 {
     const len: u32 = @intCast(name.len);
     const codec = figures.codec;
     const flags = @intFromEnum(flag);
-    return figures.must(abi.shm_segment_open(
+    return figures.must(abi.segment.shm_segment_open(
         directory,
         directory.len,
         name.ptr,
@@ -82,7 +82,7 @@ fn open(index: usize, flag: Flags) u32 {
 }
 
 fn close(handle: u32) void {
-    _ = figures.must(abi.shm_segment_close(handle));
+    _ = figures.must(abi.segment.shm_segment_close(handle));
 }
 
 fn microseconds(from: u64) f64 {
@@ -165,7 +165,7 @@ fn timeCreate(is_named: bool, repeats: usize) f64 {
         const from = figures.now();
         const handle = if (is_named) open(2, .modeCreate) else figures.anonymous(0);
         time.* = microseconds(from);
-        if (is_named) _ = figures.must(abi.shm_segment_unlink(handle));
+        if (is_named) _ = figures.must(abi.segment.shm_segment_unlink(handle));
         close(handle);
     }
     return figures.median(times[0..repeats]);

@@ -146,7 +146,7 @@ fn Reference(comptime is_locked: bool) type {
         }
 
         inline fn unlock(self: *Self) void {
-            (stripe_lock.Guard{ .robust = &self.mutex }).unlock();
+            (stripe_lock.StripeLock{ .robust = &self.mutex }).unlock();
         }
     };
 }

@@ -152,7 +152,7 @@ fn fail(result: i32) noreturn {
 }
 
 pub fn anonymous(flags: u32) u32 {
-    return must(abi.shm_segment_anonymous(codec, codec.len, flags, 0, 5000, null));
+    return must(abi.segment.shm_segment_anonymous(codec, codec.len, flags, 0, 5000, null));
 }
 
 /// What leads another process to a segment.
@@ -162,25 +162,25 @@ pub const Token = struct {
 
     pub fn of(handle: u32) Token {
         var token: Token = undefined;
-        token.len = must(abi.shm_segment_token(handle, &token.bytes, token.bytes.len));
+        token.len = must(abi.segment.shm_segment_token(handle, &token.bytes, token.bytes.len));
         return token;
     }
 
     pub fn attach(token: *const Token) u32 {
         const bytes: [*]const u8 = &token.bytes;
-        return must(abi.shm_segment_attach(bytes, token.len, codec, codec.len, 0, 60_000, null));
+        return must(abi.segment.shm_segment_attach(bytes, token.len, codec, codec.len, 0, 60_000, null));
     }
 };
 
 pub inline fn put(handle: u32, key: []const u8, bytes: []const u8) u32 {
     const key_len: u32 = @intCast(key.len);
-    return must(abi.shm_map_put(handle, key.ptr, key_len, bytes.ptr, @intCast(bytes.len), kind));
+    return must(abi.map.shm_map_put(handle, key.ptr, key_len, bytes.ptr, @intCast(bytes.len), kind));
 }
 
 /// The length of the value. The target has room for one byte more, its kind.
 pub inline fn get(handle: u32, key: []const u8, target: []u8) u32 {
     const key_len: u32 = @intCast(key.len);
-    return must(abi.shm_map_get(handle, key.ptr, key_len, target.ptr, @intCast(target.len)));
+    return must(abi.map.shm_map_get(handle, key.ptr, key_len, target.ptr, @intCast(target.len)));
 }
 
 /// Stores the first `count` keys.

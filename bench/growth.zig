@@ -47,7 +47,7 @@ const Stats = struct {
     fn of(map: u32) Stats {
         var stats: Stats = undefined;
         const bytes = std.mem.asBytes(&stats.words);
-        _ = figures.must(abi.shm_segment_stats(map, bytes, bytes.len));
+        _ = figures.must(abi.segment.shm_segment_stats(map, bytes, bytes.len));
         return stats;
     }
 
@@ -71,7 +71,7 @@ const Stats = struct {
 };
 
 fn close(map: u32) void {
-    _ = figures.must(abi.shm_segment_close(map));
+    _ = figures.must(abi.segment.shm_segment_close(map));
 }
 
 fn float(n: u64) f64 {
@@ -255,7 +255,7 @@ fn payload(entries: u64) f64 {
 fn empty(map: u32, entries: u64) void {
     var key: Key = .of(0);
     for (0..entries) |_| {
-        if (figures.must(abi.shm_map_delete(map, &key.bytes, key.len)) != 1) @panic("not there");
+        if (figures.must(abi.map.shm_map_delete(map, &key.bytes, key.len)) != 1) @panic("not there");
         key.step();
     }
 }

@@ -65,15 +65,15 @@ fn microseconds(from: u64) f64 {
 }
 
 fn lock(handle: u32, timeout_ms: f64) i32 {
-    return abi.shm_lock_acquire(handle, 0, timeout_ms);
+    return abi.lock.shm_lock_acquire(handle, 0, timeout_ms);
 }
 
 fn unlock(handle: u32) void {
-    _ = abi.shm_lock_release(handle, 0);
+    _ = abi.lock.shm_lock_release(handle, 0);
 }
 
 fn put(handle: u32, n: u64) i32 {
-    return abi.shm_map_put(handle, std.mem.asBytes(&n), 8, "value", 5, 3);
+    return abi.map.shm_map_put(handle, std.mem.asBytes(&n), 8, "value", 5, 3);
 }
 
 /// Runs in a process of its own that has attached.
@@ -245,9 +245,9 @@ pub fn main(init: std.process.Init.Minimal) void {
     const map = figures.anonymous(0);
     const token: Token = .of(map);
     benchAlone("lock and unlock, map", map, sizes);
-    const value = figures.anonymous(@intFromEnum(abi.Flags.value));
+    const value = figures.anonymous(@intFromEnum(@import("shmap").marshal.Flags.value));
     benchAlone("lock and unlock, value", value, sizes);
-    const kernel = @intFromEnum(abi.Flags.lockStated) | @intFromEnum(abi.Flags.lockKernel);
+    const kernel = @intFromEnum(@import("shmap").marshal.Flags.lockStated) | @intFromEnum(@import("shmap").marshal.Flags.lockKernel);
     benchAlone("lock and unlock, map, kernel locks", figures.anonymous(kernel), sizes);
     benchBesideWriter(map, &token, sizes);
     benchHandover(map, &token, sizes);

@@ -321,7 +321,7 @@ fn timeSightings(bench: Bench, map: u32) void {
 /// only.
 fn run(sizes: Sizes, keys: u64, turns: *Turns, is_long: bool) void {
     const map = figures.anonymous(0);
-    defer _ = abi.shm_segment_close(map);
+    defer _ = abi.segment.shm_segment_close(map);
     figures.fill(map, keys);
     const crew: Crew = .hire(map, keys);
     const bench: Bench = .{

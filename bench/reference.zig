@@ -56,9 +56,9 @@ pub const Table = struct {
         return @ptrCast(@alignCast(table.memory.ptr + offset));
     }
 
-    const Place = struct { index: u64, tag: tables.Tag, entry: ?[*]u64, vacant: ?u64 };
+    const KeyHash = struct { index: u64, tag: tables.Tag, entry: ?[*]u64, vacant: ?u64 };
 
-    inline fn find(table: *const Table, key: []const u8) Place {
+    inline fn find(table: *const Table, key: []const u8) KeyHash {
         const tag: tables.Tag = @truncate(hash.fast(&table.secrets, key));
         const mask = table.slots.len - 1;
         var index = tag & mask;
@@ -110,7 +110,7 @@ pub const Table = struct {
         const entry = place.entry orelse table.block(24 + key_len + value_len);
         const key_words = layout.words(key_len);
         if (place.entry == null) {
-            shmap.atomics.fill(entry + 1, key[0..key_len]);
+            shmap.atomics.storeBytes(entry + 1, key[0..key_len]);
             const offset = @intFromPtr(entry) - @intFromPtr(table.memory.ptr);
             table.slots[place.vacant orelse place.index] = tables.slotWord(place.tag, offset);
         }
@@ -119,7 +119,7 @@ pub const Table = struct {
             .key_len = @intCast(key_len),
             .kind = @truncate(kind),
         });
-        shmap.atomics.fill(entry + 1 + key_words, value[0..value_len]);
+        shmap.atomics.storeBytes(entry + 1 + key_words, value[0..value_len]);
         return 1;
     }
 

@@ -1,14 +1,14 @@
-//! The one place through which every store to shared memory goes.
+//! Loads, stores and fences on shared words: every store to shared memory goes through here.
 //!
 //! A killed process leaves the stores it had retired, in program order, on every architecture we
 //! run on; so what a crash can leave behind is a prefix of the stores in the order the *compiler*
 //! gave them. Each function here is therefore also a compiler barrier. Other processors need more:
-//! `publish` is a release store, and `storeFence` and `loadFence` order what release and acquire do
-//! not (docs/design.md, Read).
+//! `storeRelease` is a release store, and `storeFence` and `loadFence` order what release and
+//! acquire do not (docs/design.md, Read).
 //!
-//! In a build that records stores (the tests', the proofs') an `Observer` may be set: it is told of
-//! every store, and so a test can lay out again what a crash after any of them leaves, or die there
-//! itself. A release build contains none of that.
+//! In a build that records stores (the tests', the proofs') an `Observer` may be set: it is called
+//! before every store, and so a test can lay out again what a crash after any of them leaves, or die
+//! there itself. A release build contains none of that.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -16,12 +16,12 @@ const builtin = @import("builtin");
 /// Whether an observer can be set: in tests, and in programs whose root file asks for it.
 pub const recording = builtin.is_test or @hasDecl(@import("root"), "records_stores");
 
-/// Told of every store just before it is made.
+/// Called with every store just before it is made.
 pub const Observer = struct {
     seen: *const fn (observer: *Observer, word: *const u64, value: u64) void,
 };
 
-/// Who is told of this thread's stores. Recording builds only.
+/// Sees this thread's stores. Recording builds only.
 pub threadlocal var observer: if (recording) ?*Observer else void = if (recording) null else {};
 
 /// Called before a value is copied out: a test lets the writers overtake a reader there. Recording
@@ -47,7 +47,7 @@ pub const Recorder = struct {
 
 inline fn note(word: *const u64, value: u64) void {
     if (recording) {
-        if (observer) |told| told.seen(told, word, value);
+        if (observer) |current| current.seen(current, word, value);
     }
 }
 
@@ -57,30 +57,32 @@ inline fn compilerBarrier() void {
 }
 
 /// A store whose order matters to a crash, not to another processor: derived words, counters,
-/// and the contents of blocks nobody can reach yet.
+/// and the contents of blocks that no reader can reach yet.
 pub inline fn store(word: *u64, value: u64) void {
     compilerBarrier();
     note(word, value);
     @atomicStore(u64, word, value, .monotonic);
 }
 
-/// A commit: everything stored before is visible to whoever sees this value with an acquire load.
-pub inline fn publish(word: *u64, value: u64) void {
+/// A commit: everything stored before is visible to a reader that sees this value with
+/// `loadAcquire`.
+pub inline fn storeRelease(word: *u64, value: u64) void {
     compilerBarrier();
     note(word, value);
     @atomicStore(u64, word, value, .release);
 }
 
 /// Replaces `old` by `new` if it is still there, as a commit. False: it is not.
-pub inline fn replace(word: *u64, old: u64, new: u64) bool {
+pub inline fn compareAndSwap(word: *u64, old: u64, new: u64) bool {
     compilerBarrier();
     if (@cmpxchgStrong(u64, word, old, new, .acq_rel, .acquire) != null) return false;
     note(word, new);
     return true;
 }
 
-/// Adds one to the lower half of a word, whoever else does so: a bell. Pairs with `os.bellCount`.
-pub inline fn bump(word: *u64) void {
+/// Adds one to the lower half of a word that others increment, too: a wake sequence. Pairs with
+/// `os.wakeSeq`.
+pub inline fn increment(word: *u64) void {
     compilerBarrier();
     const halves: *[2]u32 = @ptrCast(word);
     const before = @atomicRmw(u32, &halves[0], .Add, 1, .release);
@@ -105,8 +107,8 @@ pub inline fn loadFence() void {
     }
 }
 
-/// Loads that pair with `publish`.
-pub inline fn acquire(word: *const u64) u64 {
+/// Loads that pair with `storeRelease`.
+pub inline fn loadAcquire(word: *const u64) u64 {
     return @atomicLoad(u64, word, .acquire);
 }
 
@@ -138,8 +140,8 @@ pub inline fn lastWord(bytes: []const u8) u64 {
     return ends | @as(u64, bytes[len / 2]) << middle;
 }
 
-/// Fills a block nobody can reach yet: `bytes`, zero-padded to whole words.
-pub inline fn fill(target: [*]u64, bytes: []const u8) void {
+/// Stores `bytes`, zero-padded to whole words, in a block that no reader can reach yet.
+pub inline fn storeBytes(target: [*]u64, bytes: []const u8) void {
     compilerBarrier();
     const whole = bytes.len / 8;
     for (0..whole) |i| {
@@ -151,9 +153,9 @@ pub inline fn fill(target: [*]u64, bytes: []const u8) void {
     compilerBarrier();
 }
 
-/// Zeroes words nobody can reach yet. Word by word: a reader that comes too late, and will refuse
+/// Zeroes words that no reader can reach yet. Word by word: a reader that is too late, and will refuse
 /// what it read, may still be loading them.
-pub fn zero(target: [*]u64, count: usize) void {
+pub fn storeZeros(target: [*]u64, count: usize) void {
     compilerBarrier();
     for (target[0..count]) |*word| {
         note(word, 0);
@@ -218,7 +220,7 @@ test "bytes of any length come back, zero-padded in between" {
     const text = "forty bytes, each of them another: ABCDE";
     for (1..text.len + 1) |len| {
         var words: [5]u64 = @splat(std.math.maxInt(u64));
-        fill(&words, text[0..len]);
+        storeBytes(&words, text[0..len]);
         var padded: [40]u8 = @splat(0);
         @memcpy(padded[0..len], text[0..len]);
         const whole = std.mem.alignForward(usize, len, 8);
@@ -243,9 +245,9 @@ test "a recorder notes every store in order" {
     defer observer = null;
     var words: [4]u64 = undefined;
     store(&words[0], 1);
-    publish(&words[1], 2);
-    fill(words[2..].ptr, "ab");
-    zero(words[3..].ptr, 1);
+    storeRelease(&words[1], 2);
+    storeBytes(words[2..].ptr, "ab");
+    storeZeros(words[3..].ptr, 1);
     try std.testing.expectEqual(@as(usize, 4), stores.stores.items.len);
     try std.testing.expectEqual(@intFromPtr(&words[1]), stores.stores.items[1].address);
     try std.testing.expectEqual(@as(u64, 'a' | 'b' << 8), stores.stores.items[2].value);

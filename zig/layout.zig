@@ -28,12 +28,13 @@ pub const unit_bytes = 1024;
 pub const Kind = enum(u8) { map = 0, value = 1, region = 2 };
 pub const LockKind = enum(u8) { robust = 0, kernel = 1 };
 
-/// `replacing` is settled by whoever reads it: see `segment.zig`.
+/// A caller that reads `replacing` finishes or undoes a replacement whose maker died
+/// (`Segment.resolveReplacement`).
 pub const State = enum(u64) { live = 1, replacing = 2, replaced = 3, unlinked = 4, _ };
 
-/// The user's lock as far as others must know it; who holds it is the kernel's to say (range USER).
-/// Truth about `owed`: a `held` word without a holder, or this bit, means that the last holder did
-/// not release.
+/// Cached state of the user's lock, so that writers need no system call. The kernel's range lock
+/// USER decides who holds it. `owed` is authoritative: the last holder died, and the next one must
+/// be told; a `held` word that no handle holds USER for means the same.
 pub const LockWord = packed struct(u64) {
     state: enum(u2) { free = 0, pending = 1, held = 2, abandoned = 3 },
     owed: bool,
@@ -50,7 +51,7 @@ pub const Header = extern struct {
     magic: u64,
     version: u64,
     /// Kind, lock kind, log2 of the stripe count: a byte each, from the lowest.
-    shape: u64,
+    attributes: u64,
     ceiling: u64,
     /// The user's `maxBytes`, 0 if none was stated.
     max_bytes: u64,
@@ -64,31 +65,32 @@ pub const Header = extern struct {
     checksum: u64,
     _identity: [9]u64,
 
-    // One line, read by every call, written rarely.
+    // One cache line, read by every call, written rarely.
     state: u64,
     committed: u64,
     /// A `LockWord`: who may write.
     lock_word: u64,
-    /// Its lower half counts releases of the user's lock; those who wait for one sleep on it.
-    bell: u64,
-    /// The same for the place of the first in line.
-    next_bell: u64,
-    /// A hint: not 0 while somebody is first in line. A stale one costs a look at the range NEXT.
-    want: u64,
+    /// The wake sequence of the user's lock: its lower half counts releases, and waiters sleep on it.
+    wake_seq: u64,
+    /// The same for the head of the queue: counts how often a waiter gave that place up.
+    head_wake_seq: u64,
+    /// A hint: not 0 while a waiter is the head of the queue. A stale one costs one question about
+    /// the range QUEUE_HEAD.
+    has_head: u64,
     _hot: [2]u64,
 
-    // Who holds the user's lock; decides nothing.
+    // The last locker, for messages; decides nothing.
     holder_pid: u64,
     holder_thread: u64,
     holder_since_ms: u64,
     _holder: [5]u64,
 
-    // Facts of the living writers, written by a sole writer under LIFE.
+    // Facts of the living writers, written by a sole writer under LIFECYCLE.
     libc: u64,
-    mutex_shape: u64,
+    mutex_abi: u64,
     pid_namespace: u64,
     boot: [2]u64,
-    /// 1 while nobody is attached and the last writer left in an orderly way.
+    /// 1 while no writer is attached and the last one closed in an orderly way.
     clean: u64,
     _facts: [2]u64,
 
@@ -100,11 +102,12 @@ pub const Header = extern struct {
 
 pub const pool_bin_count = 64;
 
-/// Which units belong to nobody. Everything but the mutex is derived: `pool.zig` rebuilds it from
+/// Which units belong to no stripe. Everything but the mutex is derived: `pool.zig` rebuilds it from
 /// the chunk lists of all stripes.
 pub const Pool = extern struct {
     mutex: [64]u8 align(64),
-    /// Who is inside, 0 for nobody; set when the lock is taken over means: rebuild.
+    /// Writer id while the pool is being changed, else 0. Non-zero on lock acquisition means that the
+    /// previous holder died: rebuild.
     writer: u64,
     /// Units from here to `committed` have never been handed out since the last rebuild.
     frontier: u64,
@@ -117,10 +120,10 @@ pub const Pool = extern struct {
 };
 
 pub const class_count = 56;
-/// Blocks of a batch.
-pub const batch_max = 16;
-/// A power of two that holds the three batches in use.
-pub const batch_count = 4;
+/// Blocks of a limbo list.
+pub const limbo_max = 16;
+/// A power of two that holds the three limbo lists in use.
+pub const limbo_count = 4;
 
 /// One stripe: its own lock, table, counters and blocks.
 pub const Stripe = extern struct {
@@ -133,20 +136,23 @@ pub const Stripe = extern struct {
     dropped: u64,
     _read: [4]u64,
 
-    // One line, written by every operation, under the stripe's lock. Two processes that write to
-    // the same stripe hand each line written to each other: hence few.
+    // One cache line, written by every operation, under the stripe's lock. Two processes that write
+    // to the same stripe pass every written line between their processors: hence few.
+    /// Writer id while the stripe is being changed, else 0. Non-zero on lock acquisition means that
+    /// the previous holder died: recover.
     writer: u64,
+    /// Operations begun, and finished.
     begin: u64,
     end: u64,
     live: u64,
     tombstones: u64,
-    /// Blocks in the newest batch, and how many bytes more it takes before it is full.
+    /// Blocks in the newest limbo list, and how many bytes more it takes before it is full.
     retired_count: u64,
-    retired_room: u64,
-    /// Blocks in the batch two generations old, which may be used again.
-    ripe_count: u64,
+    limbo_room: u64,
+    /// Blocks in the limbo list two generations old, which may be used again.
+    reclaimable_count: u64,
 
-    // The stripe's space, written when something else than a ripe block is taken.
+    // The stripe's space, written when something else than a reclaimable block is taken.
     bump: u64,
     bump_end: u64,
     /// Bit c: `lists[c]` is not empty.
@@ -160,8 +166,8 @@ pub const Stripe = extern struct {
     /// The newest of this stripe's chunks; they form a list through their headers. Truth, changed
     /// only with the pool's lock held as well.
     chunks: u64,
-    /// Blocks in the batch of the generation before.
-    older_count: u64,
+    /// Blocks in the limbo list of the generation before.
+    aging_count: u64,
 
     /// A block kept back so that a full segment can still replace values; 0 for none.
     spare: u64,
@@ -169,8 +175,8 @@ pub const Stripe = extern struct {
     _spare: [6]u64,
 
     lists: [class_count]u64,
-    /// Blocks retired in generation g lie in batch g modulo `batch_count`.
-    batches: [batch_count][batch_max]u64,
+    /// Blocks retired in generation g lie in the list g modulo `limbo_count`.
+    limbo: [limbo_count][limbo_max]u64,
 };
 
 /// The head of a chunk. `units` and `stripe` are written before the chunk is in its stripe's list;
@@ -211,18 +217,22 @@ pub const Entry = extern struct {
     }
 };
 
+/// A short, partial hash of a key. Because the tag is short, collisions are possible: two keys with
+/// the same tag need not be equal. Where tags differ, the keys do, and need not be compared.
+pub const Tag = u28;
+
 /// A slot of a table. The home of a tag in a table of 2^n slots is its lowest n bits.
 pub const Slot = packed struct(u64) {
     granule: u36,
-    tag: u28,
+    tag: Tag,
 
     pub const empty: u64 = 0;
     pub const tombstone: u64 = 1;
 };
 
-/// What `Stripe.table` holds; 0 is no table. The hash kind lies in the same word, so that nobody
-/// probes a table with the hash of another; and a serial, so that whoever sees the same word twice
-/// has not missed that another table was there in between.
+/// What `Stripe.table` holds; 0 is no table. The hash kind lies in the same word, so that no
+/// reader probes a table with the hash of another; and a serial, so that a reader that sees the same
+/// word twice knows that no other table was there in between.
 pub const TableWord = packed struct(u64) {
     granule: u36,
     log2: u6,
@@ -241,52 +251,6 @@ pub fn dataOffset(stripe_bits: u6) u64 {
     const end = page_bytes + (@as(u64, @sizeOf(Stripe)) << stripe_bits);
     return std.mem.alignForward(u64, end, unit_bytes);
 }
-
-/// What one handle sees of a segment: where it is mapped and how much of it may be touched.
-pub const View = struct {
-    base: [*]align(page_bytes) u8,
-    /// A checked copy of the header's `committed`; the shared word only grows.
-    committed: u64,
-    ceiling: u64,
-    /// `dataOffset` of the stripes: nothing that can be damaged leads before it.
-    data_start: u64,
-    stripe_bits: u6,
-    /// Asks whoever made the view to check a larger `committed` (is the file as long?) and adopt
-    /// it. False: it is not so.
-    refresh: *const fn (view: *View) bool,
-
-    pub inline fn header(view: *const View) *Header {
-        return @ptrCast(view.base);
-    }
-
-    pub inline fn stripeCount(view: *const View) u32 {
-        return @as(u32, 1) << @intCast(view.stripe_bits);
-    }
-
-    pub inline fn stripe(view: *const View, index: u32) *Stripe {
-        const stripes: [*]Stripe = @ptrCast(@alignCast(view.base + page_bytes));
-        return &stripes[index];
-    }
-
-    /// Whether `bytes` bytes at `offset` lie inside the data and may be touched.
-    pub inline fn covers(view: *View, offset: u64, bytes: u64) bool {
-        if (view.coversNow(offset, bytes)) return true;
-        return view.refresh(view) and view.coversNow(offset, bytes);
-    }
-
-    /// As `covers`, as far as is known without a look at what others have added.
-    pub inline fn coversNow(view: *const View, offset: u64, bytes: u64) bool {
-        return offset >= view.data_start and offset +| bytes <= view.committed;
-    }
-
-    pub inline fn at(view: *const View, offset: u64) [*]u64 {
-        return @ptrCast(@alignCast(view.base + offset));
-    }
-
-    pub inline fn chunk(view: *const View, offset: u64) *Chunk {
-        return @ptrCast(@alignCast(view.base + offset));
-    }
-};
 
 comptime {
     std.debug.assert(@sizeOf(Header) == page_bytes);

@@ -3,8 +3,16 @@
 
 const std = @import("std");
 
-/// What other languages call: one file for each noun.
-pub const abi = @import("abi/exports.zig");
+/// What callers in other languages use: one file for each noun.
+pub const abi = struct {
+    pub const symbols = @import("abi/symbols.zig");
+    pub const segment = @import("abi/segment.zig");
+    pub const map = @import("abi/map.zig");
+    pub const value = @import("abi/value.zig");
+    pub const lock = @import("abi/lock.zig");
+    pub const fault = @import("abi/fault.zig");
+    pub const region = @import("abi/region.zig");
+};
 
 pub const atomics = @import("atomics.zig");
 pub const layout = @import("layout.zig");
@@ -14,12 +22,21 @@ pub const handles = @import("abi/handles.zig");
 pub const marshal = @import("abi/marshal.zig");
 pub const thread_exit = @import("abi/thread_exit.zig");
 
+pub const attach = @import("map/attach.zig");
+pub const bulk = @import("map/bulk.zig");
+pub const gathered = @import("map/gathered.zig");
+pub const iterate = @import("map/iterate.zig");
 pub const map = @import("map/map.zig");
 pub const put_fast = @import("map/put_fast.zig");
-pub const bulk = @import("map/bulk.zig");
+pub const quiesce = @import("map/quiesce.zig");
+pub const read = @import("map/read.zig");
+pub const snapshot = @import("map/snapshot.zig");
+pub const stats = @import("map/stats.zig");
 pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
+pub const write = @import("map/write.zig");
 
+pub const entry = @import("stripe/entry.zig");
 pub const hash = @import("stripe/hash.zig");
 pub const heap = @import("stripe/heap.zig");
 pub const pool = @import("stripe/pool.zig");
@@ -30,6 +47,7 @@ pub const table = @import("stripe/table.zig");
 pub const directory = @import("segment/directory.zig");
 pub const segment = @import("segment/segment.zig");
 pub const unnamed_file = @import("segment/unnamed_file.zig");
+pub const view = @import("segment/view.zig");
 
 pub const range_lock = @import("lock/range_lock.zig");
 pub const stripe_lock = @import("lock/stripe_lock.zig");
@@ -42,6 +60,7 @@ pub const os = @import("os/os.zig");
 
 /// What tests and proofs share.
 pub const testing = struct {
+    pub const calls = @import("testing/calls.zig");
     pub const support = @import("testing/support.zig");
     pub const images = @import("testing/images.zig");
     pub const replay = @import("testing/replay.zig");
@@ -49,11 +68,12 @@ pub const testing = struct {
 };
 
 comptime {
-    _ = abi; // a file whose exports nothing else refers to
+    _ = abi.symbols; // exports functions that nothing here refers to
 }
 
 test {
     std.testing.refAllDecls(@This());
+    std.testing.refAllDecls(abi);
     std.testing.refAllDecls(testing);
     _ = @import("abi/abi_test.zig");
     _ = @import("abi/handles_test.zig");

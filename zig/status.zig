@@ -86,8 +86,8 @@ pub const Fault = extern struct {
     found: f64 = 0,
     text: [64]u8 = @splat(0),
 
-    /// Notes why and hands the error on: `return fault.because(.truncated, error.Corrupt)`.
-    pub fn because(fault: *Fault, reason: Reason, err: Error) Error {
+    /// Notes why and hands the error on: `return fault.withReason(.truncated, error.Corrupt)`.
+    pub fn withReason(fault: *Fault, reason: Reason, err: Error) Error {
         fault.reason = @floatFromInt(@intFromEnum(reason));
         return err;
     }

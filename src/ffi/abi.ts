@@ -1,6 +1,6 @@
-// Written by `zig build abi` from zig/abi/exports.zig. Do not edit.
+// Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0xf3bce77c;
+export const fingerprint = 0x9e80c6fb;
 
 export const layoutVersion = 3;
 
@@ -66,6 +66,106 @@ export const flags = {
   regionWrite: 1024,
   regionPrivate: 2048,
   regionDescriptor: 4096,
+} as const;
+
+export const records = {
+  Fault: {
+    bytes: 128,
+    fields: {
+      errno: [0, "f64"],
+      neededBytes: [8, "f64"],
+      usedBytes: [16, "f64"],
+      ceilingBytes: [24, "f64"],
+      holderPid: [32, "f64"],
+      storedCount: [40, "f64"],
+      reason: [48, "f64"],
+      found: [56, "f64"],
+      text: [64, "bytes64"],
+    },
+  },
+  Stats: {
+    bytes: 152,
+    fields: {
+      entries: [0, "f64"],
+      allocatedBytes: [8, "f64"],
+      committedBytes: [16, "f64"],
+      ceilingBytes: [24, "f64"],
+      stripes: [32, "f64"],
+      tableSlots: [40, "f64"],
+      tombstones: [48, "f64"],
+      ownedBytes: [56, "f64"],
+      freeBytes: [64, "f64"],
+      poolFreeBytes: [72, "f64"],
+      recoveries: [80, "f64"],
+      dropped: [88, "f64"],
+      maxBytes: [96, "f64"],
+      lockKind: [104, "f64"],
+      createdMs: [112, "f64"],
+      owner: [120, "f64"],
+      state: [128, "f64"],
+      hardenedStripes: [136, "f64"],
+      otherWriters: [144, "f64"],
+    },
+  },
+  Verdict: {
+    bytes: 40,
+    fields: {
+      problems: [0, "f64"],
+      entries: [8, "f64"],
+      dropped: [16, "f64"],
+      reason: [24, "f64"],
+      stripe: [32, "f64"],
+    },
+  },
+  Listed: {
+    bytes: 48,
+    fields: {
+      nameLen: [0, "u32"],
+      kind: [4, "u32"],
+      inUse: [8, "u32"],
+      locked: [12, "u32"],
+      bytes: [16, "f64"],
+      entries: [24, "f64"],
+      owner: [32, "f64"],
+      createdMs: [40, "f64"],
+    },
+  },
+  Record: {
+    bytes: 16,
+    fields: {
+      keyLen: [0, "u32"],
+      valueLen: [4, "u32"],
+      kind: [8, "u32"],
+    },
+  },
+  Answer: {
+    bytes: 8,
+    fields: {
+      valueLen: [0, "u32"],
+      kind: [4, "u32"],
+    },
+  },
+  ValueTail: {
+    bytes: 9,
+    fields: {
+      kind: [0, "u8"],
+      version: [1, "f64"],
+    },
+  },
+  WakeTicket: {
+    bytes: 16,
+    fields: {
+      address: [0, "f64"],
+      count: [8, "f64"],
+    },
+  },
+  Identity: {
+    bytes: 16,
+    fields: {
+      device: [0, "bytes8"],
+      inode: [8, "bytes8"],
+    },
+  },
 } as const;
 
 export const symbols = {

@@ -38,12 +38,12 @@ fn flagsOf(how: []const u8) u32 {
 
 fn unlink(name: []const u8) i32 {
     const len: u32 = @intCast(name.len);
-    return abi.shm_segment_unlink_name(null, 0, name.ptr, len, 0, 5000, &fault);
+    return abi.segment.shm_segment_unlink_name(null, 0, name.ptr, len, 0, 5000, &fault);
 }
 
 fn open(name: []const u8, how: []const u8, timeout: f64) i32 {
     const len: u32 = @intCast(name.len);
-    const result = abi.shm_segment_open(
+    const result = abi.segment.shm_segment_open(
         null,
         0,
         name.ptr,
@@ -63,17 +63,17 @@ fn open(name: []const u8, how: []const u8, timeout: f64) i32 {
 fn put(key: []const u8, value: []const u8) i32 {
     const key_len: u32 = @intCast(key.len);
     const len: u32 = @intCast(value.len);
-    return abi.shm_map_put(handle, key.ptr, key_len, value.ptr, len, text_kind);
+    return abi.map.shm_map_put(handle, key.ptr, key_len, value.ptr, len, text_kind);
 }
 
 fn get(key: []const u8) i32 {
-    return abi.shm_map_get(handle, key.ptr, @intCast(key.len), &room, room.len);
+    return abi.map.shm_map_get(handle, key.ptr, @intCast(key.len), &room, room.len);
 }
 
 fn add(key: []const u8, times: f64) i32 {
     var i: f64 = 0;
     while (i < times) : (i += 1) {
-        const locked = abi.shm_lock_acquire(handle, 0, 20_000);
+        const locked = abi.lock.shm_lock_acquire(handle, 0, 20_000);
         if (locked < 0) return locked;
         const len = get(key);
         const before = if (len < 0) 0 else number(room[0..@intCast(len)]);
@@ -81,7 +81,7 @@ fn add(key: []const u8, times: f64) i32 {
         const next = std.fmt.bufPrint(&buffer, "{d}", .{before + 1}) catch unreachable; // fits
         const stored = put(key, next);
         if (stored < 0) return stored;
-        _ = abi.shm_lock_release(handle, 0);
+        _ = abi.lock.shm_lock_release(handle, 0);
     }
     return 0;
 }
@@ -95,17 +95,17 @@ fn answer(line: []const u8) i32 {
         .open => open(first, text(words.next()), number(words.next())),
         .put => put(first, text(words.next())),
         .get => get(first),
-        .size => @intFromFloat(abi.shm_map_size(handle)),
-        .lock => abi.shm_lock_acquire(handle, 0, number(first)),
-        .unlock => abi.shm_lock_release(handle, 0),
+        .size => @intFromFloat(abi.map.shm_map_size(handle)),
+        .lock => abi.lock.shm_lock_acquire(handle, 0, number(first)),
+        .unlock => abi.lock.shm_lock_release(handle, 0),
         .add => add(first, number(words.next())),
         .verify => blk: {
-            const len = abi.shm_map_verify(handle, 0, &room, room.len);
+            const len = abi.map.shm_map_verify(handle, 0, &room, room.len);
             if (len < 0) break :blk len;
             const problems: f64 = @bitCast(room[0..8].*);
             break :blk @intFromFloat(problems);
         },
-        .close => abi.shm_segment_close(handle),
+        .close => abi.segment.shm_segment_close(handle),
         .unlink => unlink(first),
     };
 }

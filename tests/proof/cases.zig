@@ -5,6 +5,8 @@
 const std = @import("std");
 const linux = std.os.linux;
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const damage = @import("damage.zig");
 const images = @import("images.zig");
 const shapes = @import("shapes.zig");
@@ -245,7 +247,7 @@ pub const Bench = struct {
         const from = random.int(u16);
         for (0..some) |n| {
             const key = image.entries[(from + n) % count].key;
-            _ = shmap.abi.shm_map_delete(handle, key.ptr, @intCast(key.len));
+            _ = calls.call(.shm_map_delete, .{ handle, key.ptr, calls.word(key.len) });
         }
         if (random.boolean()) usage.putNew(handle, 60);
         bench.useAndClose(image, handle, random);
@@ -301,24 +303,24 @@ pub const Bench = struct {
     pub fn list(bench: *Bench) void {
         var listed: [1000]u8 = undefined;
         const path = bench.directory.slice();
-        _ = shmap.abi.shm_segment_list(
+        _ = calls.call(.shm_segment_list, .{
             path.ptr,
-            @intCast(path.len),
+            calls.word(path.len),
             &listed,
             listed.len,
             null,
-        );
+        });
     }
 
     pub fn unlinkName(bench: *Bench, kind: layout.Kind) shmap.status.Error!bool {
         var fault: shmap.status.Fault = .{};
         const opening: usage.Opening = .{ .kind = kind };
         var options = opening.options();
-        const map = try shmap.marshal.prepared(&fault, &options);
-        defer shmap.handles.maps.discard(map);
+        const map = try shmap.testing.support.prepared(&fault, &options);
+        defer calls.discard(map);
         bench.bounds.naming = true;
         defer bench.bounds.naming = false;
-        return shmap.marshal.unlinkName(map, bench.directory.slice(), name, &options);
+        return shmap.attach.unlinkName(map, bench.directory.slice(), name, &options);
     }
 
     /// A fresh segment must be as good as any, whatever it displaced.
@@ -331,10 +333,10 @@ pub const Bench = struct {
         };
         const handle = bench.open(fresh) catch return;
         defer usage.close(&bench.bounds, handle);
-        const stored = shmap.abi.shm_map_put(handle, "k", 1, "v", 1, 1);
-        if (stored != 1 or shmap.abi.shm_map_size(handle) != 1)
+        const stored = calls.call(.shm_map_put, .{ handle, "k", 1, "v", 1, 1 });
+        if (stored != 1 or calls.call(.shm_map_size, .{handle}) != 1)
             bench.complain("a fresh segment in place of a damaged one does not work", .{});
-        if (shmap.abi.shm_segment_unlink(handle) != 1)
+        if (calls.call(.shm_segment_unlink, .{handle}) != 1)
             bench.complain("a fresh segment does not have its name", .{});
     }
 
@@ -392,7 +394,7 @@ pub const Bench = struct {
             bench.progress.kept += 1;
             const key = entry.key;
             const len: u32 = @intCast(key.len);
-            const got = shmap.abi.shm_map_get(handle, key.ptr, len, &value, value.len);
+            const got = calls.call(.shm_map_get, .{ handle, key.ptr, len, &value, value.len });
             if (got == entry.value.len and std.mem.eql(u8, value[0..entry.value.len], entry.value))
                 continue;
             bench.complain("image \"{s}\": an undamaged entry is lost: {x} ({d})", .{

@@ -8,6 +8,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const crowd = @import("crowd.zig");
 
 const Map = shmap.map.Map;
@@ -116,7 +118,7 @@ const Process = struct {
 
     fn get(process: *Process, variable: usize) !u64 {
         var buffer: [256]u8 = undefined;
-        const value = try process.map.get(&process.board.keys[variable], &buffer, 0) orelse
+        const value = try calls.get(process.map, &process.board.keys[variable], &buffer, 0) orelse
             return error.Gone;
         if (value.len > buffer.len) return error.Torn;
         return Value.read(buffer[0..value.len]) orelse error.Torn;
@@ -134,7 +136,7 @@ const Process = struct {
             try process.get(variable) + 1;
         const value: Value = .of(number);
         process.delays.arm();
-        _ = process.map.put(&process.board.keys[variable], value.bytes(), 1, .none) catch |err| {
+        _ = calls.put(process.map, &process.board.keys[variable], value.bytes(), 1, .none) catch |err| {
             // Somebody was stopped inside that stripe: the next attempt is another.
             if (err == error.Timeout) return;
             return err;
@@ -173,7 +175,7 @@ const Process = struct {
         const taker = process.index - writers;
         const before = try process.readAll();
         process.delays.arm();
-        const len = shmap.bulk.snapshot(process.map) catch |err| {
+        const len = calls.snapshot(process.map) catch |err| {
             if (err != error.Timeout) return err;
             board.timeouts[taker] += 1;
             return;
@@ -202,7 +204,7 @@ const Process = struct {
         var numbers: Numbers = @splat(0);
         var at: usize = 0;
         while (at < bytes.len) {
-            const head = std.mem.bytesToValue(shmap.bulk.Record, bytes[at..][0..16]);
+            const head = std.mem.bytesToValue(shmap.gathered.Record, bytes[at..][0..16]);
             const body = bytes[at + 16 ..][0 .. head.key_len + head.value_len];
             for (&numbers, &board.keys) |*number, *key| {
                 if (!std.mem.eql(u8, body[0..head.key_len], key)) continue;
@@ -421,7 +423,7 @@ fn keyIn(map: *const Map, stripe: u32, from: u64) [8]u8 {
     var number = from;
     while (true) : (number += 1) {
         const key: [8]u8 = @bitCast(number);
-        if (map.placeOf(&key).index == stripe) return key;
+        if (map.hashOf(&key).stripe == stripe) return key;
     }
 }
 
@@ -439,11 +441,11 @@ pub fn play(
     defer shmap.testing.support.closeMap(map);
     for (variables, &board.keys, 1..) |variable, *key, i| {
         key.* = keyIn(map, variable.stripe, 1000 * i);
-        _ = try map.put(key, Value.of(1).bytes(), 1, .none);
+        _ = try calls.put(map, key, Value.of(1).bytes(), 1, .none);
     }
     for (0..24) |i| {
         const key: [8]u8 = @bitCast(100_000 + i);
-        _ = try map.put(&key, "only here to be copied", 1, .none);
+        _ = try calls.put(map, &key, "only here to be copied", 1, .none);
     }
     var buffer: [200]u8 = undefined;
     var prng = std.Random.DefaultPrng.init(seed);

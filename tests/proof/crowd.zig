@@ -3,7 +3,9 @@
 const std = @import("std");
 const shmap = @import("shmap");
 
-const crash = shmap.atomics;
+const calls = shmap.testing.calls;
+
+const atomics = shmap.atomics;
 const linux = std.os.linux;
 const Map = shmap.map.Map;
 
@@ -29,12 +31,12 @@ inline fn fence() void {
 pub fn attach(token: []const u8, readonly: bool, timeout_ms: f64) !*Map {
     var fault: shmap.status.Fault = .{};
     var options: shmap.segment.Options = .{
-        .recover = shmap.verify.recoverSegment,
+        .recover = shmap.attach.recoverSegment,
         .readonly = readonly,
         .timeout_ms = timeout_ms,
     };
-    const map = try shmap.marshal.prepared(&fault, &options);
-    errdefer shmap.handles.maps.discard(map);
+    const map = try shmap.testing.support.prepared(&fault, &options);
+    errdefer calls.discard(map);
     try shmap.directory.attachToken(&map.segment, token, &options);
     map.begin();
     return map;
@@ -85,7 +87,7 @@ pub const Delays = struct {
     /// The store is one of the first two to this power, the earlier the likelier.
     span: u5,
     random: std.Random,
-    observer: crash.Observer = .{ .seen = seen },
+    observer: atomics.Observer = .{ .seen = seen },
     stores: u32 = 0,
     stop_at: u32 = std.math.maxInt(u32),
 
@@ -93,8 +95,8 @@ pub const Delays = struct {
 
     pub fn start(delays: *Delays) void {
         current = delays;
-        crash.observer = &delays.observer;
-        crash.pause = onCopy;
+        atomics.observer = &delays.observer;
+        atomics.pause = onCopy;
     }
 
     /// Call before each operation.
@@ -106,7 +108,7 @@ pub const Delays = struct {
         delays.stop_at = delays.random.uintLessThan(u32, @as(u32, 1) << bits);
     }
 
-    fn seen(observer: *crash.Observer, _: *const u64, _: u64) void {
+    fn seen(observer: *atomics.Observer, _: *const u64, _: u64) void {
         const delays: *Delays = @fieldParentPtr("observer", observer);
         const at = delays.stores;
         delays.stores += 1;

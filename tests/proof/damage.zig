@@ -279,7 +279,7 @@ fn damageSlot(
     };
     for (image.entries, 0..) |entry, index| if (entry.slot == at) cost.lose(index);
     var view = images.viewOf(bytes, image.stripe_bits);
-    const found = shmap.table.entryAt(&view, word.*) catch return;
+    const found = shmap.entry.ofSlot(&view, word.*) catch return;
     cost.claim(image, found.offset, found.bytes());
 }
 

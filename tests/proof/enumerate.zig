@@ -123,7 +123,7 @@ const World = struct {
                     break :blk bytes[0..len];
                 },
             };
-            world.stripe_of[i] = world.replay.victim.placeOf(world.key_list[i]).index;
+            world.stripe_of[i] = world.replay.victim.hashOf(world.key_list[i]).stripe;
         }
         world.keys = world.key_list[0..count];
     }
@@ -184,7 +184,7 @@ const World = struct {
             world.groups[i] = @intCast(group);
             const key = world.keys[i];
             const len = random.uintAtMost(usize, if (world.medium > 20) 2000 else 40);
-            const record: shmap.bulk.Record = .{
+            const record: shmap.gathered.Record = .{
                 .key_len = @intCast(key.len),
                 .value_len = @intCast(len),
                 .kind = random.int(u8),

@@ -8,6 +8,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const report = @import("report.zig");
 const fill = @import("full/fill.zig");
 const limits = @import("full/limits.zig");
@@ -196,7 +198,7 @@ const Rounds = struct {
             .longest = rounds.mib * (1 << 20) / 8,
         };
         filler.run();
-        _ = shmap.abi.shm_segment_close(@intCast(handle));
+        _ = calls.call(.shm_segment_close, .{calls.word(handle)});
         linux.exit_group(0);
     }
 

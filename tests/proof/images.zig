@@ -4,8 +4,9 @@
 const std = @import("std");
 const shmap = @import("shmap");
 
-const boundary = shmap.marshal;
-const crash = shmap.atomics;
+const calls = shmap.testing.calls;
+
+const atomics = shmap.atomics;
 const handles = shmap.handles;
 const layout = shmap.layout;
 const tables = shmap.table;
@@ -103,10 +104,10 @@ fn makeOne(gpa: std.mem.Allocator, recipe: *const Recipe, number: u64) !Image {
     const map = try open(recipe, random);
     defer {
         map.close();
-        handles.maps.discard(map);
+        calls.discard(map);
     }
     if (recipe.kind == .value) {
-        for (0..5) |n| _ = try map.put("value", "a value that is replaced"[0 .. n + 3], 1, .none);
+        for (0..5) |n| _ = try calls.put(map, "value", "a value that is replaced"[0 .. n + 3], 1, .none);
     } else if (recipe.keys > 0) try fill(map, recipe, random);
     const bytes = try imageOf(gpa, map, recipe.ending);
     return scan(gpa, recipe, bytes);
@@ -116,14 +117,14 @@ fn makeOne(gpa: std.mem.Allocator, recipe: *const Recipe, number: u64) !Image {
 fn open(recipe: *const Recipe, random: std.Random) !*Map {
     var fault: shmap.status.Fault = .{};
     const options: shmap.segment.Options = .{
-        .recover = shmap.verify.recoverSegment,
+        .recover = shmap.attach.recoverSegment,
         .kind = recipe.kind,
         .lock = recipe.lock,
         .stripe_bits = recipe.stripe_bits,
         .max_bytes = recipe.ceiling,
     };
-    const map = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(map);
+    const map = try shmap.testing.support.prepared(&fault, &options);
+    errdefer calls.discard(map);
     try shmap.directory.anonymous(&map.segment, &options);
     const header = map.segment.header();
     header.id = random.int(u64);
@@ -131,7 +132,7 @@ fn open(recipe: *const Recipe, random: std.Random) !*Map {
     for (&header.fast_secrets) |*word| word.* = random.int(u64);
     for (&header.sip_secrets) |*word| word.* = random.int(u64);
     header.checksum = layout.checksum(header);
-    map.segment.me = 4_000_000 << 32 | 1; // no process has this number
+    map.segment.writer_id = 4_000_000 << 32 | 1; // no process has this number
     map.begin();
     return map;
 }
@@ -139,7 +140,7 @@ fn open(recipe: *const Recipe, random: std.Random) !*Map {
 fn put(map: *Map, random: std.Random, key: []const u8, len: usize) !void {
     var value: [16_000]u8 = undefined;
     random.bytes(value[0..len]);
-    _ = try map.put(key, value[0..len], 1, .none);
+    _ = try calls.put(map, key, value[0..len], 1, .none);
 }
 
 fn keyOf(buffer: *[64]u8, n: u64) []const u8 {
@@ -152,7 +153,7 @@ fn fill(map: *Map, recipe: *const Recipe, random: std.Random) !void {
     if (recipe.sip) {
         for (0..18) |n| {
             const key = shmap.hash.collidingKey(&map.secrets, n);
-            _ = try map.put(&key, std.mem.asBytes(&n), 2, .none);
+            _ = try calls.put(map, &key, std.mem.asBytes(&n), 2, .none);
         }
     }
     var buffer: [64]u8 = undefined;
@@ -166,21 +167,21 @@ fn fill(map: *Map, recipe: *const Recipe, random: std.Random) !void {
     }
     for (0..recipe.keys) |n| {
         if (n % 3 == 0) try put(map, random, keyOf(&buffer, n), n % 40);
-        if (n % 4 == 1) _ = try map.delete(keyOf(&buffer, n));
+        if (n % 4 == 1) _ = try calls.delete(map, keyOf(&buffer, n));
     }
-    if (recipe.large > 0) _ = try map.delete(keyOf(&buffer, 1000));
+    if (recipe.large > 0) _ = try calls.delete(map, keyOf(&buffer, 1000));
 }
 
 /// Keeps the memory as it is before some store, as a process killed there leaves it.
 const Kill = struct {
-    observer: crash.Observer = .{ .seen = look },
+    observer: atomics.Observer = .{ .seen = look },
     map: *Map,
     ending: Ending,
     stores: u32 = 0,
     taken: ?[]align(layout.page_bytes) u8 = null,
     gpa: std.mem.Allocator,
 
-    fn look(observer: *crash.Observer, _: *const u64, _: u64) void {
+    fn look(observer: *atomics.Observer, _: *const u64, _: u64) void {
         const kill: *Kill = @fieldParentPtr("observer", observer);
         const inside = kill.ending == .writing or kill.map.segment.header().pool.writer != 0;
         if (!inside) return;
@@ -205,38 +206,27 @@ fn imageOf(gpa: std.mem.Allocator, map: *Map, ending: Ending) ![]align(layout.pa
             return bytes;
         },
         .holding => {
-            _ = try map.lock.acquire(false, 1000);
+            _ = try calls.acquire(map, 1000);
             const bytes = try copy(gpa, map);
             const header: *layout.Header = @ptrCast(bytes.ptr);
-            header.holder_pid = map.segment.me >> 32;
+            header.holder_pid = map.segment.writer_id >> 32;
             header.holder_since_ms = header.created_ms;
             return bytes;
         },
         .writing, .claiming => {
             var kill: Kill = .{ .map = map, .ending = ending, .gpa = gpa };
-            crash.observer = &kill.observer;
-            defer crash.observer = null;
+            atomics.observer = &kill.observer;
+            defer atomics.observer = null;
             const value: [5000]u8 = @splat('x');
-            _ = try map.put("killed", &value, 1, .none);
+            _ = try calls.put(map, "killed", &value, 1, .none);
             return kill.taken orelse error.TooFewStores;
         },
     }
 }
 
-fn never(_: *layout.View) bool {
-    return false;
-}
-
 /// A look at an image in private memory, through the library's own checks.
-pub fn viewOf(bytes: []align(layout.page_bytes) u8, stripe_bits: u6) layout.View {
-    return .{
-        .base = bytes.ptr,
-        .committed = bytes.len,
-        .ceiling = bytes.len,
-        .data_start = layout.dataOffset(stripe_bits),
-        .stripe_bits = stripe_bits,
-        .refresh = never,
-    };
+pub fn viewOf(bytes: []align(layout.page_bytes) u8, stripe_bits: u6) shmap.view.View {
+    return .ofMemory(bytes, stripe_bits);
 }
 
 const Lists = struct {
@@ -286,7 +276,7 @@ fn scan(
 
 fn scanTable(
     gpa: std.mem.Allocator,
-    view: *layout.View,
+    view: *shmap.view.View,
     stripe: *layout.Stripe,
     lists: *Lists,
 ) !void {
@@ -296,7 +286,7 @@ fn scanTable(
     for (0..table.slotCount()) |i| {
         const word = table.slots[i];
         if (word <= layout.Slot.tombstone) continue;
-        const found = try tables.entryAt(view, word);
+        const found = try shmap.entry.ofSlot(view, word);
         const key = found.offset + @sizeOf(layout.Entry);
         const value = key + layout.words(found.sizes.key_len) * 8;
         try lists.entries.append(gpa, .{

@@ -4,9 +4,11 @@
 const std = @import("std");
 const linux = std.os.linux;
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const filter = @import("filter.zig");
 
-const crash = shmap.atomics;
+const atomics = shmap.atomics;
 const layout = shmap.layout;
 const os = shmap.os;
 const support = shmap.testing.support;
@@ -109,15 +111,15 @@ pub const Stage = struct {
     pub fn open(stage: *Stage, mode: Mode, readonly: bool) !*Map {
         var fault: shmap.status.Fault = .{};
         const options: shmap.segment.Options = .{
-            .recover = shmap.verify.recoverSegment,
+            .recover = shmap.attach.recoverSegment,
             .lock = stage.kind,
             .stripe_bits = 1,
             .max_bytes = if (mode == .attach) 0 else 1 << 20,
             .timeout_ms = timeout_ms,
             .readonly = readonly,
         };
-        const map = try shmap.marshal.prepared(&fault, &options);
-        errdefer shmap.handles.maps.discard(map);
+        const map = try shmap.testing.support.prepared(&fault, &options);
+        errdefer calls.discard(map);
         map.segment.directory = try shmap.directory.resolve(&map.fault, stage.path());
         try shmap.directory.setName(&map.segment, name);
         try shmap.directory.open(&map.segment, mode, &options);
@@ -150,7 +152,7 @@ pub const Stage = struct {
             _ = linux.kill(@intCast(os.pid()), .STOP);
         }
         watched = stage.witness;
-        crash.observer = &observer;
+        atomics.observer = &observer;
         act(stage) catch |err| {
             std.debug.print("the act failed: {t}\n", .{err});
             linux.exit(1);
@@ -167,7 +169,7 @@ pub const Stage = struct {
             if (stage.bystander) |other| try expectWorks(other);
             const fresh = try stage.open(.shared, false);
             defer support.closeMap(fresh);
-            if (try fresh.size() != 0) return error.NotEmpty;
+            if (try calls.size(fresh) != 0) return error.NotEmpty;
             return stage.expectFiles();
         };
         defer support.closeMap(map);
@@ -182,12 +184,12 @@ pub const Stage = struct {
 
     /// The next holder is told of a death that nobody was told of, and only of that.
     fn expectLock(stage: *Stage, map: *Map) !void {
-        const recovered = try map.lock.acquire(false, timeout_ms);
-        map.lock.release(false);
+        const recovered = try calls.acquire(map, timeout_ms);
+        calls.release(map, false);
         if (recovered != (stage.witness.owed != 0)) return error.WronglyRecovered;
         stage.witness.owed = 0;
-        if (try map.lock.acquire(false, timeout_ms)) return error.RecoveredTwice;
-        map.lock.release(false);
+        if (try calls.acquire(map, timeout_ms)) return error.RecoveredTwice;
+        calls.release(map, false);
     }
 
     /// What was replaced says so; what was unlinked lives on for those attached.
@@ -195,7 +197,7 @@ pub const Stage = struct {
         const other = stage.bystander orelse return;
         const is_same = map.segment.header().id == stage.bystander_id;
         if (is_same or may_find.absent) return expectWorks(other);
-        if (other.get("a", &.{}, 0)) |_| return error.NotToldOfReplacement else |err| {
+        if (calls.get(other, "a", &.{}, 0)) |_| return error.NotToldOfReplacement else |err| {
             if (err != error.Replaced) return err;
         }
     }
@@ -204,7 +206,7 @@ pub const Stage = struct {
         const reader = try stage.open(.attach, true);
         defer support.closeMap(reader);
         var buffer: [8]u8 = undefined;
-        const value = try reader.get("afterwards", &buffer, 0) orelse return error.LostWrite;
+        const value = try calls.get(reader, "afterwards", &buffer, 0) orelse return error.LostWrite;
         if (!std.mem.eql(u8, buffer[0..value.len], "alive")) return error.LostWrite;
     }
 
@@ -230,7 +232,7 @@ fn isDots(entry: []const u8) bool {
 }
 
 fn expectWorks(map: *Map) !void {
-    _ = try map.put("afterwards", "alive", 1, .none);
+    _ = try calls.put(map, "afterwards", "alive", 1, .none);
     try support.expectSound(map);
 }
 
@@ -239,7 +241,7 @@ fn expectWorld(map: *Map, may_find: Worlds) !void {
     var buffer: [8]u8 = undefined;
     var kept: u64 = 0;
     for (old_keys) |key| {
-        const value = try map.get(key, &buffer, 0) orelse continue;
+        const value = try calls.get(map, key, &buffer, 0) orelse continue;
         if (std.mem.eql(u8, buffer[0..value.len], "old")) kept += 1 else {
             if (!std.mem.eql(u8, key, changed_key)) return error.WrongValue;
             if (!std.mem.eql(u8, buffer[0..value.len], "new")) return error.WrongValue;
@@ -262,14 +264,14 @@ fn countDescriptors() u64 {
 }
 
 var watched: *Witness = undefined;
-var observer: crash.Observer = .{ .seen = see };
+var observer: atomics.Observer = .{ .seen = see };
 
 /// Dies before the store it was told of, or notes what it makes known. Of an exchange we are told
 /// when it has been made.
-fn see(_: *crash.Observer, word: *const u64, value: u64) void {
+fn see(_: *atomics.Observer, word: *const u64, value: u64) void {
     watched.stores += 1;
     const dies = watched.stores == watched.kill_at;
-    if (!dies or crash.load(word) == value) noteLock(word, value);
+    if (!dies or atomics.load(word) == value) noteLock(word, value);
     if (dies) _ = linux.kill(@intCast(os.pid()), .KILL);
 }
 
@@ -322,7 +324,7 @@ fn nothing(_: *Stage) !void {}
 fn old(stage: *Stage) !void {
     const map = try stage.open(.create, false);
     defer support.closeMap(map);
-    for (old_keys) |key| _ = try map.put(key, "old", 1, .none);
+    for (old_keys) |key| _ = try calls.put(map, key, "old", 1, .none);
 }
 
 fn oldWithBystander(stage: *Stage) !void {
@@ -339,7 +341,7 @@ fn nearlyFull(stage: *Stage) !void {
     const before = map.segment.header().committed;
     stage.committed_before = before;
     for (0..400) |i| {
-        _ = try map.put(std.mem.asBytes(&i), &filler, 1, .none);
+        _ = try calls.put(map, std.mem.asBytes(&i), &filler, 1, .none);
         const used = map.segment.header().pool.frontier;
         if (map.segment.header().committed != before) return error.GrownTooEarly;
         if (before - used < 6 * 1024) return;
@@ -360,7 +362,7 @@ fn dirtyWithBystander(stage: *Stage) !void {
 
 fn attachAndPut(stage: *Stage) !void {
     const map = try stage.open(.attach, false);
-    _ = try map.put(changed_key, "new", 1, .none);
+    _ = try calls.put(map, changed_key, "new", 1, .none);
 }
 
 /// The user's lock of a process that was killed while it held it.
@@ -372,7 +374,7 @@ fn deadHolder(stage: *Stage) !void {
 
 fn holdAndDie(stage: *Stage) !void {
     const map = try stage.open(.attach, false);
-    _ = try map.lock.acquire(false, timeout_ms);
+    _ = try calls.acquire(map, timeout_ms);
     _ = linux.kill(@intCast(os.pid()), .KILL);
 }
 
@@ -395,10 +397,10 @@ fn replaceNamed(stage: *Stage) !void {
 /// An ordinary process: opens, writes, locks and writes, closes.
 pub fn visit(stage: *Stage) !void {
     const map = try stage.open(.shared, false);
-    _ = try map.put(changed_key, "new", 1, .none);
-    _ = try map.lock.acquire(false, timeout_ms);
-    _ = try map.put(changed_key, "new", 1, .none);
-    map.lock.release(false);
+    _ = try calls.put(map, changed_key, "new", 1, .none);
+    _ = try calls.acquire(map, timeout_ms);
+    _ = try calls.put(map, changed_key, "new", 1, .none);
+    calls.release(map, false);
     support.closeMap(map);
 }
 
@@ -409,7 +411,7 @@ fn visitNamed(stage: *Stage) !void {
 
 fn replace(stage: *Stage) !void {
     const map = try stage.open(.exclusive, false);
-    _ = try map.put(changed_key, "new", 1, .none);
+    _ = try calls.put(map, changed_key, "new", 1, .none);
     support.closeMap(map);
 }
 
@@ -421,49 +423,49 @@ fn replaceByRename(stage: *Stage) !void {
 fn unlink(stage: *Stage) !void {
     var fault: shmap.status.Fault = .{};
     var options: shmap.segment.Options = .{
-        .recover = shmap.verify.recoverSegment,
+        .recover = shmap.attach.recoverSegment,
         .timeout_ms = timeout_ms,
     };
-    const map = try shmap.marshal.prepared(&fault, &options);
-    _ = try shmap.marshal.unlinkName(map, stage.path(), name, &options);
+    const map = try shmap.testing.support.prepared(&fault, &options);
+    _ = try shmap.attach.unlinkName(map, stage.path(), name, &options);
 }
 
 fn unlinkOwn(stage: *Stage) !void {
     const map = stage.open(.attach, false) catch |err| {
         return if (err == error.NotFound) {} else err;
     };
-    _ = try shmap.directory.unlinkOwn(&map.segment);
+    _ = try calls.unlinkOwn(map);
     support.closeMap(map);
 }
 
 fn read(stage: *Stage) !void {
     const map = try stage.open(.attach, true);
     var buffer: [8]u8 = undefined;
-    _ = try map.get("a", &buffer, 0);
+    _ = try calls.get(map, "a", &buffer, 0);
     support.closeMap(map);
 }
 
 fn grow(stage: *Stage) !void {
     const map = try stage.open(.attach, false);
     const large: [6000]u8 = @splat('l');
-    _ = try map.put("large", &large, 1, .none);
+    _ = try calls.put(map, "large", &large, 1, .none);
     if (map.segment.header().committed == stage.committed_before) return error.NotGrown;
     support.closeMap(map);
 }
 
 fn attemptLock(stage: *Stage) !void {
     const map = try stage.open(.attach, false);
-    _ = try map.lock.attempt(false, 0, 0);
-    _ = try map.put(changed_key, "new", 1, .none);
-    map.lock.release(true);
-    _ = try map.lock.acquire(false, timeout_ms);
+    _ = try calls.attempt(map, 0);
+    _ = try calls.put(map, changed_key, "new", 1, .none);
+    calls.release(map, true);
+    _ = try calls.acquire(map, timeout_ms);
     support.closeMap(map);
 }
 
 fn clear(stage: *Stage) !void {
     const map = try stage.open(.attach, false);
-    try map.clear();
-    for (old_keys) |key| _ = try map.put(key, "old", 1, .none);
+    try calls.clear(map);
+    for (old_keys) |key| _ = try calls.put(map, key, "old", 1, .none);
     support.closeMap(map);
 }
 

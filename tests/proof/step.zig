@@ -83,7 +83,7 @@ const Author = struct {
     script: *Script,
     random: std.Random,
     secrets: *const shmap.hash.Secrets,
-    view: *const shmap.layout.View,
+    view: *const shmap.view.View,
     one_stripe: bool,
 
     /// Keys of one stripe, or of any.
@@ -94,7 +94,7 @@ const Author = struct {
             const len = author.random.intRangeAtMost(usize, 10, 40);
             _ = std.fmt.bufPrint(&buffer, "key {d}", .{n}) catch unreachable; // fits
             const fast = shmap.hash.fast(author.secrets, buffer[0..len]);
-            if (author.one_stripe and shmap.recovery.indexOf(author.view, fast) != 0) continue;
+            if (author.one_stripe and shmap.hash.stripeOf(fast, author.view.stripe_bits) != 0) continue;
             author.script.addKey(buffer[0..len]);
         }
     }
@@ -294,7 +294,7 @@ fn runOne(totals: *Totals, library: *const Library, script: *Script, seed: u64) 
     for (&header.fast_secrets) |*word| word.* = random.int(u64);
     for (&header.sip_secrets) |*word| word.* = random.int(u64);
     header.checksum = shmap.layout.checksum(header);
-    const secrets = shmap.map.secretsOf(header);
+    const secrets: shmap.hash.Secrets = .of(header);
     var author: Author = .{
         .script = script,
         .random = random,
@@ -329,7 +329,7 @@ fn stepAndPlay(totals: *Totals, replay: *Replay, stepper: *Stepper) !void {
     var groups = together;
     const command = &script.commands[script.count - 1];
     for (0..script.key_count) |i| groups[i] = switch (command.call) {
-        .clear => replay.site.survivor.placeOf(keys[i]).index,
+        .clear => replay.site.survivor.hashOf(keys[i]).stripe,
         .put_many => @intCast(i),
         else => 0,
     };

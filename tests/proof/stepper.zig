@@ -91,7 +91,7 @@ pub const Values = struct {
         var at: usize = 0;
         for (0..command.count) |i| {
             const key = script.key(command.key + i);
-            const record: shmap.bulk.Record = .{
+            const record: shmap.gathered.Record = .{
                 .key_len = @intCast(key.len),
                 .value_len = command.value_len,
                 .kind = 1,

@@ -10,10 +10,12 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const report = @import("report.zig");
 
 const Map = shmap.map.Map;
-const crash = shmap.atomics;
+const atomics = shmap.atomics;
 const support = shmap.testing.support;
 
 const thread_count = 4;
@@ -50,7 +52,7 @@ const Worker = struct {
         const number = worker.random.int(u32);
         for (worker.words[0..len]) |*word| word.* = key << 32 | number;
         const bytes = std.mem.sliceAsBytes(worker.words[0..len]);
-        _ = try worker.map.put(std.mem.asBytes(&key), bytes, 1, .none);
+        _ = try calls.put(worker.map, std.mem.asBytes(&key), bytes, 1, .none);
     }
 
     /// Mostly small values; some that have a chunk of their own would need more than this.
@@ -60,7 +62,7 @@ const Worker = struct {
 
     fn get(worker: *Worker, key: u64) !void {
         var bytes: [words_max * 8]u8 align(8) = undefined;
-        const value = try worker.map.get(std.mem.asBytes(&key), &bytes, 0) orelse return;
+        const value = try calls.get(worker.map, std.mem.asBytes(&key), &bytes, 0) orelse return;
         worker.check(key, std.mem.bytesAsSlice(u64, bytes[0..value.len]));
     }
 
@@ -74,7 +76,7 @@ const Worker = struct {
 
     /// The records of a bulk copy, each as checked as a value that was got.
     fn checkGathered(worker: *Worker, len: u64) void {
-        const Record = shmap.bulk.Record;
+        const Record = shmap.gathered.Record;
         var at: u64 = 0;
         while (at < len) {
             const bytes = worker.map.gathered[at..len];
@@ -88,8 +90,8 @@ const Worker = struct {
     }
 
     fn lock(worker: *Worker, key: u64) !void {
-        _ = try worker.map.lock.acquire(false, 10_000);
-        defer worker.map.lock.release(false);
+        _ = try calls.acquire(worker.map, 10_000);
+        defer calls.release(worker.map, false);
         try worker.put(key);
         try worker.get(key);
     }
@@ -98,18 +100,18 @@ const Worker = struct {
         const key = worker.random.uintLessThan(u64, key_count);
         const map = worker.map;
         switch (worker.random.uintLessThan(u32, 10_000)) {
-            0 => try map.clear(),
-            1...10 => worker.checkGathered(try shmap.bulk.snapshot(map)),
-            11...40 => worker.checkGathered(try shmap.bulk.gatherStripe(
+            0 => try calls.clear(map),
+            1...10 => worker.checkGathered(try calls.snapshot(map)),
+            11...40 => worker.checkGathered(try calls.gatherStripe(
                 map,
                 worker.random.uintLessThan(u32, map.segment.view.stripeCount()),
                 false,
             )),
-            41...140 => if (try map.size() > key_count) worker.shared.complain("too many", .{}),
+            41...140 => if (try calls.size(map) > key_count) worker.shared.complain("too many", .{}),
             141...170 => try worker.lock(key),
-            171...172 => _ = try shmap.verify.stats(map),
+            171...172 => _ = try calls.stats(map),
             173...2999 => try worker.put(key),
-            3000...4499 => _ = try map.delete(std.mem.asBytes(&key)),
+            3000...4499 => _ = try calls.delete(map, std.mem.asBytes(&key)),
             else => try worker.get(key),
         }
     }
@@ -129,13 +131,13 @@ const Worker = struct {
     /// The fault: stores to slots that are no atomic ones, of what stands there. Under the lock, so
     /// that nothing is lost and only readers can race with them.
     fn storePlainly(worker: *Worker) !void {
-        var op = try shmap.map.Operation.lock(worker.map, 0);
+        var op = try shmap.stripe_op.StripeOp.lock(worker.map, 0);
         defer op.unlock();
         const opened = try shmap.table.Table.open(&worker.map.segment.view, op.stripe.table);
         const table = opened orelse return;
         for (table.slots[0..table.slotCount()]) |*slot| {
             const word: *volatile u64 = slot; // or nothing would be left of the store
-            word.* = crash.load(slot);
+            word.* = atomics.load(slot);
         }
     }
 };

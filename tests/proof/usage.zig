@@ -3,18 +3,20 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const images = @import("images.zig");
 
-const abi = shmap.abi;
 const boundary = shmap.marshal;
-const crash = shmap.atomics;
+const atomics = shmap.atomics;
 const handles = shmap.handles;
 const layout = shmap.layout;
 const Map = shmap.map.Map;
 
 /// Ends the process at the first store that leads outside what is mapped and allocated.
 pub const Bounds = struct {
-    observer: crash.Observer = .{ .seen = look },
+    observer: atomics.Observer = .{ .seen = look },
     maps: [4]?*Map = @splat(null),
     /// Whether names are being changed: then a state word is stored through a mapping of its own.
     naming: bool = false,
@@ -34,7 +36,7 @@ pub const Bounds = struct {
         };
     }
 
-    fn look(observer: *crash.Observer, word: *const u64, value: u64) void {
+    fn look(observer: *atomics.Observer, word: *const u64, value: u64) void {
         const bounds: *Bounds = @fieldParentPtr("observer", observer);
         const at = @intFromPtr(word);
         for (bounds.maps) |found| {
@@ -59,7 +61,7 @@ pub const Opening = struct {
 
     pub fn options(opening: *const Opening) shmap.segment.Options {
         return .{
-            .recover = shmap.verify.recoverSegment,
+            .recover = shmap.attach.recoverSegment,
             .kind = opening.kind,
             .readonly = opening.readonly,
             .max_bytes = opening.max_bytes,
@@ -78,11 +80,11 @@ pub fn open(
 ) shmap.status.Error!u32 {
     var fault: shmap.status.Fault = .{};
     const options = opening.options();
-    const map = try boundary.prepared(&fault, &options);
+    const map = try shmap.testing.support.prepared(&fault, &options);
     bounds.add(map);
     errdefer {
         bounds.remove(map);
-        handles.maps.discard(map);
+        calls.discard(map);
     }
     map.segment.directory = directory.*;
     try shmap.directory.setName(&map.segment, name);
@@ -97,11 +99,11 @@ pub fn open(
 pub fn openToken(bounds: *Bounds, token: []const u8, opening: Opening) shmap.status.Error!u32 {
     var fault: shmap.status.Fault = .{};
     var options = opening.options();
-    const map = try boundary.prepared(&fault, &options);
+    const map = try shmap.testing.support.prepared(&fault, &options);
     bounds.add(map);
     errdefer {
         bounds.remove(map);
-        handles.maps.discard(map);
+        calls.discard(map);
     }
     try shmap.directory.attachToken(&map.segment, token, &options);
     map.begin();
@@ -114,7 +116,7 @@ pub fn mapOf(handle: u32) *Map {
 
 pub fn close(bounds: *Bounds, handle: u32) void {
     const map = mapOf(handle);
-    _ = abi.shm_segment_close(handle);
+    _ = calls.call(.shm_segment_close, .{handle});
     bounds.remove(map);
 }
 
@@ -124,7 +126,7 @@ const Verdict = shmap.verify.Verdict;
 pub fn verify(handle: u32, repair: bool) ?Verdict {
     var verdict: Verdict = .{};
     const bytes = std.mem.asBytes(&verdict);
-    const result = abi.shm_map_verify(handle, @intFromBool(repair), bytes, bytes.len);
+    const result = calls.call(.shm_map_verify, .{ handle, @intFromBool(repair), bytes, bytes.len });
     return if (result >= 0) verdict else null;
 }
 
@@ -138,28 +140,28 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
     const len: u32 = @intCast(key.len);
     const kind: u32 = 3;
     switch (random.uintLessThan(u8, 32)) {
-        0...5 => _ = abi.shm_map_get(handle, key.ptr, len, &room, room.len),
-        6 => _ = abi.shm_map_get_version(handle, key.ptr, len, &room, room.len),
-        7 => _ = abi.shm_map_has(handle, key.ptr, len),
-        8...13 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, lengthFor(random), kind),
-        14 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, 20, kind | 256),
+        0...5 => _ = calls.call(.shm_map_get, .{ handle, key.ptr, len, &room, room.len }),
+        6 => _ = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len }),
+        7 => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
+        8...13 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, lengthFor(random), kind }),
+        14 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, 20, kind | 256 }),
         15 => putVersion(handle, key),
-        16...20 => _ = abi.shm_map_delete(handle, key.ptr, len),
-        21 => _ = abi.shm_map_size(handle),
+        16...20 => _ = calls.call(.shm_map_delete, .{ handle, key.ptr, len }),
+        21 => _ = calls.call(.shm_map_size, .{handle}),
         22 => gatherAll(handle, image, random.boolean()),
-        23 => takeGathered(handle, abi.shm_map_snapshot(handle)),
+        23 => takeGathered(handle, calls.call(.shm_map_snapshot, .{handle})),
         24 => getMany(handle, image),
         25 => putMany(handle),
-        26 => _ = abi.shm_segment_stats(handle, &room, room.len),
+        26 => _ = calls.call(.shm_segment_stats, .{ handle, &room, room.len }),
         27 => lock(handle, key),
-        28 => _ = abi.shm_lock_held(handle),
-        29 => _ = abi.shm_segment_token(handle, &room, room.len),
-        30 => _ = abi.shm_map_put(handle, key.ptr, len, &filler, filler.len, kind),
+        28 => _ = calls.call(.shm_lock_held, .{handle}),
+        29 => _ = calls.call(.shm_segment_token, .{ handle, &room, room.len }),
+        30 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, filler.len, kind }),
         else => switch (random.uintLessThan(u8, 8)) {
-            0 => _ = abi.shm_map_clear(handle),
+            0 => _ = calls.call(.shm_map_clear, .{handle}),
             1, 2 => _ = verify(handle, false),
             3 => _ = verify(handle, true),
-            else => _ = abi.shm_map_has(handle, key.ptr, len),
+            else => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
         },
     }
 }
@@ -169,7 +171,7 @@ pub fn putNew(handle: u32, count: u32) void {
     var buffer: [16]u8 = undefined;
     for (0..count) |n| {
         const key = std.fmt.bufPrint(&buffer, "more{d}", .{n}) catch unreachable; // it fits
-        _ = abi.shm_map_put(handle, key.ptr, @intCast(key.len), &filler, 8, 1);
+        _ = calls.call(.shm_map_put, .{ handle, key.ptr, calls.word(key.len), &filler, 8, 1 });
     }
 }
 
@@ -190,16 +192,16 @@ fn lengthFor(random: std.Random) u32 {
 
 fn putVersion(handle: u32, key: []const u8) void {
     const len: u32 = @intCast(key.len);
-    const got = abi.shm_map_get_version(handle, key.ptr, len, &room, room.len);
+    const got = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len });
     if (got < 0 or @as(usize, @intCast(got)) + 9 > room.len) return;
     const version: f64 = @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
-    _ = abi.shm_map_put_version(handle, key.ptr, len, &filler, 33, 1, version);
+    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version });
 }
 
 fn gatherAll(handle: u32, image: *const images.Image, keys_only: bool) void {
-    const flags: u32 = if (keys_only) @intFromEnum(abi.Flags.keysOnly) else 0;
+    const flags: u32 = if (keys_only) @intFromEnum(Flags.keysOnly) else 0;
     for (0..image.stripes()) |i|
-        takeGathered(handle, abi.shm_map_gather(handle, @intCast(i), flags));
+        takeGathered(handle, calls.call(.shm_map_gather, .{ handle, calls.word(i), flags }));
 }
 
 /// Reads all of what was gathered, as the other side of the boundary does.
@@ -207,7 +209,7 @@ fn takeGathered(handle: u32, bytes: f64) void {
     if (bytes < 0) return;
     var at: f64 = 0;
     while (at < bytes) : (at += room.len) {
-        if (abi.shm_map_gathered(handle, at, &room, room.len) <= 0) return;
+        if (calls.call(.shm_map_gathered, .{ handle, at, &room, room.len }) <= 0) return;
     }
 }
 
@@ -222,30 +224,30 @@ fn getMany(handle: u32, image: *const images.Image) void {
         at += @intCast(4 + entry.key.len);
         count += 1;
     }
-    takeGathered(handle, abi.shm_map_get_many(handle, &keys, at, count));
+    takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
 }
 
 fn putMany(handle: u32) void {
-    const Record = extern struct { head: shmap.bulk.Record, body: [16]u8 };
+    const Record = extern struct { head: shmap.gathered.Record, body: [16]u8 };
     var records: [6]Record = undefined;
     for (&records, 0..) |*record, n| record.* = .{
         .head = .{ .key_len = 5, .value_len = 9, .kind = 1 },
         .body = .{ 'm', 'a', 'n', 'y', '0' + @as(u8, @intCast(n)) } ++ @as([11]u8, @splat(0)),
     };
-    _ = abi.shm_map_put_many(handle, std.mem.asBytes(&records), @sizeOf(@TypeOf(records)), 6);
+    _ = calls.call(.shm_map_put_many, .{ handle, std.mem.asBytes(&records), @sizeOf(@TypeOf(records)), 6 });
 }
 
 fn lock(handle: u32, key: []const u8) void {
-    if (abi.shm_lock_acquire(handle, 0, 300) < 0) return;
-    _ = abi.shm_map_put(handle, key.ptr, @intCast(key.len), &filler, 10, 1);
-    _ = abi.shm_lock_release(handle, 0);
-    if (abi.shm_lock_try(handle, 0, 0) >= 0) _ = abi.shm_lock_release(handle, 1);
+    if (calls.call(.shm_lock_acquire, .{ handle, 0, 300 }) < 0) return;
+    _ = calls.call(.shm_map_put, .{ handle, key.ptr, calls.word(key.len), &filler, 10, 1 });
+    _ = calls.call(.shm_lock_release, .{ handle, 0 });
+    if (calls.call(.shm_lock_try, .{ handle, 0, 0 }) >= 0) _ = calls.call(.shm_lock_release, .{ handle, 1 });
 }
 
 /// Whether every entry can be had again by its key, and nothing more is counted than there is.
 /// Assumes a segment that was found sound.
 pub fn isWhole(handle: u32) bool {
-    const bytes = abi.shm_map_snapshot(handle);
+    const bytes = calls.call(.shm_map_snapshot, .{handle});
     // A damaged state word may say so: then nobody gets at the entries, which is no wrong answer.
     if (bytes == @intFromEnum(shmap.status.Status.replaced)) return true;
     if (bytes < 0) return false;
@@ -253,14 +255,14 @@ pub fn isWhole(handle: u32) bool {
     var at: usize = 0;
     var count: f64 = 0;
     while (at < map.gathered_len) : (count += 1) {
-        const head = std.mem.bytesToValue(shmap.bulk.Record, map.gathered[at..][0..16]);
+        const head = std.mem.bytesToValue(shmap.gathered.Record, map.gathered[at..][0..16]);
         const body = map.gathered[at + 16 ..][0 .. @as(u64, head.key_len) + head.value_len];
-        const got = abi.shm_map_get(handle, body.ptr, head.key_len, &room, room.len);
+        const got = calls.call(.shm_map_get, .{ handle, body.ptr, head.key_len, &room, room.len });
         if (got != head.value_len) return false;
         const read = room[0..@min(room.len, head.value_len)];
         const whole = head.value_len < room.len;
         if (whole and !std.mem.eql(u8, read, body[head.key_len..])) return false;
         at += 16 + std.mem.alignForward(u64, body.len, 8);
     }
-    return abi.shm_map_size(handle) == count;
+    return calls.call(.shm_map_size, .{handle}) == count;
 }

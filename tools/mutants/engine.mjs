@@ -12,59 +12,59 @@ const MUTANTS = [
   {
     name: "a table is published before its slots are copied",
     file: "operation.zig",
-    from: "        crash.zero(new.slots, new.slotCount());\n",
-    to: "        crash.zero(new.slots, new.slotCount());\n" +
-      "        crash.publish(&op.stripe.table, word);\n",
+    from: "        atomics.storeZeros(new.slots, new.slotCount());\n",
+    to: "        atomics.storeZeros(new.slots, new.slotCount());\n" +
+      "        atomics.storeRelease(&op.stripe.table, word);\n",
     tests: "crash",
   },
   {
     name: "a set writer word is ignored by size",
     file: "map.zig",
-    from: "            if (crash.acquire(&stripe.writer) == 0) {",
+    from: "            if (atomics.loadAcquire(&stripe.writer) == 0) {",
     to: "            if (true) {",
     tests: "crash",
   },
   {
     name: "a set writer word of the pool is ignored",
     file: "space.zig",
-    from: "    if (crash.load(&pool.writer) != 0) try rebuildPool(segment, pool);\n",
+    from: "    if (atomics.load(&pool.writer) != 0) try rebuildPool(segment, pool);\n",
     to: "",
     tests: "crash",
   },
   {
     name: "a chunk is in its stripe's list before its header is written",
     file: "pool.zig",
-    from: "    const chunk = view.chunk(offset);\n    crash.store(&chunk.extent, @bitCast(" +
+    from: "    const chunk = view.chunk(offset);\n    atomics.store(&chunk.extent, @bitCast(" +
       "Extent{ .owner = index + 1",
-    to: "    const chunk = view.chunk(offset);\n    crash.publish(&stripe.chunks, offset);\n" +
-      "    crash.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1",
+    to: "    const chunk = view.chunk(offset);\n    atomics.storeRelease(&stripe.chunks, offset);\n" +
+      "    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1",
     tests: "crash",
   },
   {
     name: "recovery moves one of the two counts only",
     file: "operation.zig",
-    from: "        crash.publish(&op.stripe.begin, count);\n",
+    from: "        atomics.storeRelease(&op.stripe.begin, count);\n",
     to: "",
     tests: "snapshot",
   },
   {
     name: "a stripe is iterated over while its table is replaced",
     file: "gather.zig",
-    from: "        if (crash.load(&stripe.table) != table) return false;",
-    to: "        if (crash.load(&stripe.table) == 2 and table == 1) return false;",
+    from: "        if (atomics.load(&stripe.table) != table) return false;",
+    to: "        if (atomics.load(&stripe.table) == 2 and table == 1) return false;",
     tests: "snapshot",
   },
   {
     name: "a table is taken for the one that was there before",
     file: "table.zig",
-    from: "    if (known.word != word) return .unsure;\n",
-    to: "    if (known.word == 0 and word != 0) return .unsure;\n",
+    from: "    if (cached.word != word) return .retry;\n",
+    to: "    if (cached.word == 0 and word != 0) return .retry;\n",
     tests: "map_test",
   },
   {
     name: "a copy in whole steps does not look where the segment ends",
     file: "table.zig",
-    from: "const behind_bytes = @sizeOf(Entry) + 8 + crash.step_bytes;",
+    from: "const behind_bytes = @sizeOf(Entry) + 8 + atomics.step_bytes;",
     to: "const behind_bytes = 0;",
     tests: "map_test",
   },
@@ -78,8 +78,8 @@ const MUTANTS = [
   {
     name: "a new key is stored beside no block kept back",
     file: "put.zig",
-    from: "sight == .absent and heap.hasSpare(stripe, bytes) and",
-    to: "sight == .absent and bytes > 0 and",
+    from: "lookup == .miss and heap.hasSpare(stripe, bytes) and",
+    to: "lookup == .miss and bytes > 0 and",
     tests: "goes on replacing every value",
   },
   {
@@ -95,12 +95,12 @@ const MUTANTS = [
       {
         file: "put.zig",
         from: "    const attempt = stripe_lock.attempt(&stripe.mutex);\n",
-        to: "    const seen = crash.acquire(&segment.header().lock_word);\n" +
+        to: "    const seen = atomics.loadAcquire(&segment.header().lock_word);\n" +
           "    const attempt = stripe_lock.attempt(&stripe.mutex);\n",
       },
       {
         file: "put.zig",
-        from: "map.lock.admits(crash.acquire(&segment.header().lock_word))",
+        from: "map.lock.admits(atomics.loadAcquire(&segment.header().lock_word))",
         to: "map.lock.admits(seen)",
       },
     ],
@@ -110,9 +110,9 @@ const MUTANTS = [
     name: "the lock word is read before the stripe's lock is taken, the long way",
     file: "operation.zig",
     from:
-      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(crash.acquire(" +
+      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(atomics.loadAcquire(" +
       "&map.segment.header().lock_word))) return;\n",
-    to: "        const word = crash.acquire(&map.segment.header().lock_word);\n" +
+    to: "        const word = atomics.loadAcquire(&map.segment.header().lock_word);\n" +
       "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(word)) return;\n",
     tests: "lock storm",
   },
@@ -141,9 +141,9 @@ const MUTANTS = [
   {
     name: "a writer that notes a death does not look again",
     file: "operation.zig",
-    from: "            try map.lock.giveWay(word, &wait);\n",
-    to: "            try map.lock.giveWay(word, &wait);\n" +
-      "            if (crash.load(&map.segment.header().lock_word) != word) " +
+    from: "            try map.lock.waitForHolder(word, &wait);\n",
+    to: "            try map.lock.waitForHolder(word, &wait);\n" +
+      "            if (atomics.load(&map.segment.header().lock_word) != word) " +
       "return op.enter(map.segment.timeout_ms);\n",
     tests: "lock storm",
   },
@@ -164,8 +164,8 @@ const MUTANTS = [
   {
     name: "nobody becomes first in line",
     file: "user_lock.zig",
-    from: "        if (!lock.is_first)\n            lock.is_first = try range_lock.tryLock(" +
-      "target.fault, target.locks, .next, mode);\n",
+    from: "        if (!lock.is_head)\n            lock.is_head = try range_lock.tryLock(" +
+      "target.fault, target.locks, .queue_head, mode);\n",
     to: "        _ = mode;\n",
     tests: "starves neither",
   },
@@ -258,8 +258,8 @@ const MUTANTS = [
   {
     name: "a region's token leads to whatever has its number",
     file: "region.zig",
-    from: "    if (header.id != id) return fault.because(.identity, error.NotFound);\n",
-    to: "    if (header.id == 0 and id == 0) return fault.because(.identity, error.NotFound);\n",
+    from: "    if (header.id != id) return fault.withReason(.identity, error.NotFound);\n",
+    to: "    if (header.id == 0 and id == 0) return fault.withReason(.identity, error.NotFound);\n",
     tests: "region_test",
   },
   {

@@ -1,4 +1,4 @@
-/** Known bugs, each planted in a copy of the library, and the part that must find it. */
+/** CachedTable bugs, each planted in a copy of the library, and the part that must find it. */
 import process from "node:process";
 import { pathToFileURL } from "node:url";
 import { failsTests, inLanes, isFoundByProof } from "./plant.mjs";
@@ -21,9 +21,9 @@ const MUTANTS = [
       },
       {
         file: "put.zig",
-        from: "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+        from: "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
         to: "            fill(view.at(offset), count, key, value, kind);\n" +
-          "            crash.store(&stripe.live, crash.load(&stripe.live) +% 1);\n",
+          "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
       },
     ],
     tests: "crash",
@@ -33,12 +33,12 @@ const MUTANTS = [
     edits: [
       {
         file: "put.zig",
-        from: "    if (attempt == .owner_died or crash.load(&stripe.writer) != 0)\n",
+        from: "    if (attempt == .owner_died or atomics.load(&stripe.writer) != 0)\n",
         to: "    if (attempt == .owner_died)\n",
       },
       {
         file: "operation.zig",
-        from: "if (locked == .clean and crash.load(&op.stripe.writer) == 0) return;",
+        from: "if (locked == .clean and atomics.load(&op.stripe.writer) == 0) return;",
         to: "if (locked == .clean) return;",
       },
     ],
@@ -54,15 +54,15 @@ const MUTANTS = [
   {
     name: "a promotion does not bump the generation",
     file: "heap.zig",
-    from: "crash.load(&stripe.generation) +% 1);",
-    to: "crash.load(&stripe.generation));",
+    from: "atomics.load(&stripe.generation) +% 1);",
+    to: "atomics.load(&stripe.generation));",
     proof: "history --scale 0.02 histories",
   },
   {
     name: "readers do not compare generations",
     file: "map.zig",
-    from: "return crash.load(&stripe.generation) -% generation <= 1;",
-    to: "return crash.load(&stripe.generation) -% generation <= 1 << 62;",
+    from: "return atomics.load(&stripe.generation) -% generation <= 1;",
+    to: "return atomics.load(&stripe.generation) -% generation <= 1 << 62;",
     proof: "history --scale 0.02 histories",
   },
   {
@@ -77,14 +77,14 @@ const MUTANTS = [
     edits: [
       {
         file: "operation.zig",
-        from: "    crash.store(&stripe.begin, count);\n",
+        from: "    atomics.store(&stripe.begin, count);\n",
         to: "",
       },
       {
         file: "operation.zig",
-        from: "    crash.publish(&stripe.end, count);\n",
-        to: "    crash.publish(&stripe.begin, count);\n" +
-          "    crash.publish(&stripe.end, count);\n",
+        from: "    atomics.storeRelease(&stripe.end, count);\n",
+        to: "    atomics.storeRelease(&stripe.begin, count);\n" +
+          "    atomics.storeRelease(&stripe.end, count);\n",
       },
     ],
     tests: "snapshot",
@@ -99,8 +99,8 @@ const MUTANTS = [
   {
     name: "a locker does not pass through the stripes",
     file: "map.zig",
-    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        passStripe(",
-    to: "    for (0..0) |i| {\n        passStripe(",
+    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        quiesceStripe(",
+    to: "    for (0..0) |i| {\n        quiesceStripe(",
     proof: "storm --scale 0.1",
   },
   {
@@ -113,7 +113,7 @@ const MUTANTS = [
   {
     name: "no fence follows the new generation",
     file: "heap.zig",
-    from: "+% 1);\n    crash.storeFence();",
+    from: "+% 1);\n    atomics.storeFence();",
     to: "+% 1);",
     proof: "order disassembly",
   },
@@ -122,7 +122,7 @@ const MUTANTS = [
     file: "segment.zig",
     from: "        var to = @min(wanted, segment.view.ceiling);\n",
     to: "        var to = @min(wanted, segment.view.ceiling);\n" +
-      "        crash.publish(&header_words.committed, to);\n",
+      "        atomics.storeRelease(&header_words.committed, to);\n",
     proof: "act --scale 0.2 only grow",
   },
   {
@@ -137,23 +137,23 @@ const MUTANTS = [
     edits: [
       {
         file: "heap.zig",
-        from: "const ripening = (try batches(stripe))[1];",
-        to: "const ripening = (try batches(stripe))[0];",
+        from: "const ripening = (try limboLists(stripe))[1];",
+        to: "const ripening = (try limboLists(stripe))[0];",
       },
       {
         file: "heap.zig",
-        from: "    crash.store(&stripe.older_count, crash.load(&stripe.retired_count));\n",
-        to: "    crash.store(&stripe.older_count, 0);\n",
+        from: "    atomics.store(&stripe.aging_count, atomics.load(&stripe.retired_count));\n",
+        to: "    atomics.store(&stripe.aging_count, 0);\n",
       },
       {
         file: "heap.zig",
-        from: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 2)]",
-        to: "stripe.batches[batchOf(crash.load(&stripe.generation) -% 1)]",
+        from: "stripe.limbo[limboIndex(atomics.load(&stripe.generation) -% 2)]",
+        to: "stripe.limbo[limboIndex(atomics.load(&stripe.generation) -% 1)]",
       },
       {
         file: "heap.zig",
-        from: "batchOf(generation -% age)",
-        to: "batchOf(generation -% @min(age, 1))",
+        from: "limboIndex(generation -% age)",
+        to: "limboIndex(generation -% @min(age, 1))",
       },
     ],
     proof: "history --scale 0.2 histories",
@@ -164,13 +164,13 @@ const MUTANTS = [
       {
         file: "map.zig",
         from: "        try op.lockToWrite();\n        defer op.unlock();\n" +
-          "        try op.find(place, key);\n        switch (condition) {",
+          "        try op.find(key_hash, key);\n        switch (condition) {",
         to: "        if (condition == .version) {\n" +
-          "            try op.find(place, key);\n" +
+          "            try op.find(key_hash, key);\n" +
           "            const seen = if (op.found) op.probe.found.version() else 0;\n" +
           "            if (seen != condition.version) return false;\n        }\n" +
           "        try op.lockToWrite();\n        defer op.unlock();\n" +
-          "        try op.find(place, key);\n        switch (condition) {",
+          "        try op.find(key_hash, key);\n        switch (condition) {",
       },
       {
         file: "map.zig",
@@ -206,8 +206,8 @@ const MUTANTS = [
   {
     name: "a segment is marked unlinked before its name is gone",
     file: "directory.zig",
-    from: "        try os.unlink(segment.fault, &path);\n        standing.setState(.unlinked);\n",
-    to: "        standing.setState(.unlinked);\n        try os.unlink(segment.fault, &path);\n",
+    from: "        try os.unlink(segment.fault, &path);\n        displaced.setState(.unlinked);\n",
+    to: "        displaced.setState(.unlinked);\n        try os.unlink(segment.fault, &path);\n",
     proof: "life --scale 0.01 unlink",
   },
   {

@@ -78,6 +78,14 @@ fn Table(comptime Object: type, comptime mark: u32) type {
             return mark | (slot.uses.load(.monotonic) + 1) << 16 | index;
         }
 
+        /// The number of an object that is open; null: it has none.
+        pub fn find(object: *const Object) ?u32 {
+            for (slots[0..top.load(.monotonic)], 0..) |*slot, index| {
+                if (slot.object.load(.acquire) == object) return handleOf(slot, @intCast(index));
+            }
+            return null;
+        }
+
         pub inline fn get(handle: u32) ?*Object {
             const slot = &slots[handle & (slot_count - 1)];
             if ((slot.uses.load(.monotonic) +% 1) | mark >> 16 != handle >> 16) return null;

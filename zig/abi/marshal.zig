@@ -2,21 +2,17 @@
 //! an open's arguments to a handle.
 
 const std = @import("std");
-const directory = @import("../segment/directory.zig");
+const attach = @import("../map/attach.zig");
 const handles = @import("handles.zig");
-const inspect = @import("../map/verify.zig");
 const layout = @import("../layout.zig");
-const lifetime = @import("thread_exit.zig");
-const os = @import("../os/os.zig");
-const segments = @import("../segment/segment.zig");
+const read = @import("../map/read.zig");
 const status = @import("../status.zig");
+const thread_exit = @import("thread_exit.zig");
 const Map = @import("../map/map.zig").Map;
-const Region = @import("../region/region.zig").Region;
-const UserLock = @import("../lock/user_lock.zig").UserLock;
+const Options = @import("../segment/segment.zig").Options;
 
 const Error = status.Error;
 const Fault = status.Fault;
-const Options = segments.Options;
 
 /// What an open may ask for, a bit each.
 pub const Flags = enum(u32) {
@@ -73,32 +69,41 @@ pub fn done(result: Error!void) i32 {
     return if (result) 0 else |err| status.status(err);
 }
 
-/// Hands out the numbers of a failure with its status.
+/// Hands out the record of a failure with its status.
 pub fn failed(target: ?[*]u8, fault: *const Fault, err: Error) i32 {
     if (target) |bytes| @memcpy(bytes[0..@sizeOf(Fault)], std.mem.asBytes(fault));
     return status.status(err);
 }
 
-/// The fault record of whatever a handle is of.
-pub fn faultOf(handle: u32) ?*Fault {
-    if (handles.isRegion(handle))
-        return if (handles.regions.get(handle)) |region| &region.fault else null;
-    return if (handles.maps.get(handle)) |map| &map.fault else null;
+/// The handle of an open that went well; else the record of its failure, and the status.
+pub fn handleOr(target: ?[*]u8, fault: *const Fault, opened: Error!u32) i32 {
+    return @intCast(opened catch |err| return failed(target, fault, err));
 }
 
-/// The lock of whatever a handle is of.
-pub fn lockOf(handle: u32) Error!*UserLock {
-    if (handles.isRegion(handle))
-        return &(handles.regions.get(handle) orelse return error.Closed).lock;
-    return &(handles.maps.get(handle) orelse return error.Closed).lock;
+/// Makes an open map or region a handle, which the end of this thread will close.
+pub fn handOut(object: anytype) Error!u32 {
+    const table = if (@TypeOf(object) == *Map) handles.maps else handles.regions;
+    object.fault = .{};
+    thread_exit.watch();
+    return table.add(object) orelse {
+        object.close();
+        return error.System;
+    };
 }
 
-/// As `lockOf`, to take it: what has been displaced can no longer be locked.
-pub fn lockToTake(handle: u32) Error!*UserLock {
-    if (!handles.isRegion(handle)) {
-        if (handles.maps.get(handle)) |map| try map.segment.check();
+/// What follows a value that is read with its version.
+pub const ValueTail = extern struct { kind: u8, version: f64 align(1) };
+
+/// Reads the value of `key`, with its tail behind it: its length, or `absent`.
+pub fn valueWithTail(map: *Map, key: []const u8, room: []u8) i32 {
+    const found = read.get(map, key, room, @sizeOf(ValueTail)) catch |err|
+        return status.status(err);
+    const meta = found orelse return @intFromEnum(status.Status.absent);
+    if (@as(u64, meta.len) + @sizeOf(ValueTail) <= room.len) {
+        const tail: ValueTail = .{ .kind = meta.kind, .version = @floatFromInt(meta.version) };
+        @memcpy(room[meta.len..][0..@sizeOf(ValueTail)], std.mem.asBytes(&tail));
     }
-    return lockOf(handle);
+    return @intCast(meta.len);
 }
 
 pub fn optionsOf(
@@ -118,66 +123,6 @@ pub fn optionsOf(
         .max_bytes = try wholeOf(max_bytes),
         .timeout_ms = timeout_ms,
         .codec = slice(codec, codec_len),
-        .recover = inspect.recoverSegment,
+        .recover = attach.recoverSegment,
     };
-}
-
-/// A map ready for one of the ways to open it.
-pub fn prepared(record: *Fault, options: *const Options) Error!*Map {
-    const map = try handles.maps.create(record);
-    map.segment.fault = &map.fault;
-    map.segment.name_len = 0;
-    map.segment.temporary = null;
-    map.segment.readonly = options.readonly;
-    map.segment.timeout_ms = options.timeout_ms;
-    map.segment.me = @as(u64, os.pid()) << 32 | 1;
-    return map;
-}
-
-pub fn unlinkName(
-    map: *Map,
-    directory_bytes: []const u8,
-    name: []const u8,
-    options: *Options,
-) Error!bool {
-    map.segment.directory = try directory.resolve(&map.fault, directory_bytes);
-    try directory.setName(&map.segment, name);
-    return directory.unlinkName(&map.segment, options);
-}
-
-/// Runs one of the three ways to open a segment, and turns the outcome into a handle or a status.
-pub fn opened(opening: anytype, options: *Options, fault: ?[*]u8) i32 {
-    var record: Fault = .{};
-    const map = prepared(&record, options) catch |err| return failed(fault, &record, err);
-    opening.run(map, options) catch |err| {
-        record = map.fault;
-        handles.maps.discard(map);
-        return failed(fault, &record, err);
-    };
-    map.begin();
-    map.fault = .{};
-    lifetime.watch();
-    return @intCast(handles.maps.add(map) orelse {
-        map.close();
-        handles.maps.discard(map);
-        return status.status(error.System);
-    });
-}
-
-/// As `opened`, for a region.
-pub fn openedRegion(opening: anytype, fault: ?[*]u8) i32 {
-    var record: Fault = .{};
-    const region = handles.regions.create(&record) catch |err| return failed(fault, &record, err);
-    opening.run(region) catch |err| {
-        record = region.fault;
-        handles.regions.discard(region);
-        return failed(fault, &record, err);
-    };
-    region.fault = .{};
-    lifetime.watch();
-    return @intCast(handles.regions.add(region) orelse {
-        region.close();
-        handles.regions.discard(region);
-        return status.status(error.System);
-    });
 }

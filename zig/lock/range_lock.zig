@@ -14,15 +14,15 @@ const Fault = status.Fault;
 /// The bytes, each with its meaning while locked.
 pub const Byte = enum(i64) {
     /// Exclusive, briefly: attach as writer, replacement, unlinking, reaping.
-    life = 1 << 62,
+    lifecycle = 1 << 62,
     /// Shared for a writing handle's life; exclusive while initialising.
     writer,
     /// Shared for a read-only handle's life.
     reader,
     /// Exclusive while the user's lock is held.
     user,
-    /// Exclusive while waiting as the first in line for the user's lock.
-    next,
+    /// Exclusive while waiting for the user's lock as the head of the queue.
+    queue_head,
     /// Exclusive inside one call, where the pool has no mutex (`lock: "kernel"`).
     pool,
     /// The same for stripe 0; the others follow.
@@ -36,13 +36,13 @@ pub const Byte = enum(i64) {
 
 pub const Mode = os.Mode;
 
-/// False: somebody else holds it. Never waits. Assumes that this description does not.
+/// False: another description holds it. Never waits. This description does not hold it yet.
 pub fn tryLock(fault: *Fault, fd: os.Fd, byte: Byte, mode: Mode) status.Error!bool {
     return os.lockRange(fault, fd, @intFromEnum(byte), mode);
 }
 
-/// Makes a shared lock exclusive. False: somebody else holds it, too, or does by now; then this
-/// description may hold it no more.
+/// Makes a shared lock exclusive. False: another description holds it, too, or does by now; then
+/// this one may hold it no more.
 pub fn upgrade(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
     return os.upgradeRange(fault, fd, @intFromEnum(byte));
 }
@@ -58,12 +58,12 @@ pub fn unlock(fd: os.Fd, byte: Byte) void {
 
 /// Gives back every range this description holds. A stripe's is held inside one call only.
 pub fn unlockAll(fd: os.Fd) void {
-    const first = @intFromEnum(Byte.life);
+    const first = @intFromEnum(Byte.lifecycle);
     os.unlockRanges(fd, first, @intFromEnum(Byte.stripes) - first);
 }
 
-/// Whether another description holds the byte in any mode. Assumes that this one does not, or that
-/// `os.has_range_queries`.
+/// Whether another description holds the byte in any mode. This one does not, or the system has
+/// queries (`os.has_range_queries`).
 pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
     return os.isRangeLocked(fault, fd, @intFromEnum(byte));
 }
@@ -89,7 +89,7 @@ test "two descriptions exclude each other" {
     downgrade(fds[0], .writer);
     try std.testing.expect(try tryLock(&fault, fds[1], .writer, .shared));
     try std.testing.expect(try isHeld(&fault, fds[0], .writer) or !os.has_range_queries);
-    try std.testing.expect(!try isHeld(&fault, fds[0], .life));
+    try std.testing.expect(!try isHeld(&fault, fds[0], .lifecycle));
     unlockAll(fds[1]);
     try std.testing.expect(try upgrade(&fault, fds[0], .writer));
     try std.testing.expect(try isHeld(&fault, fds[1], .writer));

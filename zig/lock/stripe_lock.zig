@@ -33,9 +33,9 @@ const gnu_get_libc_version = @extern(
     .{ .name = "gnu_get_libc_version", .linkage = .weak },
 );
 
-/// A write lasts a tenth of a microsecond; to sleep and be woken takes a hundred times as long. So
-/// whoever meets a held lock first looks again a few times, at intervals that double up to a limit,
-/// for about as long as a sleep would cost.
+/// A write lasts a tenth of a microsecond; to sleep and be woken takes a hundred times as long. So a
+/// writer that meets a held lock first looks again a few times, at intervals that double up to a
+/// limit, for about as long as a sleep would cost.
 const spins_max = 24;
 const spins_long = 6;
 const slice_ns = 50 * std.time.ns_per_ms;
@@ -47,18 +47,22 @@ const owner_dead: c_int = @intFromEnum(std.os.linux.E.OWNERDEAD);
 const interrupted: c_int = @intFromEnum(std.os.linux.E.INTR);
 const again: c_int = @intFromEnum(std.os.linux.E.AGAIN);
 
-/// How a lock was got. Whoever locks must name both cases.
+/// How a lock was got. A caller must name both cases.
 pub const Locked = enum { clean, owner_died };
 
-/// What stands before a stripe or the pool.
-pub const Guard = union(layout.LockKind) {
+/// The lock of a stripe or of the pool.
+pub const StripeLock = union(layout.LockKind) {
     robust: Bytes,
     kernel: struct { fd: os.Fd, byte: range_lock.Byte },
 
     /// `Corrupt`: the mutex bytes are not a mutex any more, and only a sole attacher can make them
     /// one.
-    pub inline fn lock(guard: Guard, fault: *status.Fault, timeout_ms: f64) status.Error!Locked {
-        switch (guard) {
+    pub inline fn lock(
+        self: StripeLock,
+        fault: *status.Fault,
+        timeout_ms: f64,
+    ) status.Error!Locked {
+        switch (self) {
             .robust => |mutex| return lockMutex(mutex, timeout_ms),
             .kernel => |range| {
                 if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
@@ -70,13 +74,13 @@ pub const Guard = union(layout.LockKind) {
 
     /// Takes a mutex over from a dead owner: the last step of recovery. Without it, unlocking makes
     /// the mutex useless for ever.
-    pub fn makeConsistent(guard: Guard) void {
+    pub fn makeConsistent(self: StripeLock) void {
         if (!os.has_robust_mutex) return;
-        if (guard == .robust) _ = pthread_mutex_consistent(guard.robust);
+        if (self == .robust) _ = pthread_mutex_consistent(self.robust);
     }
 
-    pub inline fn unlock(guard: Guard) void {
-        switch (guard) {
+    pub inline fn unlock(self: StripeLock) void {
+        switch (self) {
             .robust => |mutex| if (os.has_robust_mutex) {
                 _ = pthread_mutex_unlock(mutex);
             },
@@ -85,7 +89,7 @@ pub const Guard = union(layout.LockKind) {
     }
 };
 
-/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `Guard.lock` decides.
+/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `StripeLock.lock` decides.
 pub const Attempt = enum { clean, owner_died, busy };
 
 pub inline fn attempt(mutex: Bytes) Attempt {
@@ -95,7 +99,7 @@ pub inline fn attempt(mutex: Bytes) Attempt {
     return if (result == owner_dead) .owner_died else .busy;
 }
 
-/// Makes a mutex anew. Assumes nobody uses it: the caller is the only writer.
+/// Makes a mutex anew. No other process uses it: the caller is the only writer.
 pub fn init(mutex: Bytes) status.Error!void {
     if (!os.has_robust_mutex) return error.Unsupported;
     var attributes: [64]u8 align(8) = @splat(0);
@@ -140,7 +144,7 @@ fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
 }
 
 /// Names the libc whose mutexes this process makes. Two processes that agree on it and on
-/// `mutexShape` understand each other's mutexes.
+/// `mutexAbi` understand each other's mutexes.
 pub fn libcFact() u64 {
     if (!os.has_robust_mutex) return 0;
     var fnv = std.hash.Fnv1a_64.init();
@@ -152,7 +156,7 @@ pub fn libcFact() u64 {
 }
 
 /// Word size and byte order of the machine, which the mutex inherits.
-pub fn mutexShape() u64 {
+pub fn mutexAbi() u64 {
     return @as(u64, @sizeOf(usize)) << 8 | @intFromEnum(@import("builtin").cpu.arch.endian());
 }
 
@@ -173,11 +177,11 @@ test "a mutex whose owner's thread ended is passed on as owner_died" {
     }.die, .{&mutex});
     thread.join();
     try std.testing.expectEqual(Locked.owner_died, try lockMutex(&mutex, 1000));
-    const guard: Guard = .{ .robust = &mutex };
-    guard.makeConsistent();
-    guard.unlock();
+    const lock: StripeLock = .{ .robust = &mutex };
+    lock.makeConsistent();
+    lock.unlock();
     try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 0));
-    guard.unlock();
+    lock.unlock();
 }
 
 test "a held mutex is waited for until the deadline" {

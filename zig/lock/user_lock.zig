@@ -1,20 +1,21 @@
 //! The user's lock: one for a whole segment or region, held across many calls, by a process that
 //! may die at any of them.
 //!
-//! Who holds it is the kernel's to say: the range USER, dropped with its holder. What writers must
-//! know without asking the kernel stands in one word of the header: free, pending, held or
-//! abandoned, and a serial. A locker takes USER, stores *pending*, goes once through every stripe's
-//! lock, so that no write that began before is still to come, and stores *held*. A writer reads the
-//! word under its stripe's lock: with *pending* or *held* of somebody else it lets the stripe go
-//! and waits, or, when the kernel says that nobody holds USER, notes the death as *abandoned*.
+//! The kernel decides who holds it: the range USER, dropped with its holder. What writers must know
+//! without asking the kernel stands in one word of the header: free, pending, held or abandoned, and
+//! a serial. A locker takes USER, stores *pending*, goes once through every stripe's lock, so that
+//! every write that began before is over, and stores *held*. A writer reads the word under its
+//! stripe's lock: with *pending* or *held* of another handle it lets the stripe go and waits, or,
+//! when the kernel says that no handle holds USER, notes the death as *abandoned*.
 //!
-//! Those who wait sleep on a bell, a futex, in slices: a wake-up may die with whoever was to give
-//! it. Whoever has waited for long becomes first in line (range NEXT), and others give way, so that
-//! a process that locks again at once starves nobody (docs/design.md, The user's lock).
+//! Waiters sleep on a wake sequence, a futex, in slices: a wake-up dies with the process that was to
+//! give it. A waiter that has waited for long becomes the head of the queue (range QUEUE_HEAD), and
+//! others yield to it, so that a process that locks again at once starves no other
+//! (docs/design.md, The user's lock).
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("range_lock.zig");
 const status = @import("../status.zig");
@@ -25,14 +26,14 @@ const LockWord = layout.LockWord;
 
 /// The longest sleep, and so the longest time a death goes unnoticed.
 const slice_ns = 50 * std.time.ns_per_ms;
-/// Who has waited this long may become first in line.
+/// A waiter that has waited this long may become the head of the queue.
 const patience_ns = 10 * std.time.ns_per_ms;
-/// How long nobody gives way to a first in line that was found stopped, before another chance.
+/// How long a handle does not yield to a head of the queue that it found stopped.
 const ignored_ns = 10 * slice_ns;
 /// How long even a locker that does not wait for the lock waits for writes that have begun.
-const pass_ms_min = 10;
-/// Over a user's file there is no bell: the lock is asked for again after a quarter of the time
-/// waited so far, within these bounds.
+const quiesce_ms_min = 10;
+/// Over a user's file there is no wake sequence: the lock is asked for again after a quarter of the
+/// time waited so far, within these bounds.
 const poll_ns_min = 50 * std.time.ns_per_us;
 const poll_ns_max = 5 * std.time.ns_per_ms;
 
@@ -40,8 +41,8 @@ const poll_ns_max = 5 * std.time.ns_per_ms;
 pub const Wait = struct {
     started_ns: u64,
     deadline: os.Deadline,
-    bell: u32 = 0,
-    next_bell: u32 = 0,
+    wake_seq: u32 = 0,
+    head_wake_seq: u32 = 0,
 
     pub fn of(timeout_ms: f64) Wait {
         return .{ .started_ns = os.monotonicNs(), .deadline = .in(timeout_ms) };
@@ -61,8 +62,14 @@ pub const Target = struct {
     fault: *Fault,
     /// Whether that description was opened for reading only: then it carries no exclusive range.
     readonly: bool,
-    /// Goes once through every place where a write may be going on, each for at most `timeout_ms`.
-    pass: ?*const fn (lock: *UserLock, timeout_ms: f64) Error!void = null,
+};
+
+/// What a locker waits for where nothing is written under stripe locks: nothing. A region's lock is
+/// advisory, and can be shared.
+pub const NoWriters = struct {
+    pub const allows_shared = true;
+
+    pub fn quiesce(_: NoWriters, _: f64) Error!void {}
 };
 
 /// One handle's side of the lock. One open file description is one owner, so a handle holds it once
@@ -72,13 +79,13 @@ pub const UserLock = struct {
     hold: enum { none, shared, exclusive },
     /// The serial of the word this handle stored, while it holds the lock exclusively.
     serial: u61,
-    /// Whether this handle has the range NEXT.
-    is_first: bool,
-    /// Since when the lock has been free while somebody else was first in line, and which turn of
-    /// the line that was: its owner may be stopped. 0: it has not.
+    /// Whether this handle has the range QUEUE_HEAD.
+    is_head: bool,
+    /// Since when the lock has been free while another handle was the head of the queue, and which
+    /// turn of the queue that was: the head may be stopped. 0: it has not.
     yielding_since_ns: u64,
     yielding_at: u32,
-    /// Until when this handle gives way to nobody, because the first in line did not go; or 0.
+    /// Until when this handle does not yield, because the head of the queue did not go; or 0.
     ignoring_until_ns: u64,
 
     pub fn init(lock: *UserLock, target: Target) void {
@@ -86,7 +93,7 @@ pub const UserLock = struct {
             .target = target,
             .hold = .none,
             .serial = 0,
-            .is_first = false,
+            .is_head = false,
             .yielding_since_ns = 0,
             .yielding_at = 0,
             .ignoring_until_ns = 0,
@@ -99,44 +106,51 @@ pub const UserLock = struct {
         lock.cancel();
     }
 
-    /// As `close` for a holder that did not come to its release: the next one is told.
+    /// As `close` for a holder that did not come to its release: the next one finds it `recovered`.
     pub fn abandon(lock: *UserLock) void {
         lock.cancel();
         if (lock.hold == .none) return;
         lock.hold = .none;
         range_lock.unlock(lock.target.locks, .user);
-        lock.ring();
+        lock.wake();
     }
 
-    /// Waits for the lock and takes it. True: the last holder died holding it. `Locked`: this
-    /// handle has it.
-    pub fn acquire(lock: *UserLock, shared: bool, timeout_ms: f64) Error!bool {
+    /// Waits for the lock and takes it. `writers` has `allows_shared` and `quiesce(timeout_ms)`,
+    /// which waits until every write that began before is over. True: the last holder died holding
+    /// the lock. `Locked`: this handle has it.
+    pub fn acquire(lock: *UserLock, shared: bool, timeout_ms: f64, writers: anytype) Error!bool {
         if (lock.hold != .none) return error.Locked;
         errdefer lock.cancel();
-        if (try lock.attempt(shared, 0, timeout_ms)) |recovered| return recovered;
+        if (try lock.attempt(shared, 0, timeout_ms, writers)) |recovered| return recovered;
         var wait: Wait = .of(timeout_ms);
         while (true) {
             lock.listen(&wait);
             const left_ms = wait.deadline.leftMs();
-            if (try lock.attempt(shared, wait.soFar(), left_ms)) |recovered| return recovered;
+            const got = try lock.attempt(shared, wait.soFar(), left_ms, writers);
+            if (got) |recovered| return recovered;
             try lock.sleep(&wait);
         }
     }
 
-    /// One attempt. Null: somebody has it, or goes first.
-    pub fn attempt(lock: *UserLock, shared: bool, waited_ns: u64, timeout_ms: f64) Error!?bool {
+    /// One attempt. Null: another handle has the lock, or goes first.
+    pub fn attempt(
+        lock: *UserLock,
+        shared: bool,
+        waited_ns: u64,
+        timeout_ms: f64,
+        writers: anytype,
+    ) Error!?bool {
         const target = &lock.target;
         if (target.readonly and !shared) return error.ReadOnly;
-        // Writers look at the word alone, which only an exclusive holder sets.
-        if (shared and target.pass != null) return error.InvalidArgument;
+        if (shared and !@TypeOf(writers).allows_shared) return error.InvalidArgument;
         if (lock.hold != .none) return null;
-        if (waited_ns >= patience_ns) try lock.joinLine();
-        if (!lock.is_first and try lock.mustGiveWay()) return null;
+        if (waited_ns >= patience_ns) try lock.becomeHead();
+        if (!lock.is_head and try lock.mustYield()) return null;
         const mode: range_lock.Mode = if (shared) .shared else .exclusive;
         if (!try range_lock.tryLock(target.fault, target.locks, .user, mode)) return null;
         lock.yielding_since_ns = 0;
-        lock.leaveLine();
-        const recovered = if (shared) lock.isOwed() else try lock.grant(timeout_ms);
+        lock.leaveHead();
+        const recovered = if (shared) lock.isOwed() else try lock.grant(timeout_ms, writers);
         lock.hold = if (shared) .shared else .exclusive;
         return recovered;
     }
@@ -144,7 +158,7 @@ pub const UserLock = struct {
     fn word(lock: *const UserLock) LockWord {
         const header = lock.target.header orelse
             return .{ .state = .free, .owed = false, .serial = 0 };
-        return @bitCast(crash.acquire(&header.lock_word));
+        return @bitCast(atomics.loadAcquire(&header.lock_word));
     }
 
     /// Whether the last holder died before it released.
@@ -157,57 +171,55 @@ pub const UserLock = struct {
         };
     }
 
-    /// With USER held: makes it known, and waits until every write that did not know is over. A
-    /// crash in here leaves *pending* with what is owed, which the next locker or writer settles.
-    fn grant(lock: *UserLock, timeout_ms: f64) Error!bool {
+    /// With USER held: stores *pending*, and waits until every write that did not see it is over. A
+    /// crash in here leaves *pending* with what is owed, which the next locker or writer resolves.
+    fn grant(lock: *UserLock, timeout_ms: f64, writers: anytype) Error!bool {
         const header = lock.target.header orelse return false;
         const owed = lock.isOwed();
         const serial = lock.word().serial +% 1;
-        // Pairs with the load in `Operation.lockToWrite`, by way of each stripe's lock: who takes
-        // one after our pass sees this, who had it before is waited for.
-        lock.publish(.{ .state = .pending, .owed = owed, .serial = serial });
-        crash.store(&header.holder_pid, os.pid());
-        crash.store(&header.holder_thread, os.threadId());
-        crash.store(&header.holder_since_ms, os.realtimeNs() / std.time.ns_per_ms);
-        if (lock.target.pass) |pass| {
-            pass(lock, @max(timeout_ms, pass_ms_min)) catch |err| {
-                const state: @FieldType(LockWord, "state") = if (owed) .abandoned else .free;
-                lock.publish(.{ .state = state, .owed = false, .serial = serial });
-                range_lock.unlock(lock.target.locks, .user);
-                lock.ring();
-                return err;
-            };
-        }
-        // Only now: *held* without a holder means that somebody had it, and nobody has yet.
-        lock.publish(.{ .state = .held, .owed = false, .serial = serial });
+        // Pairs with the load in `StripeOp.lockToWrite`, by way of each stripe's lock: a writer that
+        // takes one after `quiesce` did sees this word, and one that had it before is waited for.
+        lock.storeWord(.{ .state = .pending, .owed = owed, .serial = serial });
+        atomics.store(&header.holder_pid, os.pid());
+        atomics.store(&header.holder_thread, os.threadId());
+        atomics.store(&header.holder_since_ms, os.realtimeNs() / std.time.ns_per_ms);
+        writers.quiesce(@max(timeout_ms, quiesce_ms_min)) catch |err| {
+            const state: @FieldType(LockWord, "state") = if (owed) .abandoned else .free;
+            lock.storeWord(.{ .state = state, .owed = false, .serial = serial });
+            range_lock.unlock(lock.target.locks, .user);
+            lock.wake();
+            return err;
+        };
+        // Only now: *held* without a holder means that a holder died, and there was none yet.
+        lock.storeWord(.{ .state = .held, .owed = false, .serial = serial });
         lock.serial = serial;
         return owed;
     }
 
-    fn publish(lock: *UserLock, next: LockWord) void {
-        crash.publish(&lock.target.header.?.lock_word, @bitCast(next));
+    fn storeWord(lock: *UserLock, next: LockWord) void {
+        atomics.storeRelease(&lock.target.header.?.lock_word, @bitCast(next));
     }
 
-    /// Gives the lock back; nothing if it is not held. `keep`: what this holder was told of the one
-    /// before, the next is told again.
-    pub fn release(lock: *UserLock, keep: bool) void {
+    /// Gives the lock back; nothing if it is not held. `stays_owed`: this holder was granted the lock
+    /// as `recovered` and did not make good what the dead one left; the next one is told again.
+    pub fn release(lock: *UserLock, stays_owed: bool) void {
         if (lock.hold == .none) return;
         if (lock.hold == .exclusive) {
             if (lock.target.header) |header| {
                 const held: LockWord = .{ .state = .held, .owed = false, .serial = lock.serial };
                 var next = held;
-                next.state = if (keep) .abandoned else .free;
+                next.state = if (stays_owed) .abandoned else .free;
                 // The word before the range: without a holder, *held* would look like a death. A
                 // crash in between leaves *free* and no holder, which is what release means.
-                _ = crash.replace(&header.lock_word, @bitCast(held), @bitCast(next));
+                _ = atomics.compareAndSwap(&header.lock_word, @bitCast(held), @bitCast(next));
             }
         }
         lock.hold = .none;
         range_lock.unlock(lock.target.locks, .user);
-        lock.ring();
+        lock.wake();
     }
 
-    /// Whether anybody holds the lock.
+    /// Whether any handle holds the lock.
     pub fn isHeld(lock: *UserLock) Error!bool {
         if (lock.hold != .none) return true;
         return range_lock.isHeld(lock.target.fault, lock.target.locks, .user);
@@ -221,38 +233,38 @@ pub const UserLock = struct {
     }
 
     /// Waits for a while because `bits` forbade writing; the writer then looks again, from its
-    /// stripe's lock. Assumes that it holds none now, called `listen` before it took one, and calls
+    /// stripe's lock. The writer holds no stripe now, called `listen` before it took one, and calls
     /// `cancel` when it waits no more.
-    pub fn giveWay(lock: *UserLock, bits: u64, wait: *Wait) Error!void {
+    pub fn waitForHolder(lock: *UserLock, bits: u64, wait: *Wait) Error!void {
         if (!try range_lock.isHeld(lock.target.fault, lock.target.locks, .user)) {
             const found: LockWord = @bitCast(bits);
             var next = found;
             next.owed = false;
             next.state = if (found.state == .pending and !found.owed) .free else .abandoned;
-            // Exactly that word: by now somebody else may be on the way to holding the lock.
-            if (crash.replace(&lock.target.header.?.lock_word, bits, @bitCast(next))) lock.ring();
+            // Exactly that word: by now another locker may be on the way to holding the lock.
+            if (atomics.compareAndSwap(&lock.target.header.?.lock_word, bits, @bitCast(next))) lock.wake();
             return;
         }
-        if (wait.soFar() >= patience_ns) try lock.joinLine();
+        if (wait.soFar() >= patience_ns) try lock.becomeHead();
         try lock.sleep(wait);
     }
 
-    /// Reads the bells: whatever rings from now on ends the next sleep.
+    /// Reads the wake sequences: every release from now on ends the next sleep.
     pub fn listen(lock: *const UserLock, wait: *Wait) void {
         const header = lock.target.header orelse return;
-        wait.bell = os.bellCount(&header.bell);
-        wait.next_bell = os.bellCount(&header.next_bell);
+        wait.wake_seq = os.wakeSeq(&header.wake_seq);
+        wait.head_wake_seq = os.wakeSeq(&header.head_wake_seq);
     }
 
-    /// Where a task of an event loop sleeps after its next attempt fails: a bell, and what it reads
-    /// now. Null: there is none.
-    pub fn bellToHear(lock: *const UserLock) ?struct { bell: *const u64, count: u32 } {
-        if (!os.has_shared_bells) return null; // only the handle's own thread may look at it
+    /// Where a task of an event loop sleeps after its next attempt fails: a wake sequence, and what
+    /// it reads now. Null: there is none.
+    pub fn wakeSeqToAwait(lock: *const UserLock) ?struct { wake_seq: *const u64, count: u32 } {
+        if (!os.has_shared_futex) return null; // only the handle's own thread may look at it
         const header = lock.target.header orelse return null;
-        const others_first = !lock.is_first and crash.load(&header.want) != 0 and
-            !lock.ignoresFirst();
-        const bell = if (others_first) &header.next_bell else &header.bell;
-        return .{ .bell = bell, .count = os.bellCount(bell) };
+        const others_first = !lock.is_head and atomics.load(&header.has_head) != 0 and
+            !lock.ignoresHead();
+        const wake_seq = if (others_first) &header.head_wake_seq else &header.wake_seq;
+        return .{ .wake_seq = wake_seq, .count = os.wakeSeq(wake_seq) };
     }
 
     fn sleep(lock: *UserLock, wait: *const Wait) Error!void {
@@ -264,13 +276,13 @@ pub const UserLock = struct {
         const waited = wait.soFar();
         const header = lock.target.header orelse
             return os.sleepNs(@min(left, std.math.clamp(waited / 4, poll_ns_min, poll_ns_max)));
-        if (lock.is_first) return os.sleepOn(&header.bell, wait.bell, left);
+        if (lock.is_head) return os.sleepOn(&header.wake_seq, wait.wake_seq, left);
         const most = if (waited < patience_ns) @min(left, patience_ns - waited) else left;
-        // Somebody else is first in line, or was, and died: then nobody rings.
-        const behind = waited >= patience_ns or crash.load(&header.want) != 0;
-        if (behind and !lock.ignoresFirst())
-            return os.sleepOn(&header.next_bell, wait.next_bell, most);
-        os.sleepOn(&header.bell, wait.bell, most);
+        // Another handle is the head of the queue, or was, and died: then no release wakes us.
+        const behind = waited >= patience_ns or atomics.load(&header.has_head) != 0;
+        if (behind and !lock.ignoresHead())
+            return os.sleepOn(&header.head_wake_seq, wait.head_wake_seq, most);
+        os.sleepOn(&header.wake_seq, wait.wake_seq, most);
     }
 
     /// Names the holder in the fault record, if one is known.
@@ -278,60 +290,60 @@ pub const UserLock = struct {
         const header = lock.target.header orelse return;
         const state = lock.word().state;
         if (state == .free or state == .abandoned) return;
-        lock.target.fault.holder_pid = @floatFromInt(crash.load(&header.holder_pid));
+        lock.target.fault.holder_pid = @floatFromInt(atomics.load(&header.holder_pid));
     }
 
-    fn ring(lock: *UserLock) void {
+    fn wake(lock: *UserLock) void {
         const header = lock.target.header orelse return;
-        crash.bump(&header.bell);
-        os.wakeAll(&header.bell);
+        atomics.increment(&header.wake_seq);
+        os.wakeAll(&header.wake_seq);
     }
 
-    /// Becomes first in line, unless somebody is.
-    fn joinLine(lock: *UserLock) Error!void {
+    /// Becomes the head of the queue, unless another handle is.
+    fn becomeHead(lock: *UserLock) Error!void {
         const target = &lock.target;
-        // A description for reading only carries no exclusive range; those who read go together.
+        // A description for reading only carries no exclusive range; readers go together.
         const mode: range_lock.Mode = if (target.readonly) .shared else .exclusive;
-        if (!lock.is_first)
-            lock.is_first = try range_lock.tryLock(target.fault, target.locks, .next, mode);
+        if (!lock.is_head)
+            lock.is_head = try range_lock.tryLock(target.fault, target.locks, .queue_head, mode);
         const header = target.header orelse return;
-        // Again every time: who found the hint stale may have cleared it since.
-        if (lock.is_first) crash.store(&header.want, 1);
+        // Again every time: a handle that found the hint stale may have cleared it since.
+        if (lock.is_head) atomics.store(&header.has_head, 1);
     }
 
-    fn leaveLine(lock: *UserLock) void {
-        if (!lock.is_first) return;
-        lock.is_first = false;
-        if (lock.target.header) |header| crash.store(&header.want, 0);
-        range_lock.unlock(lock.target.locks, .next);
+    fn leaveHead(lock: *UserLock) void {
+        if (!lock.is_head) return;
+        lock.is_head = false;
+        if (lock.target.header) |header| atomics.store(&header.has_head, 0);
+        range_lock.unlock(lock.target.locks, .queue_head);
         const header = lock.target.header orelse return;
-        crash.bump(&header.next_bell);
-        os.wakeAll(&header.next_bell);
+        atomics.increment(&header.head_wake_seq);
+        os.wakeAll(&header.head_wake_seq);
     }
 
-    /// Stops waiting. Those who gave way sleep on the first bell, and the lock may be free.
+    /// Stops waiting. Handles that yielded sleep on the wake sequence, and the lock may be free.
     pub fn cancel(lock: *UserLock) void {
-        if (!lock.is_first) return;
-        lock.leaveLine();
-        lock.ring();
+        if (!lock.is_head) return;
+        lock.leaveHead();
+        lock.wake();
     }
 
-    /// Whether somebody else is first in line. Not for ever: an owner of NEXT that does not take a
-    /// free lock for two slices is stopped, and must not cost everybody that much at every turn.
-    fn mustGiveWay(lock: *UserLock) Error!bool {
+    /// Whether another handle is the head of the queue. Not for ever: a head that does not take a
+    /// free lock for two slices is stopped, and must not cost all others that much at every turn.
+    fn mustYield(lock: *UserLock) Error!bool {
         const target = &lock.target;
         var turn: u32 = 0;
         if (target.header) |header| {
-            if (crash.load(&header.want) == 0) return false;
-            turn = os.bellCount(&header.next_bell);
+            if (atomics.load(&header.has_head) == 0) return false;
+            turn = os.wakeSeq(&header.head_wake_seq);
         }
-        const has_first = try range_lock.isHeld(target.fault, target.locks, .next);
-        if (!has_first or lock.yielding_at != turn) {
+        const has_head = try range_lock.isHeld(target.fault, target.locks, .queue_head);
+        if (!has_head or lock.yielding_at != turn) {
             lock.yielding_at = turn;
             lock.yielding_since_ns = 0;
             lock.ignoring_until_ns = 0;
         }
-        if (!has_first or lock.ignoresFirst()) return false;
+        if (!has_head or lock.ignoresHead()) return false;
         if (try range_lock.isHeld(target.fault, target.locks, .user)) {
             lock.yielding_since_ns = 0;
             return true;
@@ -344,7 +356,7 @@ pub const UserLock = struct {
         return false;
     }
 
-    fn ignoresFirst(lock: *const UserLock) bool {
+    fn ignoresHead(lock: *const UserLock) bool {
         return lock.ignoring_until_ns != 0 and os.monotonicNs() < lock.ignoring_until_ns;
     }
 };

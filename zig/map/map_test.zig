@@ -2,13 +2,15 @@
 //! behaviour when full, flooded, raced and damaged. Crashes are in `crash_test.zig`.
 
 const std = @import("std");
+const stripe_ops = @import("stripe_op.zig");
+const calls = @import("../testing/calls.zig");
 const boundary = @import("../abi/marshal.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const directory = @import("../segment/directory.zig");
-const gather = @import("bulk.zig");
+const gathered = @import("gathered.zig");
 const handles = @import("../abi/handles.zig");
 const hash = @import("../stripe/hash.zig");
-const inspect = @import("verify.zig");
+const attach = @import("attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
 const os = @import("../os/os.zig");
@@ -16,7 +18,9 @@ const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
 
+const Cursor = stripe_ops.Cursor;
 const Map = maps.Map;
+const StripeOp = stripe_ops.StripeOp;
 const gpa = std.testing.allocator;
 
 /// The plain map everything is compared with.
@@ -55,10 +59,10 @@ const Oracle = struct {
 
 fn expectSame(map: *Map, oracle: *Oracle) !void {
     var buffer: [40_001]u8 = undefined;
-    try std.testing.expectEqual(@as(u64, oracle.values.count()), try map.size());
+    try std.testing.expectEqual(@as(u64, oracle.values.count()), try calls.size(map));
     var entries = oracle.values.iterator();
     while (entries.next()) |entry| {
-        const value = (try map.get(entry.key_ptr.*, &buffer, 0)).?;
+        const value = (try calls.get(map, entry.key_ptr.*, &buffer, 0)).?;
         try std.testing.expectEqualSlices(u8, entry.value_ptr.*, buffer[0..value.len]);
     }
 }
@@ -79,21 +83,21 @@ test "random operations give what a plain hash map gives" {
             const choice = source.random.uintLessThan(u8, 100);
             if (choice < grow) {
                 const value = source.value();
-                try std.testing.expect(try map.put(key, value, 3, .none));
+                try std.testing.expect(try calls.put(map, key, value, 3, .none));
                 try oracle.put(key, value);
             } else if (choice < 80) {
-                try std.testing.expectEqual(oracle.delete(key), try map.delete(key));
+                try std.testing.expectEqual(oracle.delete(key), try calls.delete(map, key));
             } else if (choice < 99) {
-                const value = try map.get(key, &buffer, 0);
+                const value = try calls.get(map, key, &buffer, 0);
                 const expected = oracle.values.get(key);
                 try std.testing.expectEqual(expected != null, value != null);
                 if (expected) |bytes|
                     try std.testing.expectEqualSlices(u8, bytes, buffer[0..value.?.len]);
             } else if (source.random.uintLessThan(u8, 50) == 0) {
-                try map.clear();
+                try calls.clear(map);
                 oracle.clear();
             } else {
-                const stored = try map.put(key, "only", 1, .absent);
+                const stored = try calls.put(map, key, "only", 1, .absent);
                 try std.testing.expectEqual(!oracle.values.contains(key), stored);
                 if (stored) try oracle.put(key, "only");
             }
@@ -104,7 +108,7 @@ test "random operations give what a plain hash map gives" {
         }
         try expectSame(map, &oracle);
         try support.expectSound(map);
-        const records = gather.countRecords(map, try gather.snapshot(map));
+        const records = gathered.countRecords(map, try calls.snapshot(map));
         try std.testing.expectEqual(@as(u64, oracle.values.count()), records);
     }
 }
@@ -117,16 +121,17 @@ test "a copy reads nothing behind the end of a segment" {
         var key: [20]u8 = @splat('k'); // for a value of one byte, so that a step leads far
         const nearest = for (0..2_000) |i| {
             std.mem.writeInt(u32, key[0..4], @intCast(i), .little);
-            try std.testing.expect(try map.put(&key, "v", 3, .none));
+            try std.testing.expect(try calls.put(map, &key, "v", 3, .none));
             var room: [64]u8 = undefined;
-            const value = (try map.get(&key, &room, 0)).?;
+            const value = (try calls.get(map, &key, &room, 0)).?;
             try std.testing.expect(value.len == 1 and room[0] == 'v');
-            var op = try maps.Operation.lock(map, 0);
+            var op = try StripeOp.lock(map, 0);
             defer op.unlock();
-            try op.find(map.placeOf(&key), &key);
-            const end = op.probe.found.offset + op.probe.found.bytes();
+            var cursor: Cursor = undefined;
+            try op.find(&cursor, map.hashOf(&key), &key);
+            const end = cursor.probe.entry.offset + cursor.probe.entry.bytes();
             const left = map.segment.view.committed - end;
-            if (left < crash.step_bytes - 8) break left;
+            if (left < atomics.step_bytes - 8) break left;
         } else null;
         try std.testing.expect(nearest != null); // or nothing was tried
     }
@@ -144,7 +149,7 @@ test "a full segment refuses, keeps everything, and goes on when there is room a
         for (0..4000) |_| {
             const key = source.key(3000);
             const value = source.value();
-            if (map.put(key, value, 1, .none)) |_| {
+            if (calls.put(map, key, value, 1, .none)) |_| {
                 try oracle.put(key, value);
             } else |err| {
                 try std.testing.expectEqual(error.NoSpace, err);
@@ -162,14 +167,14 @@ test "a full segment refuses, keeps everything, and goes on when there is room a
         }
         var entries = oracle.values.keyIterator();
         while (entries.next()) |key| try keys.append(gpa, try gpa.dupe(u8, key.*));
-        for (keys.items) |key| try std.testing.expect(try map.delete(key));
+        for (keys.items) |key| try std.testing.expect(try calls.delete(map, key));
         oracle.clear();
-        try std.testing.expect(try map.put("large", source.value_buffer[0..40_000], 1, .none));
-        try std.testing.expect(try map.delete("large"));
+        try std.testing.expect(try calls.put(map, "large", source.value_buffer[0..40_000], 1, .none));
+        try std.testing.expect(try calls.delete(map, "large"));
         try support.expectSound(map);
     }
     const too_large = map.segment.view.base[0 .. 256 << 10];
-    try std.testing.expectError(error.TooLarge, map.put("k", too_large, 1, .none));
+    try std.testing.expectError(error.TooLarge, calls.put(map, "k", too_large, 1, .none));
 }
 
 test "a flood of colliding keys changes the hash, and probes stay short" {
@@ -178,27 +183,27 @@ test "a flood of colliding keys changes the hash, and probes stay short" {
     const count = 50_000;
     for (0..count) |n| {
         const key = hash.collidingKey(&map.secrets, n);
-        try std.testing.expect(try map.put(&key, "flood", 1, .none));
+        try std.testing.expect(try calls.put(map, &key, "flood", 1, .none));
     }
     const key = hash.collidingKey(&map.secrets, 0);
-    const place = map.placeOf(&key);
-    const stripe = map.segment.view.stripe(place.index);
+    const key_hash = map.hashOf(&key);
+    const stripe = map.segment.view.stripe(key_hash.stripe);
     const tables = @import("../stripe/table.zig");
-    const table = (try tables.Table.open(&map.segment.view, crash.load(&stripe.table))).?;
+    const table = (try tables.Table.open(&map.segment.view, atomics.load(&stripe.table))).?;
     try std.testing.expect(table.sip);
     var probes: u64 = 0;
     for (0..count) |n| {
         const flood = hash.collidingKey(&map.secrets, n);
-        const tag: tables.Tag = @truncate(hash.sip(&map.secrets, &flood));
+        const tag: layout.Tag = @truncate(hash.sip(&map.secrets, &flood));
         var probe: tables.Probe = undefined;
         const end = tables.find(&map.segment.view, table, tag, &flood, &probe);
         try std.testing.expectEqual(tables.Outcome.found, end);
-        probes += probe.probes;
-        try std.testing.expect(try map.get(&flood, &.{}, 1) != null);
+        probes += probe.length;
+        try std.testing.expect(try calls.get(map, &flood, &.{}, 1) != null);
     }
     try std.testing.expect(probes < count * 4);
     // Other stripes keep the fast hash.
-    try std.testing.expectEqual(@as(f64, 1), (try inspect.stats(map)).sip_stripes);
+    try std.testing.expectEqual(@as(f64, 1), (try calls.stats(map)).hardened_stripes);
     try support.expectSound(map);
 }
 
@@ -215,13 +220,13 @@ const SlowReader = struct {
 
     /// Every value has one byte throughout, and that byte tells the key it belongs to.
     fn run(reader: *SlowReader) void {
-        crash.pause = fallAsleep;
-        defer crash.pause = null;
+        atomics.pause = fallAsleep;
+        defer atomics.pause = null;
         var buffer: [512]u8 = undefined;
         var n: u32 = 0;
         while (!reader.stop.load(.monotonic)) : (n +%= 1) {
             const key = n % 16;
-            const value = reader.map.get(std.mem.asBytes(&key), &buffer, 0) catch continue orelse
+            const value = calls.get(reader.map, std.mem.asBytes(&key), &buffer, 0) catch continue orelse
                 continue;
             const bytes = buffer[0..value.len];
             if (bytes[0] % 16 != key or !std.mem.allEqual(u8, bytes, bytes[0]))
@@ -242,7 +247,7 @@ test "readers beside a writer that recycles see whole values of their keys only"
         const n: u32 = @intCast(i % 16);
         const len = 16 + i * 37 % 464;
         @memset(value[0..len], @truncate(i));
-        _ = try map.put(std.mem.asBytes(&n), value[0..len], 1, .none);
+        _ = try calls.put(map, std.mem.asBytes(&n), value[0..len], 1, .none);
         // Now and then a pause in which a reader can get through.
         if (i % 1024 == 0) os.sleepNs(100_000);
     }
@@ -258,19 +263,19 @@ fn operateOn(map: *Map, random: std.Random) void {
     for (0..20) |_| {
         const key = std.mem.asBytes(&random.uintLessThan(u32, 300));
         const len = random.uintLessThan(usize, 2000);
-        _ = map.get(key, &buffer, 0) catch {};
-        _ = map.put(key, buffer[0..len], 1, .none) catch {};
-        _ = map.delete(key) catch {};
+        _ = calls.get(map, key, &buffer, 0) catch {};
+        _ = calls.put(map, key, buffer[0..len], 1, .none) catch {};
+        _ = calls.delete(map, key) catch {};
     }
-    _ = map.size() catch {};
+    _ = calls.size(map) catch {};
     for (0..map.segment.view.stripeCount()) |i|
-        _ = gather.gatherStripe(map, @intCast(i), false) catch {};
-    _ = gather.snapshot(map) catch {};
-    _ = inspect.stats(map) catch {};
-    _ = inspect.verify(map) catch {};
-    _ = inspect.repair(map) catch {};
-    map.clear() catch {};
-    _ = map.put("again", "works or fails", 1, .none) catch {};
+        _ = calls.gatherStripe(map, @intCast(i), false) catch {};
+    _ = calls.snapshot(map) catch {};
+    _ = calls.stats(map) catch {};
+    _ = calls.verify(map) catch {};
+    _ = calls.repair(map) catch {};
+    calls.clear(map) catch {};
+    _ = calls.put(map, "again", "works or fails", 1, .none) catch {};
 }
 
 test "repair brings back what lies behind a damaged slot, whatever the slot holds now" {
@@ -278,8 +283,8 @@ test "repair brings back what lies behind a damaged slot, whatever the slot hold
     defer support.closeMap(map);
     var random = std.Random.DefaultPrng.init(support.seedOf(9));
     for (0..400) |round| {
-        try map.clear();
-        for (0..100) |n| _ = try map.put(std.mem.asBytes(&n), "whole", 1, .none);
+        try calls.clear(map);
+        for (0..100) |n| _ = try calls.put(map, std.mem.asBytes(&n), "whole", 1, .none);
         const word: layout.TableWord = @bitCast(map.segment.view.stripe(0).table);
         const slots = map.segment.view.at(@as(u64, word.granule) * layout.granule_bytes);
         const count = @as(u64, 1) << word.log2;
@@ -290,9 +295,9 @@ test "repair brings back what lies behind a damaged slot, whatever the slot hold
             1 => layout.Slot.tombstone,
             else => slots[random.random().uintLessThan(u64, count)],
         };
-        try std.testing.expectEqual(@as(f64, 0), (try inspect.repair(map)).problems);
+        try std.testing.expectEqual(@as(f64, 0), (try calls.repair(map)).problems);
         var found: u64 = 0;
-        for (0..100) |n| found += @intFromBool(try map.get(std.mem.asBytes(&n), &.{}, 0) != null);
+        for (0..100) |n| found += @intFromBool(try calls.get(map, std.mem.asBytes(&n), &.{}, 0) != null);
         try std.testing.expect(found >= 99);
         try support.expectSound(map);
     }
@@ -303,7 +308,7 @@ fn dieInStripe(parent: *Map, token: []const u8) noreturn {
     os.close(parent.segment.locks);
     os.close(parent.segment.file);
     const map = support.openToken(token, 5000) catch std.os.linux.exit(1);
-    _ = maps.Operation.lock(map, 0) catch std.os.linux.exit(2);
+    _ = StripeOp.lock(map, 0) catch std.os.linux.exit(2);
     _ = std.os.linux.kill(@intCast(os.pid()), .KILL);
     std.os.linux.exit(3);
 }
@@ -321,7 +326,7 @@ test "a stripe whose owner was killed is passed on for good" {
         _ = std.os.linux.waitpid(child, &how, 0);
         try std.testing.expect(std.os.linux.W.IFSIGNALED(how));
         // Once to take it over, and twice as any other.
-        for (0..3) |n| _ = try map.put(std.mem.asBytes(&(round * 3 + n)), "on", 1, .none);
+        for (0..3) |n| _ = try calls.put(map, std.mem.asBytes(&(round * 3 + n)), "on", 1, .none);
     }
     try support.expectSound(map);
 }
@@ -334,9 +339,9 @@ test "a damaged segment gives errors, never a crash, an endless loop or a write 
     for (0..300) |n| {
         const value = source.value();
         const key = std.mem.asBytes(&@as(u32, @intCast(n)));
-        _ = try map.put(key, value[0..@min(value.len, 5000)], 1, .none);
+        _ = try calls.put(map, key, value[0..@min(value.len, 5000)], 1, .none);
     }
-    for (0..100) |n| _ = try map.delete(std.mem.asBytes(&@as(u32, @intCast(n * 3))));
+    for (0..100) |n| _ = try calls.delete(map, std.mem.asBytes(&@as(u32, @intCast(n * 3))));
     const committed = map.segment.view.committed;
     const good = try gpa.dupe(u8, map.segment.view.base[0..committed]);
     defer gpa.free(good);

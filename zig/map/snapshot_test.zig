@@ -7,11 +7,11 @@
 //! because a writer may be stopped inside for as long as it likes.
 
 const std = @import("std");
-const boundary = @import("../abi/marshal.zig");
-const crash = @import("../atomics.zig");
+const calls = @import("../testing/calls.zig");
+const atomics = @import("../atomics.zig");
 const directory = @import("../segment/directory.zig");
-const gather = @import("bulk.zig");
-const inspect = @import("verify.zig");
+const gathered = @import("gathered.zig");
+const attach = @import("attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
 const segments = @import("../segment/segment.zig");
@@ -20,7 +20,7 @@ const support = @import("../testing/support.zig");
 const tables = @import("../stripe/table.zig");
 
 const Map = maps.Map;
-const Operation = maps.Operation;
+const StripeOp = @import("stripe_op.zig").StripeOp;
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
 const gpa = std.testing.allocator;
@@ -31,11 +31,11 @@ fn openReader(map: *Map) !*Map {
     const token = buffer[0..try map.segment.token(&buffer)];
     var fault: status.Fault = .{};
     var options: segments.Options = .{
-        .recover = inspect.recoverSegment,
+        .recover = attach.recoverSegment,
         .readonly = true,
         .timeout_ms = 10_000,
     };
-    const other = try boundary.prepared(&fault, &options);
+    const other = try support.prepared(&fault, &options);
     errdefer handlesDiscard(other);
     try directory.attachToken(&other.segment, token, &options);
     other.begin();
@@ -47,8 +47,8 @@ fn handlesDiscard(map: *Map) void {
 }
 
 /// What a visit to a stripe leaves there when its writer dies.
-fn die(op: *Operation) void {
-    op.map.segment.guardOf(op.space.index).unlock();
+fn die(op: *StripeOp) void {
+    op.map.segment.lockOf(op.space.index).unlock();
 }
 
 /// What is done in one of the two stripes.
@@ -69,30 +69,30 @@ const Deed = enum {
     }
 
     fn prepare(deed: Deed, map: *Map, stripe: u32, key: []const u8) !void {
-        if (deed != .empty) _ = try map.put(&keyIn(map, stripe, 0), "filler", 1, .none);
+        if (deed != .empty) _ = try calls.put(map, &keyIn(map, stripe, 0), "filler", 1, .none);
         if (deed == .grow) {
             // 13 more would make the table of 16 too full.
-            for (1..12) |n| _ = try map.put(&keyIn(map, stripe, @intCast(n)), "filler", 1, .none);
+            for (1..12) |n| _ = try calls.put(map, &keyIn(map, stripe, @intCast(n)), "filler", 1, .none);
         }
         if (deed == .empty) {
             // As much as makes the last one out give everything back.
             const large: [20_000]u8 = @splat('l');
-            _ = try map.put(key, &large, 1, .none);
+            _ = try calls.put(map, key, &large, 1, .none);
         }
-        if (deed.hasBefore()) _ = try map.put(key, "old", 1, .none);
+        if (deed.hasBefore()) _ = try calls.put(map, key, "old", 1, .none);
     }
 
     fn run(deed: Deed, map: *Map, stripe: u32, key: []const u8) !void {
         switch (deed) {
-            .replace, .insert, .grow => _ = try map.put(key, "new", 1, .none),
-            .delete, .empty => _ = try map.delete(key),
+            .replace, .insert, .grow => _ = try calls.put(map, key, "new", 1, .none),
+            .delete, .empty => _ = try calls.delete(map, key),
             .recover_replace => {
-                var dead = try Operation.lock(map, stripe);
+                var dead = try StripeOp.lock(map, stripe);
                 dead.begin();
                 die(&dead);
-                var other = try Operation.lock(map, stripe);
+                var other = try StripeOp.lock(map, stripe);
                 other.unlock();
-                _ = try map.put(key, "new", 1, .none);
+                _ = try calls.put(map, key, "new", 1, .none);
             },
         }
     }
@@ -106,7 +106,7 @@ fn keyIn(map: *const Map, stripe: u32, n: u32) Key {
     var number: u64 = 0;
     while (true) : (number += 1) {
         const key: Key = @bitCast(number);
-        if (map.placeOf(&key).index != stripe) continue;
+        if (map.hashOf(&key).stripe != stripe) continue;
         if (left == 0) return key;
         left -= 1;
     }
@@ -116,25 +116,25 @@ fn keyIn(map: *const Map, stripe: u32, n: u32) Key {
 const Script = struct {
     const Step = struct { word: *u64, old: u64, new: u64 };
 
-    observer: crash.Observer = .{ .seen = add },
+    observer: atomics.Observer = .{ .seen = add },
     steps: [512]Step = undefined,
     len: usize = 0,
     stops: [16]usize = undefined,
     stop_count: usize = 0,
     made: usize = 0,
 
-    fn add(observer: *crash.Observer, word: *const u64, value: u64) void {
+    fn add(observer: *atomics.Observer, word: *const u64, value: u64) void {
         const script: *Script = @fieldParentPtr("observer", observer);
         const mutable: *u64 = @constCast(word);
-        script.steps[script.len] = .{ .word = mutable, .old = crash.load(word), .new = value };
+        script.steps[script.len] = .{ .word = mutable, .old = atomics.load(word), .new = value };
         script.len += 1;
     }
 
     fn record(script: *Script, map: *Map, deed: Deed, stripe_index: u32, key: []const u8) !void {
         const stripe = map.segment.view.stripe(stripe_index);
-        const before = (try tables.Table.open(&map.segment.view, crash.load(&stripe.table))).?;
-        crash.observer = &script.observer;
-        defer crash.observer = null;
+        const before = (try tables.Table.open(&map.segment.view, atomics.load(&stripe.table))).?;
+        atomics.observer = &script.observer;
+        defer atomics.observer = null;
         try deed.run(map, stripe_index, key);
         script.made = script.len;
         script.stop(0);
@@ -158,14 +158,14 @@ const Script = struct {
     fn undo(script: *Script) void {
         while (script.made > 0) {
             script.made -= 1;
-            crash.publish(script.steps[script.made].word, script.steps[script.made].old);
+            atomics.storeRelease(script.steps[script.made].word, script.steps[script.made].old);
         }
     }
 
     /// Goes on to a stop; not back.
     fn advance(script: *Script, to: usize) void {
         while (script.made < script.stops[to]) : (script.made += 1)
-            crash.publish(script.steps[script.made].word, script.steps[script.made].new);
+            atomics.storeRelease(script.steps[script.made].word, script.steps[script.made].new);
     }
 
     fn touches(script: *const Script, word: *const u64) bool {
@@ -208,13 +208,13 @@ const Stage = struct {
         const map = try support.openMapOf(lock, 2, 4 << 20);
         errdefer support.closeMap(map);
         const keys = [2]Key{ keyIn(map, 1, 40), keyIn(map, 2, 40) };
-        for ([2]u32{ 0, 3 }) |i| _ = try map.put(&keyIn(map, i, 0), "filler", 1, .none);
+        for ([2]u32{ 0, 3 }) |i| _ = try calls.put(map, &keyIn(map, i, 0), "filler", 1, .none);
         for (deeds, keys, 1..) |deed, key, i| try deed.prepare(map, @intCast(i), &key);
         const reader = try openReader(map);
         errdefer support.closeMap(reader);
         stage.* = .{ .map = map, .reader = reader, .keys = keys, .fillers = undefined };
         for (&stage.fillers, 0..) |*count, i| {
-            count.* = crash.load(&map.segment.view.stripe(@intCast(i)).live);
+            count.* = atomics.load(&map.segment.view.stripe(@intCast(i)).live);
             if (i == 1 or i == 2) count.* -= @intFromBool(deeds[i - 1].hasBefore());
         }
         for (&stage.scripts, deeds, keys, 1..) |*script, deed, key, i|
@@ -232,13 +232,13 @@ const Stage = struct {
     }
 
     fn look(stage: *Stage) [2]Seen {
-        const pause = crash.pause;
-        crash.pause = null;
-        defer crash.pause = pause;
+        const pause = atomics.pause;
+        atomics.pause = null;
+        defer atomics.pause = pause;
         var found: [2]Seen = undefined;
         for (&found, stage.keys) |*seen, key| {
             var buffer: [8]u8 = undefined;
-            const value = stage.reader.get(&key, &buffer, 0) catch @panic("a read failed");
+            const value = calls.get(stage.reader, &key, &buffer, 0) catch @panic("a read failed");
             seen.* = seenOf(if (value) |v| buffer[0..v.len] else null);
         }
         return found;
@@ -297,9 +297,9 @@ const Stage = struct {
         stage.seen_count = 0;
         stage.note();
         current = stage;
-        crash.pause = onCopy;
-        defer crash.pause = null;
-        const bytes = try gather.snapshot(by);
+        atomics.pause = onCopy;
+        defer atomics.pause = null;
+        const bytes = try calls.snapshot(by);
         const shown = stage.shownIn(by.gathered[0..bytes]);
         for (stage.seen[0..stage.seen_count]) |seen| {
             if (seen[0] == shown[0] and seen[1] == shown[1]) return;
@@ -320,7 +320,7 @@ const Stage = struct {
         var shown: [2]Seen = .{ .none, .none };
         var at: usize = 0;
         while (at < bytes.len) {
-            const record = std.mem.bytesToValue(gather.Record, bytes[at..][0..16]);
+            const record = std.mem.bytesToValue(gathered.Record, bytes[at..][0..16]);
             const rest = bytes[at + 16 ..][0 .. record.key_len + record.value_len];
             for (&shown, stage.keys) |*seen, key| {
                 if (!std.mem.eql(u8, rest[0..record.key_len], &key)) continue;
@@ -445,13 +445,13 @@ const Churn = struct {
     fn write(churn: *Churn, n: u64) void {
         churn.written += 1;
         const value: Value = .of(churn.written);
-        _ = churn.writer.put(std.mem.asBytes(&n), value.bytes(), 1, .none) catch
+        _ = calls.put(churn.writer, std.mem.asBytes(&n), value.bytes(), 1, .none) catch
             @panic("a write failed");
         churn.numbers[n] = churn.written;
     }
 
     fn remove(churn: *Churn, n: u64) void {
-        _ = churn.writer.delete(std.mem.asBytes(&n)) catch @panic("a delete failed");
+        _ = calls.delete(churn.writer, std.mem.asBytes(&n)) catch @panic("a delete failed");
         churn.numbers[n] = 0;
     }
 
@@ -459,8 +459,8 @@ const Churn = struct {
         const churn = current.?;
         defer churn.copies += 1;
         if (churn.copies != churn.at_copy) return;
-        crash.pause = null;
-        defer crash.pause = onCopy;
+        atomics.pause = null;
+        defer atomics.pause = onCopy;
         // Everything but the stable keys comes, changes and goes, and the table grows and shrinks.
         const upto = churn.random.intRangeAtMost(u64, stable + 1, keys);
         // Often nearly all goes: then the stripe is rebuilt, and blocks come to lie across others.
@@ -479,7 +479,7 @@ const Churn = struct {
         var times: [keys]u8 = @splat(0);
         var at: usize = 0;
         while (at < bytes.len) {
-            const record = std.mem.bytesToValue(gather.Record, bytes[at..][0..16]);
+            const record = std.mem.bytesToValue(gathered.Record, bytes[at..][0..16]);
             try expectEqual(8, record.key_len);
             const n = std.mem.readInt(u64, bytes[at + 16 ..][0..8], .little);
             try expect(n < keys);
@@ -507,13 +507,13 @@ const Churn = struct {
             churn.at_copy = churn.random.uintLessThan(u64, if (i % 2 == 0) 30 else 100);
             churn.burst = churn.random.uintLessThan(u32, 500);
             churn.stays = churn.random.uintLessThan(u8, 4) == 0;
-            crash.pause = onCopy;
-            defer crash.pause = null;
+            atomics.pause = onCopy;
+            defer atomics.pause = null;
             errdefer std.debug.print("iteration {d}\n", .{i});
             const len = if (i % 3 != 0)
-                try gather.gatherStripe(churn.map, 0, false)
+                try calls.gatherStripe(churn.map, 0, false)
             else
-                try gather.snapshot(churn.map);
+                try calls.snapshot(churn.map);
             try churn.check(churn.map.gathered[0..len]);
         }
         try support.expectSound(churn.map);

@@ -4,305 +4,312 @@
 //! Every operation has one commit: a release store to a slot word or a table word. Before it
 //! nothing reachable has changed; after it the operation is complete, and what remains (counters,
 //! retiring the old block) is derived. A writer's death at any store leaves its writer word set,
-//! and whoever takes the stripe's lock next recovers first (docs/design.md, Crashes).
+//! and the next holder of the stripe's lock recovers first (docs/design.md, Crashes).
 
 const std = @import("std");
-const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
+const entries = @import("../stripe/entry.zig");
 const hash = @import("../stripe/hash.zig");
 const heap = @import("../stripe/heap.zig");
-const put = @import("put_fast.zig");
-const tables = @import("../stripe/table.zig");
+const layout = @import("../layout.zig");
+const maps = @import("map.zig");
 const recovery = @import("../stripe/recovery.zig");
 const spaces = @import("../stripe/space.zig");
 const status = @import("../status.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
+const tables = @import("../stripe/table.zig");
 const user_locks = @import("../lock/user_lock.zig");
-const maps = @import("map.zig");
 
 const Error = status.Error;
+const KeyHash = maps.KeyHash;
 const Map = maps.Map;
-const Place = maps.Place;
 const Slot = layout.Slot;
 const Stripe = layout.Stripe;
-const Space = spaces.Space;
 
-/// Marks a stripe as being written to: from here on a crash is somebody's to recover from. The new
-/// begin count.
-pub inline fn beginWriting(stripe: *Stripe, me: u64) u64 {
-    const count = crash.load(&stripe.begin) +% 1;
-    crash.store(&stripe.writer, me);
-    crash.store(&stripe.begin, count);
-    crash.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
-    return count;
-}
+/// Where `find` found a key, or where it would go. Good until the stripe's lock is given back or
+/// another key of the stripe is stored or removed.
+pub const Cursor = struct {
+    key: []const u8,
+    key_hash: KeyHash,
+    /// The stripe's table word, 0 if it has no table.
+    table_word: u64,
+    is_found: bool,
+    probe: tables.Probe,
 
-/// Takes the mark away again; a crash between the two stores makes the next visitor recover.
-pub inline fn endWriting(stripe: *Stripe, count: u64) void {
-    crash.publish(&stripe.end, count);
-    crash.publish(&stripe.writer, 0);
-}
+    /// The version of the entry; 0 if there is none.
+    pub fn version(cursor: *const Cursor) u64 {
+        return if (cursor.is_found) cursor.probe.entry.version() else 0;
+    }
+};
 
-/// One visit to a stripe: from its lock to its unlock. After `begin` the stripe is marked as being
-/// written to; if anything then fails half way the mark stays, and the next visitor recovers.
-pub const Operation = struct {
+/// One visit to a stripe. After `begin` the stripe is marked as being written to; if anything then
+/// fails half way the mark stays, and the next holder of the lock recovers.
+pub const StripeOp = struct {
     map: *Map,
     stripe: *Stripe,
-    space: Space,
-    writing: bool = false,
-    healthy: bool = true,
-    /// What `find` left: the stripe's table word, 0 if it has no table, and where the key is in it,
-    /// or would go.
-    table_word: u64 = undefined,
-    found: bool = undefined,
-    probe: tables.Probe = undefined,
+    space: spaces.Space,
+    is_writing: bool = false,
+    /// Damage was met, or something was left half done: the mark stays.
+    is_dirty: bool = false,
 
     /// Not locked yet.
-    pub inline fn of(map: *Map, index: u32) Operation {
+    pub inline fn of(map: *Map, index: u32) StripeOp {
         const space = map.spaceOf(index);
         return .{ .map = map, .stripe = space.stripe, .space = space };
     }
 
     /// Takes the stripe's lock; a dead owner's leftovers are recovered first.
-    pub fn lock(map: *Map, index: u32) Error!Operation {
+    pub fn lock(map: *Map, index: u32) Error!StripeOp {
         return lockWithin(map, index, map.segment.timeout_ms);
     }
 
-    pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!Operation {
-        var op: Operation = .of(map, index);
+    pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!StripeOp {
+        var op: StripeOp = .of(map, index);
         try op.enter(timeout_ms);
         return op;
     }
 
-    fn enter(op: *Operation, timeout_ms: f64) Error!void {
+    fn enter(op: *StripeOp, timeout_ms: f64) Error!void {
         const map = op.map;
-        const entrance = op.guardHere();
-        const locked = entrance.lock(map.segment.fault, timeout_ms) catch |err| {
+        const locked = op.lockHere().lock(map.segment.fault, timeout_ms) catch |err| {
             if (err == error.Timeout)
-                map.fault.holder_pid = @floatFromInt(crash.load(&op.stripe.writer) >> 32);
+                map.fault.holder_pid = @floatFromInt(atomics.load(&op.stripe.writer) >> 32);
             return err;
         };
-        return op.settle(locked);
+        return op.recoverIfNeeded(locked);
     }
 
-    /// Recovers what whoever had the lock before may have left.
-    pub fn settle(op: *Operation, locked: stripe_lock.Locked) Error!void {
-        if (locked == .clean and crash.load(&op.stripe.writer) == 0) return;
-        const recovered = op.recover();
+    /// Recovers what the owner before may have left. On an error the lock is given back.
+    pub fn recoverIfNeeded(op: *StripeOp, locked: stripe_lock.Locked) Error!void {
+        if (locked == .clean and atomics.load(&op.stripe.writer) == 0) return;
+        const recovered = op.space.recover();
         // Whether or not it worked: the writer word says what is left to do, and a mutex that is
         // not made consistent would be useless for ever.
-        const entrance = op.guardHere();
-        if (locked == .owner_died) entrance.makeConsistent();
+        if (locked == .owner_died) op.lockHere().makeConsistent();
         recovered catch |err| {
-            entrance.unlock();
+            op.lockHere().unlock();
             return err;
         };
     }
 
-    /// As `lock`, for a change that others can see: waits while somebody else has the user's lock.
+    /// As `lock`, for a change that others can see: waits while another handle has the user's lock.
     /// Its word is read under the stripe's lock, and after recovery, or the stripe would be let go
-    /// with its mutex not consistent. Pairs with `UserLock.grant`. In place, because a copy of an
-    /// operation just begun waits for its stores: a quarter of what a small put costs.
-    pub inline fn lockToWrite(op: *Operation) Error!void {
+    /// with its mutex not consistent. Pairs with `UserLock.grant`. Initialised in place: returning
+    /// the operation by value costs a store-to-load stall, a quarter of a small put.
+    pub inline fn lockToWrite(op: *StripeOp) Error!void {
         const map = op.map;
         try op.enter(map.segment.timeout_ms);
-        if (map.lock.admits(crash.acquire(&map.segment.header().lock_word))) return;
-        op.guardHere().unlock();
+        if (map.lock.admits(atomics.loadAcquire(&map.segment.header().lock_word))) return;
+        op.lockHere().unlock();
         return op.lockInTurn();
     }
 
-    fn lockInTurn(op: *Operation) Error!void {
+    fn lockInTurn(op: *StripeOp) Error!void {
         const map = op.map;
-        // When we are through, too: whoever locks next waits for our stripe, and so for this write.
+        // On success, too: the next locker waits for our stripe, and so for this write.
         defer map.lock.cancel();
         var wait: user_locks.Wait = .of(map.segment.timeout_ms);
         while (true) {
             map.lock.listen(&wait);
             try op.enter(map.segment.timeout_ms);
-            const word = crash.acquire(&map.segment.header().lock_word);
+            const word = atomics.loadAcquire(&map.segment.header().lock_word);
             if (map.lock.admits(word)) return;
-            op.guardHere().unlock();
-            try map.lock.giveWay(word, &wait);
+            op.lockHere().unlock();
+            try map.lock.waitForHolder(word, &wait);
             try map.segment.check(); // it may have been replaced meanwhile
         }
     }
 
-    fn guardHere(op: *const Operation) stripe_lock.Guard {
-        return op.map.segment.guardOf(op.space.index);
+    /// Rebuilds what is derived, which also ends what this visit was writing.
+    pub fn recover(op: *StripeOp) Error!void {
+        try op.space.recover();
+        op.is_writing = false;
     }
 
-    /// Assumes the lock, or that nobody else is attached.
-    pub fn recover(op: *Operation) Error!void {
-        crash.publish(&op.stripe.writer, op.map.segment.me);
-        // Both counts move, so that a snapshot that began before does not mistake what it copied
-        // for the present.
-        const count = @max(crash.load(&op.stripe.begin), crash.load(&op.stripe.end)) +% 1;
-        crash.publish(&op.stripe.begin, count);
-        crash.storeFence();
-        try op.space.rebuild();
-        crash.store(&op.stripe.recoveries, crash.load(&op.stripe.recoveries) +% 1);
-        endWriting(op.stripe, count);
+    fn lockHere(op: *const StripeOp) stripe_lock.StripeLock {
+        return op.map.segment.lockOf(op.space.index);
     }
 
-    pub fn begin(op: *Operation) void {
-        op.writing = true;
-        _ = beginWriting(op.stripe, op.map.segment.me);
+    pub fn begin(op: *StripeOp) void {
+        std.debug.assert(!op.is_writing);
+        op.is_writing = true;
+        _ = recovery.beginWriting(op.stripe, op.map.segment.writer_id);
     }
 
-    pub fn unlock(op: *Operation) void {
-        if (op.writing and op.healthy) {
-            endWriting(op.stripe, crash.load(&op.stripe.begin));
-        }
-        op.guardHere().unlock();
+    pub fn unlock(op: *StripeOp) void {
+        if (op.is_writing and !op.is_dirty)
+            recovery.endWriting(op.stripe, atomics.load(&op.stripe.begin));
+        op.lockHere().unlock();
     }
 
-    /// Passes an error on. What is damaged, or was left half done, the next visitor recovers;
-    /// having no space leaves nothing half done.
-    pub fn guard(op: *Operation, result: anytype) @TypeOf(result) {
+    /// Plain loads, which a release build leaves out together with the assertion.
+    inline fn assertWriting(op: *const StripeOp) void {
+        std.debug.assert(op.is_writing);
+        std.debug.assert(op.stripe.writer == op.map.segment.writer_id);
+    }
+
+    /// Passes a result on. After an error the next holder of the lock recovers what is damaged or
+    /// was left half done; having no space leaves nothing half done.
+    pub fn markDirtyOnError(op: *StripeOp, result: anytype) @TypeOf(result) {
         if (result) |_| {} else |err| {
-            if (err != error.NoSpace) op.distrust();
+            if (err != error.NoSpace) op.markDirty();
         }
         return result;
     }
 
-    fn distrust(op: *Operation) void {
-        if (!op.writing) op.begin();
-        op.healthy = false;
+    fn markDirty(op: *StripeOp) void {
+        if (!op.is_writing) op.begin();
+        op.is_dirty = true;
     }
 
     /// The operation has happened; what failed is only clean-up, which recovery does as well.
-    pub fn afterCommit(op: *Operation, result: Error!void) void {
-        result catch op.distrust();
+    pub fn afterCommit(op: *StripeOp, result: Error!void) void {
+        result catch op.markDirty();
     }
 
-    /// Looks a key up under the lock.
-    pub inline fn find(op: *Operation, place: Place, key: []const u8) Error!void {
+    /// Looks a key up under the lock. The cursor is set in place, for the reason given above.
+    pub inline fn find(
+        op: *StripeOp,
+        cursor: *Cursor,
+        key_hash: KeyHash,
+        key: []const u8,
+    ) Error!void {
         const view = &op.map.segment.view;
-        const known = op.map.knownTable(place.index).*;
-        op.table_word = crash.load(&op.stripe.table);
-        const sight = tables.glance(view, known, op.table_word, place.fast, key, &op.probe);
-        op.found = sight == .found;
-        op.probe.probes = 0;
-        op.probe.twins = 0;
-        if (sight == .unsure) return op.findAnyway(place, key);
+        const cached = op.map.cachedTable(key_hash.stripe).*;
+        const word = atomics.load(&op.stripe.table);
+        cursor.key = key;
+        cursor.key_hash = key_hash;
+        cursor.table_word = word;
+        const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, &cursor.probe);
+        cursor.is_found = lookup == .hit;
+        cursor.probe.length = 0;
+        cursor.probe.tag_collisions = 0;
+        if (lookup == .retry) try op.findSlow(cursor);
     }
 
-    /// As `find`, slot by slot.
-    pub noinline fn findAnyway(op: *Operation, place: Place, key: []const u8) Error!void {
+    /// Looks the cursor's key up slot by slot, in the table that its table word names.
+    pub noinline fn findSlow(op: *StripeOp, cursor: *Cursor) Error!void {
         const view = &op.map.segment.view;
         const fault = op.map.segment.fault;
-        const opened = tables.Table.open(view, op.table_word) catch {
-            op.distrust();
-            return fault.because(.tableDamaged, error.Corrupt);
+        const opened = tables.Table.open(view, cursor.table_word) catch {
+            op.markDirty();
+            return fault.withReason(.tableDamaged, error.Corrupt);
         };
         const table = opened orelse return;
-        op.map.knownTable(place.index).learn(op.table_word, table);
-        switch (tables.find(view, table, op.map.tagFor(table, place, key), key, &op.probe)) {
-            .found => op.found = true,
+        op.map.cachedTable(cursor.key_hash.stripe).remember(cursor.table_word, table);
+        const tag = op.map.tagFor(table, cursor.key_hash, cursor.key);
+        switch (tables.find(view, table, tag, cursor.key, &cursor.probe)) {
+            .found => cursor.is_found = true,
             .absent => {},
             .full, .corrupt => {
-                op.distrust();
-                return fault.because(.entryDamaged, error.Corrupt);
+                op.markDirty();
+                return fault.withReason(.entryDamaged, error.Corrupt);
             },
         }
     }
 
-    /// The table that `find` looked in. Assumes that there is one.
-    fn tableHere(op: *const Operation) tables.Table {
-        return .of(&op.map.segment.view, op.table_word);
+    fn tableOf(op: *const StripeOp, cursor: *const Cursor) tables.Table {
+        std.debug.assert(cursor.table_word == op.stripe.table);
+        return .of(&op.map.segment.view, cursor.table_word);
     }
 
-    /// Assumes that `find` has looked for the key.
-    pub fn insert(
-        op: *Operation,
-        place: Place,
-        key: []const u8,
-        value: []const u8,
-        kind: u8,
-    ) Error!void {
+    /// Stores a value under the cursor's key, whether or not there is one. The cursor may lead to a
+    /// new table afterwards.
+    pub fn insert(op: *StripeOp, cursor: *Cursor, value: []const u8, kind: u8) Error!void {
+        op.assertWriting();
+        const key = cursor.key;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
-        if (!op.found) try op.makeRoom(place, key, bytes);
+        if (!cursor.is_found) try op.makeRoom(cursor, bytes);
         // Only for a value that replaces another may the block kept back be used.
-        const allocated = if (op.found) op.space.allocReplacing(bytes) else op.space.alloc(bytes);
-        const offset = try op.guard(allocated);
-        put.fill(op.map.segment.view.at(offset), crash.load(&op.stripe.begin), key, value, kind);
-        op.commit(place, key, offset);
+        const allocated = if (cursor.is_found)
+            op.space.allocReplacing(bytes)
+        else
+            op.space.alloc(bytes);
+        const offset = try op.markDirtyOnError(allocated);
+        const version = atomics.load(&op.stripe.begin);
+        entries.write(op.map.segment.view.at(offset), version, key, value, kind);
+        op.commit(cursor, offset);
     }
 
-    /// Commit: insert and replace alike. Pairs with the acquire load in `table.find`; a crash
-    /// before it leaves an unreachable block, which recovery finds free. Assumes that `find` has
-    /// looked for the key, and a table with room.
-    pub fn commit(op: *Operation, place: Place, key: []const u8, offset: u64) void {
-        const at = op.tableHere();
-        const tag = op.map.tagFor(at, place, key);
-        crash.publish(&at.slots[op.probe.index], tables.slotWord(tag, offset));
-        if (op.found) {
-            const old = op.probe.found;
+    /// Commits the entry at `offset` under the cursor's key: insert and replace alike. The table has
+    /// room (`hasRoom`, `makeRoom`). Pairs with the acquire load in `table.find`; a crash before the
+    /// store leaves an unreachable block, which recovery finds free, and one behind it leaves
+    /// counters and a block to be retired, which recovery rebuilds.
+    pub fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64) void {
+        op.assertWriting();
+        const table = op.tableOf(cursor);
+        const tag = op.map.tagFor(table, cursor.key_hash, cursor.key);
+        const slot = entries.slotWord(tag, offset);
+        atomics.storeRelease(&table.slots[cursor.probe.index], slot);
+        if (cursor.is_found) {
+            const old = cursor.probe.entry;
             op.afterCommit(op.space.retire(old.offset, old.bytes()));
             return;
         }
-        crash.store(&op.stripe.live, crash.load(&op.stripe.live) +% 1);
-        if (op.probe.slot == Slot.tombstone)
-            crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) -% 1);
+        atomics.store(&op.stripe.live, atomics.load(&op.stripe.live) +% 1);
+        if (cursor.probe.slot == Slot.tombstone)
+            atomics.store(&op.stripe.tombstones, atomics.load(&op.stripe.tombstones) -% 1);
     }
 
     /// Whether `makeRoom` has nothing to do for a new key.
-    pub fn hasRoom(op: *const Operation, bytes: u64) bool {
-        return op.table_word != 0 and !op.wantsRehash() and heap.hasSpare(op.stripe, bytes);
+    pub fn hasRoom(op: *const StripeOp, cursor: *const Cursor, bytes: u64) bool {
+        return cursor.table_word != 0 and !op.wantsRehash(cursor) and
+            heap.hasSpare(op.stripe, bytes);
     }
 
     /// Sees to a table with room for one more, hashed so that chosen keys cannot make it slow, and
     /// to the block that is kept back beside each new key.
-    fn makeRoom(op: *Operation, place: Place, key: []const u8, bytes: u64) Error!void {
-        if (op.table_word == 0) {
-            try op.guard(op.rehash(null, false));
-            try op.find(place, key);
-        } else if (op.wantsRehash()) {
-            const old = op.tableHere();
-            try op.guard(op.rehash(old, op.isSuspicious() or old.sip));
-            try op.find(place, key);
+    fn makeRoom(op: *StripeOp, cursor: *Cursor, bytes: u64) Error!void {
+        if (cursor.table_word == 0) {
+            try op.markDirtyOnError(op.rehash(null, false));
+            try op.find(cursor, cursor.key_hash, cursor.key);
+        } else if (op.wantsRehash(cursor)) {
+            const old = op.tableOf(cursor);
+            try op.markDirtyOnError(op.rehash(old, op.isSuspicious(cursor) or old.sip));
+            try op.find(cursor, cursor.key_hash, cursor.key);
         }
-        try op.guard(op.space.keepSpare(bytes));
+        try op.markDirtyOnError(op.space.keepSpare(bytes));
     }
 
     /// Whether there is no room for one more, or somebody chose the keys.
-    fn wantsRehash(op: *const Operation) bool {
-        return isFull(op.stripe, op.tableHere().slotCount()) or op.isSuspicious();
+    fn wantsRehash(op: *const StripeOp, cursor: *const Cursor) bool {
+        return isFull(op.stripe, op.tableOf(cursor).slotCount()) or op.isSuspicious(cursor);
     }
 
     pub inline fn isFull(stripe: *const Stripe, slot_count: u64) bool {
-        const live = crash.load(&stripe.live);
-        return tables.needsRehash(slot_count, live, crash.load(&stripe.tombstones));
+        const live = atomics.load(&stripe.live);
+        return tables.needsRehash(slot_count, live, atomics.load(&stripe.tombstones));
     }
 
-    fn isSuspicious(op: *const Operation) bool {
-        return op.probe.suspicious() and !op.tableHere().sip;
+    fn isSuspicious(op: *const StripeOp, cursor: *const Cursor) bool {
+        return cursor.probe.isSuspicious() and !op.tableOf(cursor).sip;
     }
 
     /// A new table with the same entries, published by one store. Entries stay where they are, and
     /// are only touched when the hash changes: otherwise the slots hold all of it that matters.
-    fn rehash(op: *Operation, old: ?tables.Table, sip: bool) Error!void {
+    fn rehash(op: *StripeOp, old: ?tables.Table, sip: bool) Error!void {
+        op.assertWriting();
         const view = &op.map.segment.view;
         const live = if (old) |table| table.entryCount() else 0;
         const log2 = tables.log2For(live + 1) orelse return error.NoSpace;
         const offset = try op.space.alloc(tables.bytesFor(log2));
         const granule: u36 = @intCast(offset / layout.granule_bytes);
-        const word = tables.wordFor(granule, log2, sip, crash.load(&op.stripe.begin));
+        const word = tables.wordFor(granule, log2, sip, atomics.load(&op.stripe.begin));
         const new = (try tables.Table.open(view, word)).?;
         // Damage made the old one's memory seem free: copied onto itself it would have no end.
         if (old) |table| if (new.overlaps(table)) return error.Corrupt;
-        crash.zero(new.slots, new.slotCount());
+        atomics.storeZeros(new.slots, new.slotCount());
         if (old) |table| {
             for (0..table.slotCount()) |i| {
-                const slot = crash.load(&table.slots[i]);
+                const slot = atomics.load(&table.slots[i]);
                 if (slot <= Slot.tombstone) continue;
-                tables.place(new, if (sip == table.sip) slot else try op.sipSlot(slot));
+                try tables.insertSlot(new, if (sip == table.sip) slot else try op.sipSlot(slot));
             }
         }
         // Commit. Readers that hold the old table find everything in it until it is reused.
-        crash.publish(&op.stripe.table, word);
-        crash.store(&op.stripe.tombstones, 0);
-        crash.store(&op.stripe.live, live);
+        atomics.storeRelease(&op.stripe.table, word);
+        atomics.store(&op.stripe.tombstones, 0);
+        atomics.store(&op.stripe.live, live);
         if (old) |table| {
             const bytes = tables.bytesFor(table.log2);
             const offset_before = @as(u64, table.granule) * layout.granule_bytes;
@@ -310,52 +317,55 @@ pub const Operation = struct {
         }
     }
 
-    fn sipSlot(op: *Operation, slot: u64) Error!u64 {
-        const found = try tables.entryAt(&op.map.segment.view, slot);
-        const key = std.mem.sliceAsBytes(found.key()[0..layout.words(found.sizes.key_len)]);
-        const tag = recovery.tagOf(hash.sip(&op.map.secrets, key[0..found.sizes.key_len]));
-        return tables.slotWord(tag, found.offset);
+    fn sipSlot(op: *StripeOp, slot: u64) Error!u64 {
+        const entry = try entries.ofSlot(&op.map.segment.view, slot);
+        const tag = hash.tagOf(hash.sip(&op.map.secrets, entry.key()));
+        return entries.slotWord(tag, entry.offset);
     }
 
-    pub fn remove(op: *Operation) void {
-        const at = op.tableHere();
-        const found = op.probe.found;
-        // Commit.
-        crash.publish(&at.slots[op.probe.index], Slot.tombstone);
-        crash.store(&op.stripe.live, crash.load(&op.stripe.live) -% 1);
-        crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) +% 1);
-        op.sweep(at, op.probe.index);
-        op.afterCommit(op.space.retire(found.offset, found.bytes()));
-        const live = crash.load(&op.stripe.live);
-        if (live == 0 and crash.load(&op.stripe.owned) >= spaces.trim_bytes_min) {
-            // The last one out: what the stripe had goes to whoever needs it.
+    /// Removes the entry that `find` found.
+    pub fn remove(op: *StripeOp, cursor: *const Cursor) void {
+        op.assertWriting();
+        std.debug.assert(cursor.is_found);
+        const table = op.tableOf(cursor);
+        const entry = cursor.probe.entry;
+        // Commit. A crash behind it leaves counters and a block to be retired.
+        atomics.storeRelease(&table.slots[cursor.probe.index], Slot.tombstone);
+        atomics.store(&op.stripe.live, atomics.load(&op.stripe.live) -% 1);
+        atomics.store(&op.stripe.tombstones, atomics.load(&op.stripe.tombstones) +% 1);
+        op.sweep(table, cursor.probe.index);
+        op.afterCommit(op.space.retire(entry.offset, entry.bytes()));
+        const live = atomics.load(&op.stripe.live);
+        if (live == 0 and atomics.load(&op.stripe.owned) >= spaces.trim_bytes_min) {
+            // It was the last entry: what the stripe owned goes to the pool.
             op.dropEmptyTable();
             op.afterCommit(op.space.rebuild());
-        } else if (tables.needsShrinking(at.slotCount(), live)) {
-            op.rehash(at, at.sip) catch |err| {
-                if (err != error.NoSpace) op.distrust(); // without room the table stays as it is
+        } else if (tables.needsShrinking(table.slotCount(), live)) {
+            op.rehash(table, table.sip) catch |err| {
+                if (err != error.NoSpace) op.markDirty(); // without room the table stays as it is
             };
         }
     }
 
     /// A table that holds nothing goes, so that its chunk can. The slots decide, not the counter.
-    pub fn dropEmptyTable(op: *Operation) void {
-        const opened = tables.Table.open(&op.map.segment.view, crash.load(&op.stripe.table)) catch
+    pub fn dropEmptyTable(op: *StripeOp) void {
+        op.assertWriting();
+        const opened = tables.Table.open(&op.map.segment.view, atomics.load(&op.stripe.table)) catch
             return;
         const table = opened orelse return;
         if (table.entryCount() > 0) return;
-        crash.publish(&op.stripe.table, 0);
+        atomics.storeRelease(&op.stripe.table, 0);
     }
 
     /// Tombstones before an empty slot hold no probe together: each becomes empty by one store
     /// that no reader can tell from the tombstone.
-    fn sweep(op: *Operation, table: tables.Table, index: u64) void {
+    fn sweep(op: *StripeOp, table: tables.Table, index: u64) void {
         const mask = table.mask();
-        if (crash.load(&table.slots[(index + 1) & mask]) != Slot.empty) return;
+        if (atomics.load(&table.slots[(index + 1) & mask]) != Slot.empty) return;
         var at = index;
-        while (crash.load(&table.slots[at]) == Slot.tombstone) : (at = (at -% 1) & mask) {
-            crash.publish(&table.slots[at], Slot.empty);
-            crash.store(&op.stripe.tombstones, crash.load(&op.stripe.tombstones) -% 1);
+        while (atomics.load(&table.slots[at]) == Slot.tombstone) : (at = (at -% 1) & mask) {
+            atomics.storeRelease(&table.slots[at], Slot.empty);
+            atomics.store(&op.stripe.tombstones, atomics.load(&op.stripe.tombstones) -% 1);
         }
     }
 };

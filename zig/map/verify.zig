@@ -1,84 +1,21 @@
-//! What a segment says of itself: numbers for people, a check of every invariant, and repair.
+//! A check of every invariant of a map, and repair.
 
 const std = @import("std");
-const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
+const gathered = @import("gathered.zig");
+const iterate = @import("iterate.zig");
+const os = @import("../os/os.zig");
 const pools = @import("../stripe/pool.zig");
 const recovery = @import("../stripe/recovery.zig");
 const spaces = @import("../stripe/space.zig");
-const range_lock = @import("../lock/range_lock.zig");
-const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
-const os = @import("../os/os.zig");
-const maps = @import("map.zig");
-const gather = @import("bulk.zig");
+const Map = @import("map.zig").Map;
+const StripeOp = @import("stripe_op.zig").StripeOp;
 
 const Error = status.Error;
-const Map = maps.Map;
-const Operation = maps.Operation;
-
-/// As it crosses the boundary: `f64`, little-endian.
-pub const Stats = extern struct {
-    entries: f64 = 0,
-    allocated_bytes: f64 = 0,
-    committed_bytes: f64 = 0,
-    ceiling_bytes: f64 = 0,
-    stripes: f64 = 0,
-    table_slots: f64 = 0,
-    tombstones: f64 = 0,
-    owned_bytes: f64 = 0,
-    free_bytes: f64 = 0,
-    pool_free_bytes: f64 = 0,
-    recoveries: f64 = 0,
-    dropped: f64 = 0,
-    max_bytes: f64 = 0,
-    lock_kind: f64 = 0,
-    created_ms: f64 = 0,
-    owner: f64 = 0,
-    state: f64 = 0,
-    sip_stripes: f64 = 0,
-    other_writers: f64 = 0,
-};
 
 fn number(word: u64) f64 {
     return @floatFromInt(word);
-}
-
-/// A look without locks: each number is right by itself, not all at one instant.
-pub fn stats(map: *Map) Error!Stats {
-    const segment = &map.segment;
-    const header = segment.header();
-    const stat = try os.stat(segment.fault, segment.file);
-    var result: Stats = .{
-        .entries = number(try map.size()),
-        .allocated_bytes = number(stat.allocated),
-        .committed_bytes = number(crash.acquire(&header.committed)),
-        .ceiling_bytes = number(header.ceiling),
-        .stripes = number(segment.view.stripeCount()),
-        .max_bytes = number(header.max_bytes),
-        .lock_kind = number(@intFromEnum(segments.lockKind(header))),
-        .created_ms = number(header.created_ms),
-        .owner = number(stat.uid),
-        .state = number(crash.load(&header.state)),
-    };
-    for (0..segment.view.stripeCount()) |i| {
-        const stripe = segment.view.stripe(@intCast(i));
-        const table: layout.TableWord = @bitCast(crash.acquire(&stripe.table));
-        if (table.present) result.table_slots += number(@as(u64, 1) << table.log2);
-        result.sip_stripes += @floatFromInt(@intFromBool(table.sip));
-        result.tombstones += number(crash.load(&stripe.tombstones));
-        result.owned_bytes += number(crash.load(&stripe.owned));
-        result.free_bytes += number(crash.load(&stripe.free));
-        result.recoveries += number(crash.load(&stripe.recoveries));
-        result.dropped += number(crash.load(&stripe.dropped));
-    }
-    const unused = segment.view.committed -| crash.load(&header.pool.frontier);
-    result.pool_free_bytes = number(crash.load(&header.pool.free) +| unused);
-    // Where the system has no queries, a writer cannot tell others from itself.
-    const others = (segment.readonly or os.has_range_queries) and
-        try range_lock.isHeld(segment.fault, segment.locks, .writer);
-    result.other_writers = @floatFromInt(@intFromBool(others));
-    return result;
 }
 
 /// As it crosses the boundary: `f64`, little-endian.
@@ -106,7 +43,7 @@ pub fn verify(map: *Map) Error!Verdict {
     for (0..map.segment.view.stripeCount()) |i| {
         const index: u32 = @intCast(i);
         if (map.segment.readonly) try readStripe(map, index, &verdict) else {
-            var op = Operation.lock(map, index) catch |err| {
+            var op = StripeOp.lock(map, index) catch |err| {
                 if (err != error.Corrupt) return err;
                 verdict.note(.tableDamaged, index, 1);
                 continue;
@@ -120,12 +57,12 @@ pub fn verify(map: *Map) Error!Verdict {
 }
 
 fn readStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
-    const bytes = gather.gatherStripe(map, index, true) catch |err| {
+    const bytes = iterate.gatherStripe(map, index, true) catch |err| {
         if (err != error.Corrupt) return err;
         verdict.note(.entryDamaged, index, 1);
         return;
     };
-    verdict.entries += number(gather.countRecords(map, bytes));
+    verdict.entries += number(gathered.countRecords(map, bytes));
 }
 
 fn checkStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
@@ -166,15 +103,15 @@ pub fn repair(map: *Map) Error!Verdict {
     if (map.segment.readonly) return error.ReadOnly;
     var dropped: u64 = 0;
     for (0..map.segment.view.stripeCount()) |i| {
-        var op: Operation = .of(map, @intCast(i));
+        var op: StripeOp = .of(map, @intCast(i));
         op.lockToWrite() catch |err| {
             if (err != error.Corrupt) return err;
             continue;
         };
         defer op.unlock();
-        const before = crash.load(&op.stripe.dropped);
+        const before = atomics.load(&op.stripe.dropped);
         repairStripe(&op) catch |err| if (err != error.Corrupt) return err;
-        dropped += crash.load(&op.stripe.dropped) -| before;
+        dropped += atomics.load(&op.stripe.dropped) -| before;
     }
     if (spaces.lockPool(&map.segment)) |pool| {
         defer spaces.unlockPool(&map.segment);
@@ -186,36 +123,11 @@ pub fn repair(map: *Map) Error!Verdict {
 }
 
 /// Leaves sound slots only, then each where a probe finds it, then what is derived from them.
-fn repairStripe(op: *Operation) Error!void {
+fn repairStripe(op: *StripeOp) Error!void {
     try op.recover();
     op.begin();
     const view = &op.map.segment.view;
-    const dropped = try op.guard(recovery.reconnect(view, op.space.index));
-    crash.store(&op.stripe.dropped, crash.load(&op.stripe.dropped) +% dropped);
-    try op.guard(op.recover());
-}
-
-/// What a sole attacher does before anybody else may enter: recovers every stripe somebody died
-/// in, or all of them when the last writer did not leave in an orderly way.
-pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
-    // Whoever died may have grown the segment after this handle mapped it.
-    if (!segment.view.refresh(&segment.view))
-        return segment.fault.because(.truncated, error.Corrupt);
-    const map: *Map = @fieldParentPtr("segment", segment);
-    map.secrets = maps.secretsOf(segment.header());
-    const pool = &segment.header().pool;
-    if (all or crash.load(&pool.writer) != 0) {
-        crash.publish(&pool.writer, segment.me);
-        // A damaged list is the business of those who need it; reading goes on.
-        spaces.rebuildPool(segment, pool) catch |err| if (err != error.Corrupt) return err;
-        crash.publish(&pool.writer, 0);
-    }
-    for (0..segment.view.stripeCount()) |i| {
-        const stripe = segment.view.stripe(@intCast(i));
-        if (!all and crash.load(&stripe.writer) == 0) continue;
-        if (crash.load(&stripe.table) == 0 and crash.load(&stripe.chunks) == 0 and
-            crash.load(&stripe.writer) == 0) continue;
-        var op: Operation = .of(map, @intCast(i));
-        op.recover() catch |err| if (err != error.Corrupt) return err;
-    }
+    const dropped = try op.markDirtyOnError(recovery.reconnect(view, op.space.index));
+    atomics.store(&op.stripe.dropped, atomics.load(&op.stripe.dropped) +% dropped);
+    try op.markDirtyOnError(op.recover());
 }

@@ -12,6 +12,8 @@ pub const page_bytes = 4096;
 
 /// An open file, as the boundary can hand it on.
 pub const Fd = i32;
+/// What no system gives as the number of an open file.
+pub const no_file: Fd = -1;
 
 pub const Pages = []align(page_bytes) u8;
 pub const Base = [*]align(page_bytes) u8;

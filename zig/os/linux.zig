@@ -25,7 +25,7 @@ const page_bytes = common.page_bytes;
 
 pub const has_memory_files = true;
 pub const has_robust_mutex = true;
-pub const has_shared_bells = true;
+pub const has_shared_futex = true;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const has_page_moves = true;
@@ -86,7 +86,7 @@ pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
     flags.NOFOLLOW = true;
     const fd = check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
         if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
-            return fault.because(.notRegularFile, error.Incompatible);
+            return fault.withReason(.notRegularFile, error.Incompatible);
         return err;
     };
     return @intCast(fd);
@@ -105,16 +105,16 @@ pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd
     const path = try Path.of("/proc/{d}/fd/{d}", .{ owner, fd });
     var buffer: [64]u8 = undefined;
     const reads = readLink(fault, &path, &buffer) catch
-        return fault.because(.identity, error.NotFound);
+        return fault.withReason(.identity, error.NotFound);
     if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
-        return fault.because(.identity, error.NotFound);
+        return fault.withReason(.identity, error.NotFound);
     return openLink(fault, &path, access);
 }
 
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     const flags: linux.O = .{ .DIRECTORY = true, .CLOEXEC = true };
     return @intCast(check(fault, again(linux.open, .{ path.z(), flags, 0 })) catch |err| {
-        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
+        return if (err == error.NotFound) fault.withReason(.filesystem, err) else err;
     });
 }
 
@@ -190,7 +190,7 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     // Beyond this limit the kernel sends SIGXFSZ instead of failing.
     if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
         note(fault, @intFromEnum(linux.E.FBIG));
-        return fault.because(.ceilingReached, error.NoSpace);
+        return fault.withReason(.ceilingReached, error.NoSpace);
     }
     var at = from;
     while (at < to) {
@@ -198,8 +198,8 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
         const from_here: i64 = @intCast(at);
         const result = again(linux.fallocate, .{ fd, 0, from_here, @as(i64, @intCast(bytes)) });
         _ = check(fault, result) catch |err| {
-            if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
-            if (failedWith(fault, .NOMEM)) return fault.because(.fileSystemFull, error.NoSpace);
+            if (err == error.NoSpace) return fault.withReason(.fileSystemFull, err);
+            if (failedWith(fault, .NOMEM)) return fault.withReason(.fileSystemFull, error.NoSpace);
             return err;
         };
         at += bytes;
@@ -212,7 +212,7 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     const result = linux.mmap(null, bytes, protection, flags, fd, 0);
     const address = check(fault, result) catch |err| {
         fault.needed_bytes = @floatFromInt(bytes);
-        return if (failedWith(fault, .NOMEM)) fault.because(.addressSpace, error.NoSpace) else err;
+        return if (failedWith(fault, .NOMEM)) fault.withReason(.addressSpace, error.NoSpace) else err;
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);

@@ -37,7 +37,7 @@ pub fn openUser(
     // The umask takes away from these permissions.
     const result = again(linux.open, .{ path.z(), flags, 0o666 });
     const fd = check(fault, result) catch |err| return switch (linux.errno(result)) {
-        .ISDIR, .NXIO => fault.because(.notRegularFile, error.Incompatible),
+        .ISDIR, .NXIO => fault.withReason(.notRegularFile, error.Incompatible),
         else => err,
     };
     return @intCast(fd);
@@ -63,7 +63,7 @@ pub fn sealedMemory(fault: *Fault, bytes: u64) Error!Fd {
     if (bytes > availableMemory()) {
         fault.needed_bytes = @floatFromInt(bytes);
         note(fault, @intFromEnum(linux.E.NOMEM));
-        return fault.because(.fileSystemFull, error.NoSpace);
+        return fault.withReason(.fileSystemFull, error.NoSpace);
     }
     const flags = linux.MFD.CLOEXEC | linux.MFD.ALLOW_SEALING;
     const fd: Fd = @intCast(try check(fault, linux.memfd_create(files.memory_name, flags)));
@@ -109,7 +109,7 @@ pub fn mapUser(
     const address = check(fault, result) catch |err| {
         if (linux.errno(result) != .NOMEM) return err;
         fault.needed_bytes = @floatFromInt(bytes);
-        return fault.because(.addressSpace, error.NoSpace);
+        return fault.withReason(.addressSpace, error.NoSpace);
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);

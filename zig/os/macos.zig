@@ -26,7 +26,7 @@ const page_bytes = common.page_bytes;
 
 pub const has_memory_files = false;
 pub const has_robust_mutex = false;
-pub const has_shared_bells = false;
+pub const has_shared_futex = false;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const has_page_moves = false;
@@ -83,7 +83,7 @@ pub const isRangeLocked = posix.isRangeLocked;
 pub fn defaultDirectory(fault: *Fault) Error!Path {
     var buffer: [1024]u8 = undefined;
     const len = confstr(user_cache_directory, &buffer, buffer.len);
-    if (len < 2 or len > buffer.len) return fault.because(.filesystem, error.NotFound);
+    if (len < 2 or len > buffer.len) return fault.withReason(.filesystem, error.NotFound);
     const path = try Path.of("{s}/shmap", .{std.mem.trimEnd(u8, buffer[0 .. len - 1], "/")});
     _ = check(fault, c.mkdir(path.z(), 0o700)) catch |err| if (err != error.Exists) return err;
     return path;
@@ -120,7 +120,7 @@ pub fn open(fault: *Fault, path: *const Path, access: Access) Error!Fd {
     flags.NOFOLLOW = true;
     return openWith(fault, path, flags, 0) catch |err| {
         if (failedWith(fault, .LOOP) or failedWith(fault, .ISDIR) or failedWith(fault, .NXIO))
-            return fault.because(.notRegularFile, error.Incompatible);
+            return fault.withReason(.notRegularFile, error.Incompatible);
         return err;
     };
 }
@@ -148,7 +148,7 @@ pub fn openMemoryOf(_: *Fault, _: u32, _: u31, _: Access) Error!Fd {
 
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     return openWith(fault, path, .{ .DIRECTORY = true, .CLOEXEC = true }, 0) catch |err| {
-        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
+        return if (err == error.NotFound) fault.withReason(.filesystem, err) else err;
     };
 }
 
@@ -216,7 +216,7 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     // Beyond this limit the kernel sends SIGXFSZ instead of failing.
     if (c.getrlimit(.FSIZE, &limit) == 0 and to > limit.cur) {
         note(fault, @intFromEnum(c.E.FBIG));
-        return fault.because(.ceilingReached, error.NoSpace);
+        return fault.withReason(.ceilingReached, error.NoSpace);
     }
     const size = (try stat(fault, fd)).size;
     var store: Store = .{
@@ -228,11 +228,11 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     };
     if (size < to) {
         _ = check(fault, again(c.fcntl, .{ fd, preallocate, &store })) catch |err| {
-            if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
+            if (err == error.NoSpace) return fault.withReason(.fileSystemFull, err);
             return writeZeros(fault, fd, size, to);
         };
         _ = check(fault, again(c.ftruncate, .{ fd, @as(i64, @intCast(to)) })) catch |err| {
-            return if (err == error.NoSpace) fault.because(.fileSystemFull, err) else err;
+            return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
         };
     }
     // A file that somebody made longer already may have holes there.
@@ -246,7 +246,7 @@ fn writeZeros(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
         const len = @min(to - at, zeros.len);
         const result = again(c.pwrite, .{ fd, &zeros, len, @as(i64, @intCast(at)) });
         at += check(fault, result) catch |err| {
-            return if (err == error.NoSpace) fault.because(.fileSystemFull, err) else err;
+            return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
         };
     }
 }
@@ -262,7 +262,7 @@ pub fn mapWith(fault: *Fault, fd: Fd, bytes: u64, protection: c.PROT, flags: c.M
         _ = check(fault, @as(c_int, -1)) catch |err| {
             if (!failedWith(fault, .NOMEM)) return err;
             fault.needed_bytes = @floatFromInt(bytes);
-            return fault.because(.addressSpace, error.NoSpace);
+            return fault.withReason(.addressSpace, error.NoSpace);
         };
     }
     _ = minherit(address, bytes, inherit_none);

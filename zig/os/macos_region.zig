@@ -40,7 +40,7 @@ pub fn openUser(
     // The umask takes away from these permissions.
     return files.openWith(fault, path, flags, 0o666) catch |err| {
         if (posix.failedWith(fault, .ISDIR) or posix.failedWith(fault, .NXIO))
-            return fault.because(.notRegularFile, error.Incompatible);
+            return fault.withReason(.notRegularFile, error.Incompatible);
         return err;
     };
 }

@@ -49,6 +49,7 @@ pub const Pages = common.Pages;
 pub const Path = common.Path;
 pub const Stat = common.Stat;
 pub const Use = common.Use;
+pub const no_file = common.no_file;
 pub const ifLinked = common.ifLinked;
 pub const note = common.note;
 
@@ -58,7 +59,7 @@ pub const has_memory_files: bool = system.has_memory_files;
 /// A mutex that the kernel passes on when its owner dies. Without it segments have kernel locks.
 pub const has_robust_mutex: bool = system.has_robust_mutex;
 /// The kernel sleeps on a word of shared memory, and looks at it in our stead.
-pub const has_shared_bells: bool = system.has_shared_bells;
+pub const has_shared_futex: bool = system.has_shared_futex;
 /// The kernel says whether a range is locked by others, without locking it.
 pub const has_range_queries: bool = system.has_range_queries;
 /// The numbers by which a runtime knows open files are those of the system.
@@ -206,7 +207,7 @@ pub fn randomWord() u64 {
     return @bitCast(bytes);
 }
 
-/// How long one that looks at a bell sleeps before it looks again, at most; a platform says what is
+/// How long a waiter that looks at a wake sequence sleeps before it looks again, at most; a platform says what is
 /// the least (`look_ns_min`).
 const look_ns_max = 2 * std.time.ns_per_ms;
 
@@ -216,22 +217,23 @@ fn low(word: *const u64) *const u32 {
     return &halves[0]; // little-endian, as everything shared
 }
 
-/// What a bell reads now; hand it to `sleepOn`.
-pub fn bellCount(bell: *const u64) u32 {
-    return @atomicLoad(u32, low(bell), .acquire); // pairs with `crash.bump`
+/// What a wake sequence reads now; hand it to `sleepOn`.
+pub fn wakeSeq(wake_seq: *const u64) u32 {
+    return @atomicLoad(u32, low(wake_seq), .acquire); // pairs with `atomics.increment`
 }
 
-/// Sleeps until the bell rings, at most `ns`, unless it has rung since it read `count`. May also
+/// Sleeps until the wake sequence moves, at most `ns`, unless it has moved since it read `count`. May also
 /// return for no reason.
-pub fn sleepOn(bell: *const u64, count: u32, ns: u64) void {
-    if (has_shared_bells) process.sleepOn(low(bell), count, ns) else poll(low(bell), count, ns);
+pub fn sleepOn(wake_seq: *const u64, count: u32, ns: u64) void {
+    const word = low(wake_seq);
+    if (has_shared_futex) process.sleepOn(word, count, ns) else poll(word, count, ns);
 }
 
 /// Looks at the word again and again.
 fn poll(word: *const u32, count: u32, ns: u64) void {
     const end = monotonicNs() +| ns;
     var step: u64 = process.look_ns_min;
-    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `crash.bump`
+    while (@atomicLoad(u32, word, .acquire) == count) { // pairs with `atomics.increment`
         const left = end -| monotonicNs();
         if (left == 0) return;
         sleepNs(@min(step, left));
@@ -239,10 +241,10 @@ fn poll(word: *const u32, count: u32, ns: u64) void {
     }
 }
 
-/// Wakes all who sleep on the bell, in every process. Without `has_shared_bells` they wake by
+/// Wakes all that sleep on the wake sequence, in every process. Without `has_shared_futex` they wake by
 /// themselves.
-pub fn wakeAll(bell: *const u64) void {
-    if (has_shared_bells) process.wakeAll(low(bell));
+pub fn wakeAll(wake_seq: *const u64) void {
+    if (has_shared_futex) process.wakeAll(low(wake_seq));
 }
 
 /// A moment some milliseconds from now; `forever` never comes.

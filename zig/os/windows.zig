@@ -27,7 +27,7 @@ const note = common.note;
 
 pub const has_memory_files = false;
 pub const has_robust_mutex = false;
-pub const has_shared_bells = false;
+pub const has_shared_futex = false;
 pub const has_range_queries = false;
 pub const has_descriptors = false;
 pub const has_page_moves = false;
@@ -87,7 +87,7 @@ pub fn defaultDirectory(fault: *Fault) Error!Path {
     const variable = std.unicode.utf8ToUtf16LeStringLiteral("LOCALAPPDATA");
     var len = api.GetEnvironmentVariableW(variable, &buffer, buffer.len);
     if (len == 0 or len >= buffer.len) len = api.GetTempPathW(buffer.len, &buffer);
-    if (len == 0 or len >= buffer.len) return fault.because(.filesystem, error.NotFound);
+    if (len == 0 or len >= buffer.len) return fault.withReason(.filesystem, error.NotFound);
     const given = try pathFrom(buffer[0..len]);
     const path = try Path.of("{s}\\shmap", .{std.mem.trimEnd(u8, given.slice(), "\\/")});
     const wide = try Wide.of(&path);
@@ -134,13 +134,13 @@ pub fn openMemoryOf(_: *Fault, _: u32, _: u31, _: Access) Error!Fd {
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     const flags = api.backup_semantics;
     const fd = create(fault, path, api.generic_read, api.open_existing, flags) catch |err| {
-        return if (err == error.NotFound) fault.because(.filesystem, err) else err;
+        return if (err == error.NotFound) fault.withReason(.filesystem, err) else err;
     };
     errdefer close(fd);
     var found: api.FileInformation = undefined;
     try check(fault, api.GetFileInformationByHandle(handleOf(fd), &found));
     if (found.attributes & api.attribute_directory == 0)
-        return fault.because(.filesystem, error.NotFound);
+        return fault.withReason(.filesystem, error.NotFound);
     return fd;
 }
 
@@ -231,7 +231,7 @@ pub fn allocate(fault: *Fault, fd: Fd, _: u64, to: u64) Error!void {
     try check(fault, api.GetFileSizeEx(handleOf(fd), &size));
     if (size >= to) return;
     setEnd(fault, fd, to) catch |err|
-        return if (err == error.NoSpace) fault.because(.fileSystemFull, err) else err;
+        return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
 }
 
 pub fn setEnd(fault: *Fault, fd: Fd, bytes: u64) Error!void {

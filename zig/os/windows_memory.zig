@@ -107,7 +107,7 @@ fn reserve(bytes: u64) ?*anyopaque {
 /// Notes that there is no address space for so many bytes.
 pub fn noAddresses(fault: *Fault, bytes: u64) Error {
     fault.needed_bytes = @floatFromInt(bytes);
-    return fault.because(.addressSpace, error.NoSpace);
+    return fault.withReason(.addressSpace, error.NoSpace);
 }
 
 pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
@@ -151,7 +151,7 @@ fn sectionOf(fault: *Fault, fd: Fd, bytes: u64, protection: u32) Error!Handle {
     const section = api.CreateFileMappingW(handleOf(fd), null, protection, high, low, null);
     if (section != null) return section;
     const err = failure(fault);
-    if (err == error.NoSpace) return fault.because(.fileSystemFull, err);
+    if (err == error.NoSpace) return fault.withReason(.fileSystemFull, err);
     // A file that is only read does not become longer.
     return if (failedWith(fault, .not_enough_memory)) noAddresses(fault, bytes) else err;
 }
@@ -177,14 +177,14 @@ fn query(address: usize) ?api.MemoryInformation {
     return if (api.VirtualQuery(address, &found, len) == 0) null else found;
 }
 
-const Piece = struct { at: u64, end: u64 };
+const ChunkRange = struct { at: u64, end: u64 };
 
 /// Replaces the beginning of what is reserved at `base`, `reserved` bytes, by a view of the file.
 fn mapPiece(
     fault: *Fault,
     fd: Fd,
     base: [*]u8,
-    piece: Piece,
+    piece: ChunkRange,
     reserved: u64,
     access: Access,
 ) Error!void {

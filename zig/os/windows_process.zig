@@ -1,4 +1,4 @@
-//! Processes, threads, time and bells, for Windows. What each function promises is said in
+//! Processes, threads, time and wake sequences, for Windows. What each function promises is said in
 //! `os.zig`.
 
 const std = @import("std");

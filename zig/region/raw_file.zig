@@ -22,14 +22,14 @@ pub fn noteSpace(fault: *Fault, fd: os.Fd, needed: u64) Error!os.FileSystem {
     return file_system;
 }
 
-/// Makes a file longer, with blocks behind every new byte; on failure as long as it was. Assumes
-/// that nobody else lengthens it meanwhile.
+/// Makes a file longer, with blocks behind every new byte; on failure as long as it was. The
+/// caller holds the range LIFECYCLE: no other opener lengthens it meanwhile.
 pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
     const file_system = try noteSpace(fault, fd, to - from);
     // At once, rather than after having filled all that was left of the disk.
     if (file_system.bytes > 0 and to - from > file_system.free) {
         os.note(fault, @intFromEnum(os.Number.no_space));
-        return fault.because(.fileSystemFull, error.NoSpace);
+        return fault.withReason(.fileSystemFull, error.NoSpace);
     }
     os.allocate(fault, fd, from, to) catch |err| {
         var ignored: Fault = .{};

@@ -1,6 +1,6 @@
 //! Raw regions: a user's file, or anonymous memory, mapped and copied to and from, byte by byte.
 //!
-//! A region over a user's file has nothing of ours in it, and its file may be cut short by anybody
+//! A region over a user's file has nothing of ours in it, and any process may cut its file short
 //! at any time: touching it then would end in a signal. So all copies go through the kernel. What
 //! is shared is read from the file, whose pages the mapping shows: that takes a third of the time
 //! of a copy from the mapping, and ends where the file does. Writes go to the mapping, for through
@@ -16,7 +16,7 @@ const range_lock = @import("../lock/range_lock.zig");
 const raw_file = @import("raw_file.zig");
 const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
-const temporary = @import("../segment/unnamed_file.zig");
+const unnamed_file = @import("../segment/unnamed_file.zig");
 const user_lock = @import("../lock/user_lock.zig");
 
 const Error = status.Error;
@@ -32,7 +32,7 @@ const lengthen_ms = 5000;
 /// Where the data of an anonymous region begins.
 const data_start = layout.page_bytes;
 
-/// An open region. Whoever makes one sets `fault` before it opens it.
+/// An open region. `handles.regions.create` sets `fault` before it is opened.
 pub const Region = struct {
     fault: Fault,
     lock: user_lock.UserLock,
@@ -48,9 +48,9 @@ pub const Region = struct {
     /// Null over a user's file.
     header: ?*layout.Header,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    temporary: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
     /// Whether the kernel copies for us.
-    is_guarded: bool,
+    copies_by_kernel: bool,
 
     /// Over the file a path leads to. `length` 0: as long as it is. A missing one is made if it can
     /// be given its length.
@@ -74,7 +74,7 @@ pub const Region = struct {
         fault.* = .{};
         const file = os.openUser(fault, path, .read_write, .new) catch |err| {
             if (err != error.Exists) return err;
-            // Somebody was faster, or a link leads to where there is nothing yet.
+            // Another process was faster, or a link leads to a file that does not exist yet.
             return os.openUser(fault, path, .read_write, .missing);
         };
         is_new.* = true;
@@ -105,19 +105,19 @@ pub const Region = struct {
     fn overFile(region: *Region, length: u64, access: Access) Error!void {
         const fault = &region.fault;
         const stat = try os.stat(fault, region.file);
-        if (!stat.regular) return fault.because(.notRegularFile, error.Incompatible);
+        if (!stat.regular) return fault.withReason(.notRegularFile, error.Incompatible);
         try region.openLocks(access.ofFile());
         errdefer os.close(region.locks);
-        if (length == 0 and stat.size == 0) return fault.because(.emptyFile, error.Incompatible);
+        if (length == 0 and stat.size == 0) return fault.withReason(.emptyFile, error.Incompatible);
         region.access = access;
         region.length = if (length > 0) length else stat.size;
         region.mapped = region.length;
         region.header = null;
-        region.temporary = null;
+        region.unnamed = null;
         if (stat.size < region.length and access.ofFile() == .read) {
             fault.used_bytes = @floatFromInt(stat.size);
             fault.needed_bytes = @floatFromInt(region.length);
-            return fault.because(.tooShort, error.Incompatible);
+            return fault.withReason(.tooShort, error.Incompatible);
         }
         // Before the file is made longer: nothing can fail afterwards, so nothing is to take back.
         region.base = try os.mapUser(fault, region.file, region.mapped, access);
@@ -131,7 +131,7 @@ pub const Region = struct {
     }
 
     fn ready(region: *Region) void {
-        region.is_guarded = true;
+        region.copies_by_kernel = true;
         region.fault = .{};
         region.lock.init(.{
             .header = region.header,
@@ -144,8 +144,8 @@ pub const Region = struct {
     /// One opener at a time, so that one that fails can take back what it added.
     fn lengthen(region: *Region) Error!void {
         const fault = &region.fault;
-        try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
-        defer range_lock.unlock(region.locks, .life);
+        try range_lock.lockBefore(fault, region.locks, .lifecycle, .in(lengthen_ms));
+        defer range_lock.unlock(region.locks, .lifecycle);
         const size = (try os.stat(fault, region.file)).size;
         if (size < region.length)
             try raw_file.lengthen(fault, region.file, size, region.length);
@@ -160,7 +160,7 @@ pub const Region = struct {
         const header = region.header.?; // all zeros
         header.magic = layout.magic;
         header.version = layout.layout_version;
-        header.shape = @intFromEnum(layout.Kind.region);
+        header.attributes = @intFromEnum(layout.Kind.region);
         header.ceiling = region.mapped;
         header.max_bytes = length;
         header.created_ms = os.realtimeNs() / std.time.ns_per_ms;
@@ -168,22 +168,22 @@ pub const Region = struct {
         header.checksum = layout.checksum(header);
         header.committed = region.mapped;
         header.state = @intFromEnum(layout.State.live);
-        if (region.temporary != null) range_lock.unlock(region.locks, .life);
+        if (region.unnamed != null) range_lock.unlock(region.locks, .lifecycle);
         region.ready();
     }
 
     fn openMemory(region: *Region, bytes: u64) Error!void {
         const fault = &region.fault;
-        region.temporary = null;
+        region.unnamed = null;
         if (os.has_memory_files) {
             region.file = try os.sealedMemory(fault, bytes);
             errdefer os.close(region.file);
             return region.openLocks(.read_write);
         }
-        const made = try temporary.make(fault, .in(lengthen_ms));
+        const made = try unnamed_file.make(fault, .in(lengthen_ms));
         region.file = made.file;
         region.locks = made.locks;
-        region.temporary = made.number;
+        region.unnamed = made.number;
         errdefer region.closeMemory();
         try raw_file.lengthen(fault, made.file, 0, bytes);
         if (!try range_lock.tryLock(fault, made.locks, .reader, .shared)) return error.System;
@@ -191,9 +191,9 @@ pub const Region = struct {
 
     /// Gives back what is open but not mapped.
     fn closeMemory(region: *Region) void {
-        if (region.temporary) |number| {
-            range_lock.unlock(region.locks, .life);
-            temporary.leave(region.locks, number);
+        if (region.unnamed) |number| {
+            range_lock.unlock(region.locks, .lifecycle);
+            unnamed_file.leave(region.locks, number);
         }
         range_lock.unlockAll(region.locks);
         os.close(region.locks);
@@ -214,9 +214,9 @@ pub const Region = struct {
         const fault = &region.fault;
         if (std.mem.startsWith(u8, text, "name:")) {
             fault.found = std.math.maxInt(u8); // a map or a value: regions have no names
-            return fault.because(.otherKind, error.Incompatible);
+            return fault.withReason(.otherKind, error.Incompatible);
         }
-        region.temporary = null;
+        region.unnamed = null;
         if (std.mem.startsWith(u8, text, "file:")) return region.attachNamed(text);
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
@@ -236,28 +236,28 @@ pub const Region = struct {
         const number = try Token.number(u64, parts.first(), 16);
         const id = try Token.number(u64, parts.next(), 16);
         if (parts.next() != null) return error.InvalidArgument;
-        region.file = try temporary.open(fault, number);
+        region.file = try unnamed_file.open(fault, number);
         {
             errdefer os.close(region.file);
             try region.openLocks(.read_write);
         }
-        region.temporary = number;
+        region.unnamed = number;
         errdefer region.closeMemory();
-        try range_lock.lockBefore(fault, region.locks, .life, .in(lengthen_ms));
-        const path = try temporary.pathOf(fault, number);
-        if (!temporary.leadsTo(&path, region.file))
-            return fault.because(.identity, error.NotFound);
+        try range_lock.lockBefore(fault, region.locks, .lifecycle, .in(lengthen_ms));
+        const path = try unnamed_file.pathOf(fault, number);
+        if (!unnamed_file.leadsTo(&path, region.file))
+            return fault.withReason(.identity, error.NotFound);
         const length = try checkMemory(fault, region.file, id);
         if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
         try region.mapMemory(length);
-        range_lock.unlock(region.locks, .life);
+        range_lock.unlock(region.locks, .lifecycle);
         region.ready();
     }
 
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
     pub fn close(region: *Region) void {
         region.lock.close();
-        if (region.temporary != null) {
+        if (region.unnamed != null) {
             os.unmap(region.base, region.mapped); // the last to leave cannot remove what is mapped
             return region.closeMemory();
         }
@@ -298,7 +298,7 @@ pub const Region = struct {
         if (direction == .to_mapping or region.access.private)
             return region.transferMapped(direction, offset, own, bytes);
         const found = try os.readAt(&region.fault, region.file, own[0..bytes], offset);
-        return if (found > 0) found else region.fault.because(.truncated, error.Corrupt);
+        return if (found > 0) found else region.fault.withReason(.truncated, error.Corrupt);
     }
 
     fn transferMapped(
@@ -309,24 +309,24 @@ pub const Region = struct {
         bytes: u64,
     ) Error!u64 {
         const fault = &region.fault;
-        const copied = if (region.is_guarded)
-            try region.copyGuarded(direction, offset, own, bytes)
+        const copied = if (region.copies_by_kernel)
+            try region.copyByKernel(direction, offset, own, bytes)
         else
-            try region.copyUnguarded(direction, offset, own, bytes);
+            try region.copyDirectly(direction, offset, own, bytes);
         // Beyond the end of the file, but within its last page, a copy succeeds and is lost.
         const size = try os.length(fault, region.locks);
         const counted = if (region.access.private) copied else @min(copied, size -| offset);
         if (counted > 0) return counted;
-        if (size <= offset) return fault.because(.truncated, error.Corrupt);
+        if (size <= offset) return fault.withReason(.truncated, error.Corrupt);
         var byte: [1]u8 = undefined;
         _ = try os.readAt(fault, region.file, &byte, offset); // the disk may have failed
         _ = try raw_file.noteSpace(fault, region.file, bytes);
-        return fault.because(.fileSystemFull, error.NoSpace);
+        return fault.withReason(.fileSystemFull, error.NoSpace);
     }
 
     /// Ends before the first page that has nothing behind it. What cannot be mapped can perhaps be
     /// read: a hole, while a file system in memory is full.
-    fn copyGuarded(
+    fn copyByKernel(
         region: *Region,
         direction: os.Direction,
         offset: u64,
@@ -342,9 +342,9 @@ pub const Region = struct {
             const from = own + done;
             const count = os.copy(fault, direction, region.base + at, from, len) catch |err| {
                 if (err != error.Unsupported) return err;
-                region.is_guarded = false;
+                region.copies_by_kernel = false;
                 fault.* = .{};
-                return done + try region.copyUnguarded(direction, at, from, bytes - done);
+                return done + try region.copyDirectly(direction, at, from, bytes - done);
             };
             done += count;
             if (count > 0) {
@@ -367,7 +367,7 @@ pub const Region = struct {
 
     /// Where the kernel does not copy for us. A file cut short during the call becomes longer again
     /// by a write; and by a copy from or to a private mapping this process ends in a signal.
-    fn copyUnguarded(
+    fn copyDirectly(
         region: *Region,
         direction: os.Direction,
         offset: u64,
@@ -389,14 +389,14 @@ pub const Region = struct {
         const fault = &region.fault;
         try os.sync(fault, region.file, region.base, region.mapped);
         if (try os.length(fault, region.locks) < region.length)
-            return fault.because(.truncated, error.Corrupt);
+            return fault.withReason(.truncated, error.Corrupt);
     }
 
     /// Writes the token; its length, which may exceed the target's. A user's file has a path, and
     /// needs none.
     pub fn token(region: *Region, target: []u8) Error!usize {
         const header = region.header orelse return error.Unsupported;
-        const text = if (region.temporary) |number|
+        const text = if (region.unnamed) |number|
             try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, header.id })
         else
             try os.Path.of("fd:{d}:{d}:{x:0>16}", .{ os.pid(), region.file, header.id });
@@ -438,12 +438,12 @@ const Token = struct {
 fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
     const header = try segments.readHeader(fault, file);
     try segments.checkIdentity(fault, &header, .region);
-    if (header.id != id) return fault.because(.identity, error.NotFound);
-    if (header.shape >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
-        return fault.because(.checksum, error.Corrupt);
+    if (header.id != id) return fault.withReason(.identity, error.NotFound);
+    if (header.attributes >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
+        return fault.withReason(.checksum, error.Corrupt);
     // Plain copies rely on both.
     const stat = try os.stat(fault, file);
     if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
-        return fault.because(.truncated, error.Corrupt);
+        return fault.withReason(.truncated, error.Corrupt);
     return header.max_bytes;
 }

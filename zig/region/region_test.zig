@@ -8,6 +8,7 @@ const os = @import("../os/os.zig");
 const regions = @import("region.zig");
 const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
+const user_lock = @import("../lock/user_lock.zig");
 
 const Access = regions.Access;
 const Fault = status.Fault;
@@ -135,7 +136,7 @@ test "a file cut short ends copies early or with an error, whoever copies" {
     var fault: Fault = .{};
     const bytes: [9_000]u8 = @splat('w');
     for ([_]Access{ read_write, private_write }) |access| {
-        for ([_]bool{ true, false }) |is_guarded| {
+        for ([_]bool{ true, false }) |copies_by_kernel| {
             const path = testPath();
             defer remove(&path);
             var memory: Region = undefined;
@@ -146,13 +147,13 @@ test "a file cut short ends copies early or with an error, whoever copies" {
                 try testRegion(region).openPath(path.slice(), 0, access);
             }
             defer region.close();
-            region.is_guarded = is_guarded;
+            region.copies_by_kernel = copies_by_kernel;
             const file = try os.open(&fault, &path, .read_write);
             defer os.close(file);
             try expectEqual(@as(usize, 0), std.os.linux.ftruncate(file, 5_000));
             var target: [9_000]u8 = undefined;
             // A private mapping reaches to the end of the page.
-            const end: u64 = if (access.private and is_guarded) 8_192 else 5_000;
+            const end: u64 = if (access.private and copies_by_kernel) 8_192 else 5_000;
             try expectEqual(end, try region.read(0, &target));
             try expectEqual(end, try region.write(0, &bytes));
             try expectError(error.Corrupt, region.read(8_192, &target));
@@ -160,7 +161,7 @@ test "a file cut short ends copies early or with an error, whoever copies" {
             try expectError(error.Corrupt, region.write(8_192, &bytes));
             try expectError(error.Corrupt, region.flush());
             try expectEqual(@as(u64, 5_000), try os.length(&fault, file));
-            try expectEqual(is_guarded, region.is_guarded);
+            try expectEqual(copies_by_kernel, region.copies_by_kernel);
         }
     }
 }
@@ -185,8 +186,8 @@ test "an anonymous region is reached by its token, and only by it" {
     try std.testing.expectEqualStrings("hell", &target);
     try expect(std.os.linux.errno(std.os.linux.ftruncate(region.file, 100)) == .PERM);
 
-    try expect(!try region.lock.acquire(false, 0));
-    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0));
+    try expect(!try region.lock.acquire(false, 0, user_lock.NoWriters{}));
+    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0, user_lock.NoWriters{}));
     other.close();
     region.lock.release(false);
     const last = &text[text.len - 1];
@@ -198,7 +199,7 @@ test "an anonymous region is reached by its token, and only by it" {
     try expectError(error.Corrupt, other.attach(text));
     region.header.?.checksum = layout.checksum(region.header.?);
     try expectError(error.Corrupt, other.attach(text)); // the file is not as long
-    region.header.?.shape = @intFromEnum(layout.Kind.map);
+    region.header.?.attributes = @intFromEnum(layout.Kind.map);
     region.header.?.checksum = layout.checksum(region.header.?);
     try expectError(error.Incompatible, other.attach(text));
     region.close();
@@ -239,10 +240,10 @@ test "a region in a file with a name of ours is reached by its token until the l
     var target: [4]u8 = undefined;
     try expectEqual(@as(u64, 4), try region.read(99_996, &target));
     try std.testing.expectEqualStrings("hell", &target);
-    try expect(!try region.lock.acquire(false, 0));
-    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0));
+    try expect(!try region.lock.acquire(false, 0, user_lock.NoWriters{}));
+    try expectEqual(@as(?bool, null), try other.lock.attempt(false, 0, 0, user_lock.NoWriters{}));
     region.close();
-    try expect(!try other.lock.acquire(false, 0));
+    try expect(!try other.lock.acquire(false, 0, user_lock.NoWriters{}));
     other.lock.release(false);
     try testRegion(region).attach(text);
     other.close();
@@ -282,7 +283,7 @@ fn grab(path: *const os.Path) noreturn {
     const region = testRegion(&memory);
     region.openPath(path.slice(), 0, read_write) catch linux.exit(1);
     while (true) {
-        _ = region.lock.acquire(false, 60_000) catch linux.exit(2);
+        _ = region.lock.acquire(false, 60_000, user_lock.NoWriters{}) catch linux.exit(2);
         const until = os.monotonicNs() + std.time.ns_per_ms;
         while (os.monotonicNs() < until) {}
         region.lock.release(false);
@@ -309,7 +310,7 @@ test "a process that locks a file again at once does not starve those who only r
     defer region.close();
     while (!try region.lock.isHeld()) os.sleepNs(100_000);
     for (0..20) |_| {
-        _ = try region.lock.acquire(true, 1000);
+        _ = try region.lock.acquire(true, 1000, user_lock.NoWriters{});
         region.lock.release(false);
         os.sleepNs(2 * std.time.ns_per_ms);
     }

@@ -1,19 +1,19 @@
 //! How segments get, keep and lose their names: create, attach, exclusive replacement, unlink,
-//! list, and the clean-up behind those who died at it.
+//! list, and the clean-up behind processes that died at it.
 //!
 //! A name leads to a complete, live segment or to nothing. Every change of what it leads to is one
-//! `link`, `rename` or `unlink`, made under LIFE of the segment that loses the name, and the
+//! `link`, `rename` or `unlink`, made under LIFECYCLE of the segment that loses the name, and the
 //! loser's state word tells those attached. The order of steps and what a crash between any two
 //! leaves is in docs/design.md, Operations.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("../status.zig");
-const temporary_file = @import("unnamed_file.zig");
+const unnamed_file = @import("unnamed_file.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
@@ -31,11 +31,11 @@ pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
     const fd = try os.openDirectory(fault, &given);
     defer os.close(fd);
     if ((try os.fileSystem(fault, fd)).network)
-        return fault.because(.networkFileSystem, error.Unsupported);
+        return fault.withReason(.networkFileSystem, error.Unsupported);
     return os.directoryPath(fault, fd) catch given;
 }
 
-/// Assumes nothing of `name`: it becomes part of a path.
+/// Checks `name`, which becomes part of a path.
 pub fn setName(segment: *Segment, name: []const u8) Error!void {
     if (name.len == 0 or name.len > segments.name_bytes_max) return error.InvalidArgument;
     if (name[0] == '.' or std.mem.indexOfAny(u8, name, os.name_separators) != null)
@@ -44,11 +44,11 @@ pub fn setName(segment: *Segment, name: []const u8) Error!void {
     segment.name_len = name.len;
 }
 
-/// Opens `name` as `mode` asks. Assumes `segment.directory`, `name`, `fault`, `timeout_ms`, `me`
-/// are set; on failure nothing is held.
+/// Opens the segment's name as `mode` asks. The caller has set `directory`, `name`, `fault`,
+/// `timeout_ms` and `writer_id`; on failure nothing is held.
 pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
     const deadline = os.Deadline.in(options.timeout_ms);
-    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // none of our business
+    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // a leftover of others must not fail this call
     return switch (mode) {
         .attach => attach(segment, options, deadline),
         .create => create(segment, options),
@@ -58,7 +58,7 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
                 if (err != error.NotFound) return err;
                 create(segment, options) catch |again| {
                     if (again != error.Exists) return again;
-                    // Somebody else made it between our two looks.
+                    // Another process made it between our two looks.
                     if (deadline.left(1) == 0) return attach(segment, options, deadline);
                     continue;
                 };
@@ -112,7 +112,7 @@ fn attachOnce(
     errdefer segment.abandon();
     try adopt(segment, options);
     errdefer os.unmap(segment.view.base, segment.view.ceiling);
-    const attached = try settleAttach(segment, options, deadline);
+    const attached = try finishAttach(segment, options, deadline);
     if (!attached) {
         segment.abandon();
         os.unmap(segment.view.base, segment.view.ceiling);
@@ -120,26 +120,26 @@ fn attachOnce(
     return attached;
 }
 
-fn settleAttach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!bool {
+fn finishAttach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!bool {
     if (options.readonly) {
         try segment.attachReader();
         const state = segment.state();
         return segment.hasItsName() and (state == .live or state == .replacing);
     }
-    try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
+    try range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline);
     if (!segment.hasItsName()) return false;
-    // Its replacer died before the exchange: we hold LIFE and the name still means this one.
+    // Its replacer died before the exchange: we hold LIFECYCLE and the name still means this one.
     if (segment.state() == .replacing) segment.setState(.live);
     if (segment.state() != .live) {
         return if (segment.state() == .unlinked or segment.state() == .replaced)
             false
         else
-            segment.fault.because(.checksum, error.Corrupt);
+            segment.fault.withReason(.checksum, error.Corrupt);
     }
     try segment.attachWriter(options, deadline);
-    // LIFE may have been let go in between, and the name changed hands.
+    // LIFECYCLE may have been let go in between, and the name changed hands.
     const still = segment.hasItsName();
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
     return still;
 }
 
@@ -156,11 +156,11 @@ fn adopt(segment: *Segment, options: *const Options) Error!void {
 }
 
 fn checkFile(fault: *Fault, stat: *const os.Stat, options: *const Options) Error!void {
-    if (!stat.regular) return fault.because(.notRegularFile, error.Incompatible);
+    if (!stat.regular) return fault.withReason(.notRegularFile, error.Incompatible);
     const mine = stat.uid == os.userId() or stat.uid == 0 or options.allow_foreign_owner;
     if (!mine) {
         fault.found = @floatFromInt(stat.uid);
-        return fault.because(.foreignOwner, error.PermissionDenied);
+        return fault.withReason(.foreignOwner, error.PermissionDenied);
     }
 }
 
@@ -176,7 +176,7 @@ fn make(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!
     }
 }
 
-/// `Exists`: the temporary name went to somebody else.
+/// `Exists`: the temporary name leads to the file of another process.
 fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
     const fault = segment.fault;
     temporary.* = null;
@@ -194,8 +194,8 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         try openLocks(segment);
     }
     errdefer segment.abandon();
-    try range_lock.lockBefore(fault, segment.locks, .life, .in(options.timeout_ms));
-    // A file with a name was anybody's to reap until its maker had LIFE.
+    try range_lock.lockBefore(fault, segment.locks, .lifecycle, .in(options.timeout_ms));
+    // Until its maker had LIFECYCLE, another process could reap a file with a name.
     if (temporary.*) |path| {
         const named = os.statName(fault, &path) catch return error.Exists;
         if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
@@ -203,14 +203,14 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
     try segments.format(segment, options);
 }
 
-/// `.<name>.~<16 hex>`: judged by LIFE and inode, never by what is inside.
+/// `.<name>.~<16 hex>`: judged by LIFECYCLE and inode, never by what is inside.
 fn temporaryPath(segment: *const Segment) Error!os.Path {
-    return os.Path.of("{s}/.{s}" ++ temporary_file.name_format, .{
+    return os.Path.of("{s}/.{s}" ++ unnamed_file.name_format, .{
         segment.directory.slice(), segment.nameSlice(), os.randomWord(),
     });
 }
 
-/// Drops a segment nobody will see.
+/// Drops a segment that never got a name.
 fn discard(segment: *Segment, temporary: ?os.Path) void {
     var fault: Fault = .{};
     if (temporary) |path| os.unlink(&fault, &path) catch {}; // a leftover is reaped later
@@ -226,7 +226,7 @@ fn create(segment: *Segment, options: *const Options) Error!void {
     errdefer discard(segment, temporary);
     try giveName(segment, temporary, &path);
     if (temporary) |old| os.unlink(segment.fault, &old) catch {}; // a leftover is reaped later
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
 }
 
 fn giveName(segment: *Segment, temporary: ?os.Path, path: *const os.Path) Error!void {
@@ -234,9 +234,9 @@ fn giveName(segment: *Segment, temporary: ?os.Path, path: *const os.Path) Error!
     return os.linkUnnamed(segment.fault, segment.file, path);
 }
 
-/// A segment that stands in our way, held by LIFE just long enough to take its name. Mapped only
+/// A segment that has the name, held by LIFECYCLE just long enough to take it over. Mapped only
 /// as far as its header, and only if the file reaches that far.
-const Standing = struct {
+const Displaced = struct {
     file: os.Fd,
     header: ?*layout.Header,
 
@@ -246,14 +246,14 @@ const Standing = struct {
         path: *const os.Path,
         options: *const Options,
         deadline: os.Deadline,
-    ) Error!?Standing {
+    ) Error!?Displaced {
         const fault = segment.fault;
         const file = try os.open(fault, path, .read_write);
         errdefer os.close(file);
         const stat = try os.stat(fault, file);
         try checkFile(fault, &stat, options);
         try checkOurs(fault, file, options);
-        try range_lock.lockBefore(fault, file, .life, deadline);
+        try range_lock.lockBefore(fault, file, .lifecycle, deadline);
         errdefer range_lock.unlockAll(file);
         const named = os.statName(fault, path) catch |err| {
             if (err != error.NotFound) return err;
@@ -276,15 +276,15 @@ const Standing = struct {
         };
     }
 
-    fn setState(standing: *const Standing, state: layout.State) void {
-        const header = standing.header orelse return;
-        crash.publish(&header.state, @intFromEnum(state));
+    fn setState(displaced: *const Displaced, state: layout.State) void {
+        const header = displaced.header orelse return;
+        atomics.storeRelease(&header.state, @intFromEnum(state));
     }
 
-    fn unlock(standing: *const Standing) void {
-        range_lock.unlockAll(standing.file);
-        os.close(standing.file);
-        if (standing.header) |header| os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
+    fn unlock(displaced: *const Displaced) void {
+        range_lock.unlockAll(displaced.file);
+        os.close(displaced.file);
+        if (displaced.header) |header| os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
     }
 };
 
@@ -296,10 +296,10 @@ fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!void {
     };
     if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
         return;
-    const found = header.shape & 0xff;
+    const found = header.attributes & 0xff;
     if (found != @intFromEnum(options.kind)) {
         fault.found = @floatFromInt(found);
-        return fault.because(.otherKind, error.Incompatible);
+        return fault.withReason(.otherKind, error.Incompatible);
     }
 }
 
@@ -316,32 +316,32 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
             if (temporary) |old| os.unlink(fault, &old) catch {}; // a leftover is reaped later
             break;
         } else |err| if (err != error.Exists) return err;
-        const standing = Standing.lock(segment, &path, options, deadline) catch |err| {
+        const displaced = Displaced.lock(segment, &path, options, deadline) catch |err| {
             if (err == error.NotFound) continue;
             return err;
         } orelse continue;
-        defer standing.unlock();
+        defer displaced.unlock();
         if (temporary == null) {
             const second = try temporaryPath(segment);
             try os.linkUnnamed(fault, segment.file, &second);
             temporary = second;
         }
-        // From here to the exchange a crash leaves `replacing` under the old name: whoever reads
-        // it finds LIFE free and the name unchanged, and sets it back to live.
-        standing.setState(.replacing);
+        // From here to the exchange a crash leaves `replacing` under the old name: the next caller
+        // finds LIFECYCLE free and the name unchanged, and sets it back to live.
+        displaced.setState(.replacing);
         const is_ours = os.exchange(fault, &temporary.?, &path) catch |err| {
-            standing.setState(.live);
+            displaced.setState(.live);
             if (err == error.NotFound) continue; // the name is gone: link again
             return err;
         };
-        // A crash here leaves the old one `replacing` under the temporary name: whoever reads it
+        // A crash here leaves the old one `replacing` under the temporary name: the next caller
         // finds that its name leads elsewhere, and sets it to replaced.
-        standing.setState(.replaced);
-        if (!is_ours) continue; // nobody has the name, or somebody else by now
+        displaced.setState(.replaced);
+        if (!is_ours) continue; // the name was free meanwhile, and may be taken again
         os.unlink(fault, &temporary.?) catch {}; // plain rename left none
         break;
     }
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
 }
 
 /// Takes a name away. False: nothing had it.
@@ -349,14 +349,14 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
     const deadline = os.Deadline.in(options.timeout_ms);
     const path = try segment.path();
     while (true) {
-        const standing = (Standing.lock(segment, &path, options, deadline) catch |err|
+        const displaced = (Displaced.lock(segment, &path, options, deadline) catch |err|
             return if (err == error.NotFound) false else err) orelse continue;
-        errdefer standing.unlock();
+        errdefer displaced.unlock();
         // First the name, then the state: the other order, killed in between, leaves a name that
         // leads to an unlinked segment for ever.
         try os.unlink(segment.fault, &path);
-        standing.setState(.unlinked);
-        standing.unlock();
+        displaced.setState(.unlinked);
+        displaced.unlock();
         // Mapped, if only by this call, it has a temporary name where that keeps a file.
         if (!os.removes_mapped_files)
             reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
@@ -366,10 +366,10 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
 
 /// As `unlinkName`, for the very segment this handle is attached to.
 pub fn unlinkOwn(segment: *Segment) Error!bool {
-    if (segment.name_len == 0 or segment.temporary != null) return false;
+    if (segment.name_len == 0 or segment.unnamed != null) return false;
     const deadline = os.Deadline.in(segment.timeout_ms);
-    try range_lock.lockBefore(segment.fault, segment.locks, .life, deadline);
-    defer range_lock.unlock(segment.locks, .life);
+    try range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline);
+    defer range_lock.unlock(segment.locks, .lifecycle);
     switch (segment.nameLeads()) {
         .here => {},
         .elsewhere => return false,
@@ -382,7 +382,7 @@ pub fn unlinkOwn(segment: *Segment) Error!bool {
 }
 
 /// Removes temporary names whose makers died: those of `name`, or of all names when it is empty.
-/// A living maker holds LIFE on the file, or the name has moved on.
+/// A living maker holds LIFECYCLE on the file, or has renamed it.
 fn reap(fault: *Fault, directory: *const os.Path, name: []const u8) Error!void {
     var names = try os.Names.of(fault, directory);
     defer names.close();
@@ -395,9 +395,9 @@ fn reap(fault: *Fault, directory: *const os.Path, name: []const u8) Error!void {
 
 /// The name a temporary name was made for, or null.
 fn temporaryOf(entry: []const u8) ?[]const u8 {
-    if (entry.len <= 1 + temporary_file.name_bytes or entry[0] != '.') return null;
-    const end = entry.len - temporary_file.name_bytes;
-    return if (temporary_file.numberOf(entry[end..]) == null) null else entry[1..end];
+    if (entry.len <= 1 + unnamed_file.name_bytes or entry[0] != '.') return null;
+    const end = entry.len - unnamed_file.name_bytes;
+    return if (unnamed_file.numberOf(entry[end..]) == null) null else entry[1..end];
 }
 
 fn reapOne(
@@ -407,13 +407,13 @@ fn reapOne(
     official: []const u8,
 ) Error!void {
     const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
-    const left: temporary_file.Left = try .open(fault, &path);
-    defer left.close();
-    const file = left.file;
+    const orphan: unnamed_file.Orphan = try .open(fault, &path);
+    defer orphan.close();
+    const file = orphan.file;
     if (segments.readHeader(fault, file)) |_| {
         const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
         const named = os.statName(fault, &real);
-        const displaced = if (named) |stat| !stat.same(left.stat) else |err| blk: {
+        const displaced = if (named) |stat| !stat.same(orphan.stat) else |err| blk: {
             if (err != error.NotFound) return err;
             break :blk true;
         };
@@ -421,11 +421,11 @@ fn reapOne(
             const header: *layout.Header =
                 @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write));
             defer os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
-            if (crash.acquire(&header.state) != @intFromEnum(layout.State.unlinked))
-                crash.publish(&header.state, @intFromEnum(layout.State.replaced));
+            if (atomics.loadAcquire(&header.state) != @intFromEnum(layout.State.unlinked))
+                atomics.storeRelease(&header.state, @intFromEnum(layout.State.replaced));
         }
     } else |_| {
-        // Never completed, so nobody can be attached; but only if it has not begun to be anything.
+        // Never completed, so no handle can be attached; but only if it is not another file.
         var start: [8]u8 = @splat(0);
         _ = try os.readAt(fault, file, &start, 0);
         if (!std.mem.allEqual(u8, &start, 0)) return;
@@ -443,24 +443,24 @@ pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
         try openLocks(segment);
     }
     errdefer segment.abandon();
-    if (!try range_lock.tryLock(fault, segment.locks, .life, .exclusive)) return error.System;
+    if (!try range_lock.tryLock(fault, segment.locks, .lifecycle, .exclusive)) return error.System;
     try segments.format(segment, options);
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
 }
 
 /// As `anonymous`, where memory that others can reach has a name.
 fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
-    const made = try temporary_file.make(segment.fault, .in(options.timeout_ms));
+    const made = try unnamed_file.make(segment.fault, .in(options.timeout_ms));
     segment.file = made.file;
     segment.locks = made.locks;
-    errdefer temporary_file.remove(made.number);
+    errdefer unnamed_file.remove(made.number);
     errdefer segment.abandon();
-    try segment.nameTemporary(made.number);
+    try segment.nameUnnamed(made.number);
     try segments.format(segment, options);
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
 }
 
-/// Attaches to the segment a token names. Assumes `segment` as for `open`, without the name.
+/// Attaches to the segment a token names. The caller has set what `open` needs, but for the name.
 pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Error!void {
     const last = std.mem.lastIndexOfScalar(u8, token, ':') orelse return error.InvalidArgument;
     if (token.len - last - 1 != 16) return error.InvalidArgument;
@@ -478,7 +478,7 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         if (os.has_memory_files) return error.Unsupported; // of another system
         const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
             return error.InvalidArgument;
-        try segment.nameTemporary(number);
+        try segment.nameUnnamed(number);
         return attach(segment, options, os.Deadline.in(options.timeout_ms));
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
@@ -504,9 +504,9 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     errdefer os.unmap(segment.view.base, segment.view.ceiling);
     if (options.readonly) return segment.attachReader();
     const deadline = os.Deadline.in(options.timeout_ms);
-    try range_lock.lockBefore(fault, segment.locks, .life, deadline);
+    try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);
     try segment.attachWriter(options, deadline);
-    range_lock.unlock(segment.locks, .life);
+    range_lock.unlock(segment.locks, .lifecycle);
 }
 
 /// One line of a listing, as it crosses the boundary; the name follows, zero-padded to 8.
@@ -524,8 +524,8 @@ pub const Listed = extern struct {
 /// Writes a `Listed` and a name for every segment in the directory that this user may look at.
 /// Returns the length of all, which may exceed the target.
 pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
-    reap(fault, directory, "") catch {}; // none of our business
-    if (!os.has_memory_files) temporary_file.reap(fault) catch {};
+    reap(fault, directory, "") catch {}; // a leftover of others must not fail this call
+    if (!os.has_memory_files) unnamed_file.reap(fault) catch {};
     var names = try os.Names.of(fault, directory);
     defer names.close();
     var at: usize = 0;
@@ -570,7 +570,7 @@ fn look(fault: *Fault, directory: *const os.Path, entry: []const u8) Error!Liste
         try range_lock.isHeld(fault, file, .reader);
     return .{
         .name_len = @intCast(entry.len),
-        .kind = @intCast(header.shape & 0xff),
+        .kind = @intCast(header.attributes & 0xff),
         .in_use = @intFromBool(used),
         .locked = @intFromBool(try range_lock.isHeld(fault, file, .user)),
         .bytes = @floatFromInt(stat.allocated),

@@ -1,23 +1,23 @@
 //! One process's hold on a segment: the mapping, the two descriptions, growth, and the step from
 //! "a complete file" to "attached". How segments get and lose their names is in `directory.zig`.
 //!
-//! A handle that may write holds the range WRITER shared for life; a read-only one READER. Whoever
-//! gets WRITER exclusively under LIFE is the only writer and may do what must not happen beside
-//! another: make the mutexes anew, recover what the dead left, write its facts.
+//! A handle that may write holds the range WRITER shared for life; a read-only one READER. A handle
+//! that gets WRITER exclusively under LIFECYCLE is the only writer and may do what must not happen
+//! beside another: make the mutexes anew, recover what dead writers left, write its facts.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
 const status = @import("../status.zig");
-const temporary = @import("unnamed_file.zig");
+const unnamed_file = @import("unnamed_file.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
 const Header = layout.Header;
-const View = layout.View;
+const View = @import("view.zig").View;
 
 pub const name_bytes_max = 200;
 pub const ceiling_max: u64 = 1 << 40;
@@ -45,7 +45,8 @@ pub const Options = struct {
     stripe_bits: ?u6 = null,
     /// The identity a token names.
     id: ?u64 = null,
-    /// Repairs what dead writers left; called with the segment held by nobody else.
+    /// Recovers what dead writers left: all stripes, or those that are marked. Called while this
+    /// handle is the only writer.
     recover: *const fn (segment: *Segment, all: bool) Error!void,
 };
 
@@ -60,12 +61,12 @@ pub const Segment = struct {
     /// 0: unnamed.
     name_len: usize,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    temporary: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
-    /// What this handle writes into writer words: pid << 32 | something. Decides nothing.
-    me: u64,
+    /// What this handle writes into writer words: pid << 32 | 1, so never 0. Only messages read it.
+    writer_id: u64,
     fault: *Fault,
 
     pub fn header(segment: *const Segment) *Header {
@@ -76,11 +77,11 @@ pub const Segment = struct {
         return segment.name[0..segment.name_len];
     }
 
-    /// Names a segment without a name where its memory has one.
-    pub fn nameTemporary(segment: *Segment, number: u64) Error!void {
-        segment.temporary = number;
+    /// Takes the name of an unnamed file where the system has no memory without one.
+    pub fn nameUnnamed(segment: *Segment, number: u64) Error!void {
+        segment.unnamed = number;
         segment.directory = try os.defaultDirectory(segment.fault);
-        const full = try temporary.pathOf(segment.fault, number);
+        const full = try unnamed_file.pathOf(segment.fault, number);
         const name = full.slice()[segment.directory.len + 1 ..];
         @memcpy(segment.name[0..name.len], name);
         segment.name_len = name.len;
@@ -111,7 +112,7 @@ pub const Segment = struct {
     }
 
     pub inline fn state(segment: *const Segment) layout.State {
-        return @enumFromInt(crash.acquire(&segment.header().state));
+        return @enumFromInt(atomics.loadAcquire(&segment.header().state));
     }
 
     /// Whether it is plainly what those attached to it go on with.
@@ -120,29 +121,29 @@ pub const Segment = struct {
         return found == .live or found == .unlinked;
     }
 
-    /// What stands before a stripe.
-    pub inline fn guardOf(segment: *const Segment, index: u32) stripe_lock.Guard {
+    /// The lock of a stripe.
+    pub inline fn lockOf(segment: *const Segment, index: u32) stripe_lock.StripeLock {
         if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
         return .{ .robust = &segment.view.stripe(index).mutex };
     }
 
-    /// What stands before the pool.
-    pub fn poolGuard(segment: *const Segment) stripe_lock.Guard {
+    /// The lock of the pool.
+    pub fn poolLock(segment: *const Segment) stripe_lock.StripeLock {
         if (segment.lock_kind == .kernel) return segment.range(.pool);
         return .{ .robust = &segment.header().pool.mutex };
     }
 
-    fn range(segment: *const Segment, byte: range_lock.Byte) stripe_lock.Guard {
+    fn range(segment: *const Segment, byte: range_lock.Byte) stripe_lock.StripeLock {
         return .{ .kernel = .{ .fd = segment.locks, .byte = byte } };
     }
 
     pub fn setState(segment: *Segment, to: layout.State) void {
-        crash.publish(&segment.header().state, @intFromEnum(to));
+        atomics.storeRelease(&segment.header().state, @intFromEnum(to));
     }
 
     /// What every call asks first: is the segment still the one its name means?
     pub inline fn check(segment: *Segment) Error!void {
-        if (!segment.isCurrent()) try segment.settle();
+        if (!segment.isCurrent()) try segment.resolveReplacement();
     }
 
     /// As `check`, before a write.
@@ -152,27 +153,28 @@ pub const Segment = struct {
     }
 
     /// The slow path of `check`. An unlinked segment lives on for those attached to it. `replacing`
-    /// is the mark of a replacement in progress: if its maker is gone (LIFE is free), the name
-    /// tells how far it came, and whoever notices finishes it.
-    fn settle(segment: *Segment) Error!void {
+    /// is the mark of a replacement in progress: if its maker is gone (LIFECYCLE is free), the name
+    /// tells how far it came, and the caller that notices finishes it.
+    fn resolveReplacement(segment: *Segment) Error!void {
         switch (segment.state()) {
             .live, .unlinked => return,
             .replaced => return error.Replaced,
             .replacing => {},
-            _ => return segment.fault.because(.checksum, error.Corrupt),
+            _ => return segment.fault.withReason(.checksum, error.Corrupt),
         }
         const leads = segment.nameLeads();
         if (leads == .unknown) return;
         if (segment.readonly) return if (leads == .here) {} else error.Replaced;
-        if (!try range_lock.tryLock(segment.fault, segment.locks, .life, .exclusive)) return;
-        defer range_lock.unlock(segment.locks, .life);
+        if (!try range_lock.tryLock(segment.fault, segment.locks, .lifecycle, .exclusive)) return;
+        defer range_lock.unlock(segment.locks, .lifecycle);
         if (segment.state() == .replacing)
             segment.setState(if (segment.hasItsName()) .live else .replaced);
         if (segment.state() == .replaced) return error.Replaced;
     }
 
-    /// Maps the file. Assumes `header_copy` was checked by `checkHeader`.
+    /// Maps the file by a copy of its header that `checkHeader` has checked.
     pub fn map(segment: *Segment, header_copy: *const Header) Error!void {
+        std.debug.assert(header_copy.committed <= header_copy.ceiling);
         const access: os.Access = if (segment.readonly) .read else .read_write;
         segment.view = .{
             .base = try os.map(segment.fault, segment.file, header_copy.ceiling, access),
@@ -180,23 +182,25 @@ pub const Segment = struct {
             .ceiling = header_copy.ceiling,
             .data_start = layout.dataOffset(stripeBits(header_copy)),
             .stripe_bits = stripeBits(header_copy),
-            .refresh = refresh,
+            .file = segment.file,
+            .access = access,
         };
         segment.lock_kind = lockKind(header_copy);
     }
 
-    /// Makes room for `bytes` more at the end. Assumes the pool's lock.
+    /// Makes room for `bytes` more at the end, with the pool's lock held.
     pub fn grow(segment: *Segment, bytes: u64) Error!void {
         const header_words = segment.header();
-        const committed = crash.acquire(&header_words.committed);
-        if (committed != segment.view.committed and !refresh(&segment.view))
-            return segment.fault.because(.truncated, error.Corrupt);
+        std.debug.assert(header_words.pool.writer != 0);
+        const committed = atomics.loadAcquire(&header_words.committed);
+        if (committed != segment.view.committed and !segment.view.refresh())
+            return segment.fault.withReason(.truncated, error.Corrupt);
         const step = std.math.clamp(committed / 4, growth_bytes_min, growth_bytes_max);
         const wanted = std.mem.alignForward(u64, committed + @max(step, bytes), layout.page_bytes);
         const least = std.mem.alignForward(u64, committed + bytes, layout.page_bytes);
         segment.noteSpace(bytes);
         if (least > segment.view.ceiling)
-            return segment.fault.because(.ceilingReached, error.NoSpace);
+            return segment.fault.withReason(.ceilingReached, error.NoSpace);
         var to = @min(wanted, segment.view.ceiling);
         os.allocate(segment.fault, segment.file, committed, to) catch |err| {
             if (err != error.NoSpace or least == to) return err;
@@ -205,9 +209,8 @@ pub const Segment = struct {
         };
         // Commit: blocks first, then the words that say so. A crash between them leaves a file
         // longer than `committed`, and the next growth allocates the same range again.
-        try os.extend(segment.fault, segment.file, segment.view.base, committed, to, .read_write);
-        crash.publish(&header_words.committed, to);
-        segment.view.committed = to;
+        try segment.view.extend(segment.fault, to);
+        atomics.storeRelease(&header_words.committed, to); // pairs with `View.refresh`
     }
 
     pub fn noteSpace(segment: *Segment, needed: u64) void {
@@ -216,7 +219,7 @@ pub const Segment = struct {
         segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
     }
 
-    /// Everything under LIFE (docs/design.md, Open, attach, close). Leaves LIFE held, for
+    /// Everything under LIFECYCLE (docs/design.md, Open, attach, close). Leaves LIFECYCLE held, for
     /// the caller to check the name and to give it back.
     pub fn attachWriter(
         segment: *Segment,
@@ -236,18 +239,19 @@ pub const Segment = struct {
             if (try range_lock.tryLock(fault, segment.locks, .writer, .shared)) {
                 const differing = facts.differing(segment.header()) orelse return;
                 range_lock.unlock(segment.locks, .writer);
-                if (patience.left(1) == 0) return fault.because(differing, error.Incompatible);
+                if (patience.left(1) == 0) return fault.withReason(differing, error.Incompatible);
             }
-            // A dying writer keeps WRITER until its memory is torn down. LIFE is let go meanwhile.
-            range_lock.unlock(segment.locks, .life);
+            // A dying writer keeps WRITER until its memory is torn down; others may have LIFECYCLE
+            // meanwhile.
+            range_lock.unlock(segment.locks, .lifecycle);
             if (deadline.left(1) == 0) return error.Timeout;
             os.sleepNs(2 * std.time.ns_per_ms);
-            try range_lock.lockBefore(fault, segment.locks, .life, deadline);
+            try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);
         }
     }
 
-    /// A crash anywhere in here drops LIFE and WRITER together, so the next attacher is sole again
-    /// and starts from the beginning.
+    /// A crash anywhere in here drops LIFECYCLE and WRITER together, so the next attacher is sole
+    /// again and starts from the beginning.
     fn becomeSoleWriter(
         segment: *Segment,
         facts: *const Facts,
@@ -259,15 +263,15 @@ pub const Segment = struct {
             for (0..segment.view.stripeCount()) |i|
                 try stripe_lock.init(&segment.view.stripe(@intCast(i)).mutex);
         }
-        const all = crash.load(&head.clean) != 1;
+        const all = atomics.load(&head.clean) != 1;
         try options.recover(segment, all);
-        crash.store(&head.clean, 0);
+        atomics.store(&head.clean, 0);
         facts.write(head);
     }
 
     pub fn attachReader(segment: *Segment) Error!void {
         if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
-            return error.System; // nobody holds it exclusively
+            return error.System; // no handle ever holds it exclusively
     }
 
     /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every
@@ -276,11 +280,11 @@ pub const Segment = struct {
         if (!segment.readonly) {
             var fault: Fault = .{};
             const sole = range_lock.upgrade(&fault, segment.locks, .writer) catch false;
-            if (sole) crash.publish(&segment.header().clean, 1);
+            if (sole) atomics.storeRelease(&segment.header().clean, 1);
         }
-        if (segment.temporary) |number| {
+        if (segment.unnamed) |number| {
             os.unmap(segment.view.base, segment.view.ceiling);
-            temporary.leave(segment.locks, number);
+            unnamed_file.leave(segment.locks, number);
             return segment.abandon();
         }
         segment.abandon();
@@ -297,7 +301,7 @@ pub const Segment = struct {
     /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
     pub fn token(segment: *const Segment, target: []u8) Error!usize {
         const id = segment.header().id;
-        const text = if (segment.temporary) |number|
+        const text = if (segment.unnamed) |number|
             try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
         else if (segment.name_len > 0)
             try os.Path.of("name:{s}:{s}:{x:0>16}", .{
@@ -310,68 +314,50 @@ pub const Segment = struct {
     }
 };
 
-/// Adopts a `committed` that somebody raised, once the file is known to be as long. The word is
-/// input: it may be anything.
-fn refresh(view: *View) bool {
-    const segment: *Segment = @fieldParentPtr("view", view);
-    const committed = crash.acquire(&view.header().committed);
-    if (committed == view.committed) return true;
-    if (committed < view.committed or committed > view.ceiling) return false;
-    if (committed % layout.page_bytes != 0) return false;
-    var fault: Fault = .{};
-    const stat = os.stat(&fault, segment.file) catch return false;
-    if (stat.size < committed) return false;
-    const access: os.Access = if (segment.readonly) .read else .read_write;
-    os.extend(&fault, segment.file, view.base, view.committed, committed, access) catch
-        return false;
-    view.committed = committed;
-    return true;
-}
-
 /// What must be the same for all living writers.
 const Facts = struct {
     libc: u64,
-    mutex_shape: u64,
+    mutex_abi: u64,
     pid_namespace: u64,
     boot: [2]u64,
 
     fn ofThisProcess(fault: *Fault) Error!Facts {
         return .{
             .libc = stripe_lock.libcFact(),
-            .mutex_shape = stripe_lock.mutexShape(),
+            .mutex_abi = stripe_lock.mutexAbi(),
             .pid_namespace = try os.pidNamespace(fault),
             .boot = try os.bootId(fault),
         };
     }
 
     fn write(facts: *const Facts, header: *Header) void {
-        crash.store(&header.libc, facts.libc);
-        crash.store(&header.mutex_shape, facts.mutex_shape);
-        crash.store(&header.pid_namespace, facts.pid_namespace);
-        crash.store(&header.boot[0], facts.boot[0]);
-        crash.store(&header.boot[1], facts.boot[1]);
+        atomics.store(&header.libc, facts.libc);
+        atomics.store(&header.mutex_abi, facts.mutex_abi);
+        atomics.store(&header.pid_namespace, facts.pid_namespace);
+        atomics.store(&header.boot[0], facts.boot[0]);
+        atomics.store(&header.boot[1], facts.boot[1]);
     }
 
     /// Null: the same, or the segment has no mutexes to disagree about.
     fn differing(facts: *const Facts, header: *const Header) ?status.Reason {
         if (lockKind(header) == .kernel) return null;
-        if (facts.libc != crash.load(&header.libc)) return .otherLibc;
-        if (facts.mutex_shape != crash.load(&header.mutex_shape)) return .otherLibc;
-        if (facts.pid_namespace != crash.load(&header.pid_namespace)) return .otherPidNamespace;
-        if (facts.boot[0] != crash.load(&header.boot[0])) return .otherLibc;
-        if (facts.boot[1] != crash.load(&header.boot[1])) return .otherLibc;
+        if (facts.libc != atomics.load(&header.libc)) return .otherLibc;
+        if (facts.mutex_abi != atomics.load(&header.mutex_abi)) return .otherLibc;
+        if (facts.pid_namespace != atomics.load(&header.pid_namespace)) return .otherPidNamespace;
+        if (facts.boot[0] != atomics.load(&header.boot[0])) return .otherLibc;
+        if (facts.boot[1] != atomics.load(&header.boot[1])) return .otherLibc;
         return null;
     }
 };
 
-const Shape = packed struct(u64) { kind: u8, lock: u8, stripe_bits: u8, _unused: u40 = 0 };
+const Attributes = packed struct(u64) { kind: u8, lock: u8, stripe_bits: u8, _unused: u40 = 0 };
 
 pub fn stripeBits(header: *const Header) u6 {
-    return @truncate(@as(Shape, @bitCast(header.shape)).stripe_bits);
+    return @truncate(@as(Attributes, @bitCast(header.attributes)).stripe_bits);
 }
 
 pub fn lockKind(header: *const Header) layout.LockKind {
-    return if (@as(Shape, @bitCast(header.shape)).lock == 1) .kernel else .robust;
+    return if (@as(Attributes, @bitCast(header.attributes)).lock == 1) .kernel else .robust;
 }
 
 /// Reads a file's header without mapping it, and checks that the file is a segment of ours.
@@ -380,9 +366,9 @@ pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
     const bytes = std.mem.asBytes(&header);
     const len = try os.readAt(fault, fd, bytes, 0);
     if (len < 8 or header.magic != layout.magic) {
-        return fault.because(.notASegment, error.Incompatible);
+        return fault.withReason(.notASegment, error.Incompatible);
     }
-    if (len < bytes.len) return fault.because(.truncated, error.Corrupt);
+    if (len < bytes.len) return fault.withReason(.truncated, error.Corrupt);
     return header;
 }
 
@@ -390,18 +376,18 @@ pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
 pub fn checkIdentity(fault: *Fault, header: *const Header, kind: layout.Kind) Error!void {
     if (header.version != layout.layout_version) {
         fault.found = @floatFromInt(header.version);
-        return fault.because(.layoutVersion, error.Incompatible);
+        return fault.withReason(.layoutVersion, error.Incompatible);
     }
     if (layout.checksum(header) != header.checksum)
-        return fault.because(.checksum, error.Corrupt);
-    const found = @as(Shape, @bitCast(header.shape)).kind;
+        return fault.withReason(.checksum, error.Corrupt);
+    const found = @as(Attributes, @bitCast(header.attributes)).kind;
     if (found != @intFromEnum(kind)) {
         fault.found = @floatFromInt(found);
-        return fault.because(.otherKind, error.Incompatible);
+        return fault.withReason(.otherKind, error.Incompatible);
     }
 }
 
-/// Checks everything an attacher relies on, and what it asked for. Nothing here is trusted.
+/// Checks everything an attaching handle relies on, and what it asked for. Every word is input.
 pub fn checkHeader(
     fault: *Fault,
     header: *const Header,
@@ -409,36 +395,36 @@ pub fn checkHeader(
     options: *const Options,
 ) Error!void {
     try checkIdentity(fault, header, options.kind);
-    const shape: Shape = @bitCast(header.shape);
-    if (shape.lock > 1 or shape.stripe_bits > 10 or shape._unused != 0 or
+    const attributes: Attributes = @bitCast(header.attributes);
+    if (attributes.lock > 1 or attributes.stripe_bits > 10 or attributes._unused != 0 or
         header.ceiling % layout.page_bytes != 0 or header.ceiling > ceiling_max or
         header.codec_len > layout.codec_bytes_max)
-        return fault.because(.checksum, error.Corrupt);
+        return fault.withReason(.checksum, error.Corrupt);
     if (header.committed % layout.page_bytes != 0 or header.committed > header.ceiling or
-        header.committed < layout.dataOffset(@intCast(shape.stripe_bits)))
-        return fault.because(.truncated, error.Corrupt);
-    if (header.committed > size) return fault.because(.truncated, error.Corrupt);
-    if (header.state < 1 or header.state > 4) return fault.because(.checksum, error.Corrupt);
+        header.committed < layout.dataOffset(@intCast(attributes.stripe_bits)))
+        return fault.withReason(.truncated, error.Corrupt);
+    if (header.committed > size) return fault.withReason(.truncated, error.Corrupt);
+    if (header.state < 1 or header.state > 4) return fault.withReason(.checksum, error.Corrupt);
     const codec = std.mem.asBytes(&header.codec)[0..header.codec_len];
     if (!std.mem.eql(u8, codec, options.codec)) {
         fault.text = @bitCast(header.codec);
-        return fault.because(.otherCodec, error.Incompatible);
+        return fault.withReason(.otherCodec, error.Incompatible);
     }
     if (options.max_bytes != 0 and options.max_bytes != header.max_bytes) {
         fault.found = @floatFromInt(header.max_bytes);
-        return fault.because(.otherMaxBytes, error.Incompatible);
+        return fault.withReason(.otherMaxBytes, error.Incompatible);
     }
     if (options.lock) |lock| {
         if (lock != lockKind(header)) {
-            fault.found = @floatFromInt(shape.lock);
-            return fault.because(.otherLock, error.Incompatible);
+            fault.found = @floatFromInt(attributes.lock);
+            return fault.withReason(.otherLock, error.Incompatible);
         }
     }
-    // Its writers were on another system, and have mutexes that this one has not.
+    // Its writers were on another system, whose mutexes this one does not have.
     if (lockKind(header) == .robust and !os.has_robust_mutex)
-        return fault.because(.otherLock, error.Incompatible);
+        return fault.withReason(.otherLock, error.Incompatible);
     if (options.id) |id| {
-        if (header.id != id) return fault.because(.identity, error.NotFound);
+        if (header.id != id) return fault.withReason(.identity, error.NotFound);
     }
 }
 
@@ -451,8 +437,8 @@ fn stripeBitsFor(options: *const Options, ceiling: u64) u6 {
     return if (ceiling >= 1 << 20) 4 else 3;
 }
 
-/// Makes a complete, live segment in an empty file that has no name yet, and takes WRITER on it, so
-/// that from its first moment with a name it looks like what it is: attached. Assumes LIFE.
+/// Makes a complete, live segment in an empty file that has no name yet, with LIFECYCLE held, and
+/// takes WRITER on it: from its first moment with a name it is attached.
 pub fn format(segment: *Segment, options: *const Options) Error!void {
     const fault = segment.fault;
     const lock: layout.LockKind = options.lock orelse
@@ -462,7 +448,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
         return error.Unsupported;
     }
     const file_system = try os.fileSystem(fault, segment.file);
-    if (file_system.network) return fault.because(.networkFileSystem, error.Unsupported);
+    if (file_system.network) return fault.withReason(.networkFileSystem, error.Unsupported);
     var ceiling = ceiling_max;
     if (file_system.bytes > 0) ceiling = @min(ceiling, file_system.bytes);
     if (file_system.memory) ceiling = @min(ceiling, os.memoryBytes() *| 4);
@@ -475,11 +461,11 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     const committed = std.mem.alignForward(u64, data_start, layout.page_bytes);
     fault.needed_bytes = @floatFromInt(committed);
     fault.ceiling_bytes = @floatFromInt(ceiling);
-    if (committed > ceiling) return fault.because(.ceilingReached, error.NoSpace);
+    if (committed > ceiling) return fault.withReason(.ceilingReached, error.NoSpace);
     try os.allocate(fault, segment.file, 0, committed);
     header.magic = layout.magic;
     header.version = layout.layout_version;
-    header.shape = @bitCast(Shape{
+    header.attributes = @bitCast(Attributes{
         .kind = @intFromEnum(options.kind),
         .lock = @intFromEnum(lock),
         .stripe_bits = bits,
@@ -500,7 +486,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     errdefer os.unmap(segment.view.base, segment.view.ceiling);
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
-    crash.fill(@ptrCast(segment.header()), std.mem.asBytes(&header));
+    atomics.storeBytes(@ptrCast(segment.header()), std.mem.asBytes(&header));
     try segment.attachWriter(options, .in(options.timeout_ms));
     try os.setPermissions(fault, segment.file, options.permissions);
 }

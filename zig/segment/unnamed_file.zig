@@ -1,9 +1,10 @@
 //! What takes the place of memory without a name where the system has none that other processes can
-//! reach: files with a random name of ours in the platform's directory, `.~<16 hex>`. The last that
-//! leaves takes the name away; behind one that was killed the next maker, or list, does.
+//! reach: files with a random name of ours in the platform's directory, `.~<16 hex>`. The last handle
+//! that leaves removes the name; where that handle was killed, the next maker, or a list, does.
 //!
-//! Whoever uses such a file holds WRITER or READER on it. Whoever makes, attaches or leaves holds
-//! LIFE meanwhile, so that nobody takes the name away from a file that is about to be used.
+//! A handle that uses such a file holds WRITER or READER on it. A handle that makes, attaches or
+//! leaves holds LIFECYCLE meanwhile, so that no other removes the name of a file that is about to be
+//! used.
 
 const std = @import("std");
 const os = @import("../os/os.zig");
@@ -18,20 +19,20 @@ const mark = ".~";
 pub const name_format = mark ++ "{x:0>16}";
 pub const name_bytes = mark.len + 16;
 
-/// How long one that leaves waits for LIFE. Somebody who holds it for longer is attaching, and will
-/// leave after it.
+/// How long a handle that leaves waits for LIFECYCLE. A handle that holds it for longer is attaching,
+/// and will leave later.
 const patience_ms = 100;
 
-pub const Made = struct { file: os.Fd, locks: os.Fd, number: u64 };
+pub const NewFile = struct { file: os.Fd, locks: os.Fd, number: u64 };
 
 pub fn pathOf(fault: *Fault, number: u64) Error!os.Path {
     const directory = try os.defaultDirectory(fault);
     return os.Path.of("{s}/" ++ name_format, .{ directory.slice(), number });
 }
 
-/// A new empty file, opened twice, with LIFE held by the second description.
-pub fn make(fault: *Fault, deadline: os.Deadline) Error!Made {
-    reap(fault) catch {}; // none of our business
+/// A new empty file, opened twice, with LIFECYCLE held by the second description.
+pub fn make(fault: *Fault, deadline: os.Deadline) Error!NewFile {
+    reap(fault) catch {}; // a leftover of others must not fail this call
     while (true) {
         const number = os.randomWord();
         const path = try pathOf(fault, number);
@@ -43,19 +44,19 @@ pub fn make(fault: *Fault, deadline: os.Deadline) Error!Made {
         errdefer os.unlink(fault, &path) catch {}; // a leftover is reaped later
         const locks = try os.openAgain(fault, file, .read_write);
         errdefer os.close(locks);
-        try range_lock.lockBefore(fault, locks, .life, deadline);
-        // Until now it was anybody's to reap.
+        try range_lock.lockBefore(fault, locks, .lifecycle, deadline);
+        // Until LIFECYCLE was ours, another process could reap it.
         if (leadsTo(&path, file)) return .{ .file = file, .locks = locks, .number = number };
         os.close(locks);
         os.close(file);
     }
 }
 
-/// `NotFound`: nobody uses it any more.
+/// `NotFound`: no handle uses it any more.
 pub fn open(fault: *Fault, number: u64) Error!os.Fd {
     const path = try pathOf(fault, number);
     return os.open(fault, &path, .read_write) catch |err| {
-        return if (err == error.NotFound) fault.because(.identity, err) else err;
+        return if (err == error.NotFound) fault.withReason(.identity, err) else err;
     };
 }
 
@@ -67,33 +68,33 @@ pub fn leadsTo(path: *const os.Path, file: os.Fd) bool {
     return named.same(opened);
 }
 
-/// Gives up WRITER and READER, and takes the name away if nobody else has them. Assumes that the
-/// caller has unmapped the file, and closes `locks` next.
+/// Gives up WRITER and READER, and removes the name if no other handle has them. The caller has
+/// unmapped the file, and closes `locks` next.
 pub fn leave(locks: os.Fd, number: u64) void {
     var fault: Fault = .{};
     const path = pathOf(&fault, number) catch return;
-    const is_alone = range_lock.lockBefore(&fault, locks, .life, .in(patience_ms));
+    const is_alone = range_lock.lockBefore(&fault, locks, .lifecycle, .in(patience_ms));
     range_lock.unlock(locks, .writer);
     range_lock.unlock(locks, .reader);
     is_alone catch return;
     if (leadsTo(&path, locks)) removeUnused(&fault, &path, locks) catch {}; // it is reaped later
 }
 
-/// Takes away the name of a file that was never used.
+/// Removes the name of a file that was never used.
 pub fn remove(number: u64) void {
     var fault: Fault = .{};
     const path = pathOf(&fault, number) catch return;
     os.unlink(&fault, &path) catch {}; // a leftover is reaped later
 }
 
-/// Assumes LIFE.
+/// With LIFECYCLE held.
 fn removeUnused(fault: *Fault, path: *const os.Path, locks: os.Fd) Error!void {
     if (try range_lock.isHeld(fault, locks, .writer)) return;
     if (try range_lock.isHeld(fault, locks, .reader)) return;
     try os.unlink(fault, path);
 }
 
-/// Removes the files of those that were killed.
+/// Removes the files that killed processes left.
 pub fn reap(fault: *Fault) Error!void {
     const directory = try os.defaultDirectory(fault);
     var names = try os.Names.of(fault, &directory);
@@ -106,32 +107,32 @@ pub fn reap(fault: *Fault) Error!void {
 
 fn reapOne(fault: *Fault, number: u64) Error!void {
     const path = try pathOf(fault, number);
-    const left: Left = try .open(fault, &path);
-    defer left.close();
-    try removeUnused(fault, &path, left.file);
+    const orphan: Orphan = try .open(fault, &path);
+    defer orphan.close();
+    try removeUnused(fault, &path, orphan.file);
 }
 
-/// A file that a dead maker may have left behind, with LIFE held.
-pub const Left = struct {
+/// A file that a dead maker may have left behind, with LIFECYCLE held.
+pub const Orphan = struct {
     file: os.Fd,
     stat: os.Stat,
 
-    /// Fails if it is not ours to take away, if somebody holds LIFE, or if the name leads elsewhere
-    /// by now.
-    pub fn open(fault: *Fault, path: *const os.Path) Error!Left {
+    /// Fails if it belongs to another user, if another handle holds LIFECYCLE, or if the name leads
+    /// elsewhere by now.
+    pub fn open(fault: *Fault, path: *const os.Path) Error!Orphan {
         const file = try os.open(fault, path, .read_write);
         errdefer os.close(file);
         const stat = try os.stat(fault, file);
         if (!stat.regular or stat.uid != os.userId()) return error.PermissionDenied;
-        if (!try range_lock.tryLock(fault, file, .life, .exclusive)) return error.Locked;
+        if (!try range_lock.tryLock(fault, file, .lifecycle, .exclusive)) return error.Locked;
         errdefer range_lock.unlockAll(file);
         if (!(try os.statName(fault, path)).same(stat)) return error.NotFound;
         return .{ .file = file, .stat = stat };
     }
 
-    pub fn close(left: Left) void {
-        range_lock.unlockAll(left.file);
-        os.close(left.file);
+    pub fn close(orphan: Orphan) void {
+        range_lock.unlockAll(orphan.file);
+        os.close(orphan.file);
     }
 };
 
@@ -148,12 +149,12 @@ test numberOf {
         try std.testing.expectEqual(@as(?u64, null), numberOf(other));
 }
 
-test "the last that leaves takes the name away, and whoever is killed leaves it to others" {
+test "the last handle that leaves removes the name, and a killed one leaves it to others" {
     var fault: Fault = .{};
     const made = try make(&fault, .in(1000));
     const path = try pathOf(&fault, made.number);
     try std.testing.expect(try range_lock.tryLock(&fault, made.locks, .writer, .shared));
-    range_lock.unlock(made.locks, .life);
+    range_lock.unlock(made.locks, .lifecycle);
     const other = try open(&fault, made.number);
     try std.testing.expect(try range_lock.tryLock(&fault, other, .reader, .shared));
     try reap(&fault);

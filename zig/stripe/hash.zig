@@ -1,19 +1,37 @@
 //! Key hashes. Both are keyed with secrets drawn when a segment is created, so that nobody who
 //! cannot read the segment can choose keys that collide.
 //!
-//! `fast` has the shape of wyhash (Wang Yi, final version 4) with all four constants secret. Its
-//! collisions are seed-independent only for whoever knows the secrets; a stripe that sees too many
-//! of them changes to `sip`, which is SipHash-1-3 (Aumasson and Bernstein), a keyed hash with no
+//! `fast` has the shape of wyhash (Wang Yi, final version 4) with all four constants secret. An
+//! attacker who learns the secrets can choose keys that collide; a stripe that sees too many such
+//! collisions changes to `sip`, which is SipHash-1-3 (Aumasson and Bernstein), a keyed hash with no
 //! such collisions known.
 
 const std = @import("std");
+const layout = @import("../layout.zig");
 
-pub const Secrets = struct { fast: [4]u64, sip: [16]u8 };
+pub const Secrets = struct {
+    fast: [4]u64,
+    sip: [16]u8,
+
+    pub fn of(header: *const layout.Header) Secrets {
+        return .{ .fast = header.fast_secrets, .sip = @bitCast(header.sip_secrets) };
+    }
+};
 
 const SipHash = std.crypto.auth.siphash.SipHash64(1, 3);
 
 pub fn sip(secrets: *const Secrets, key: []const u8) u64 {
     return SipHash.toInt(key, &secrets.sip);
+}
+
+/// The stripe that a key belongs to: the topmost bits of its fast hash.
+pub inline fn stripeOf(hash_value: u64, stripe_bits: u6) u32 {
+    return @intCast(hash_value >> 1 >> 63 - stripe_bits);
+}
+
+/// The tag of a key: the lowest bits of the hash that its stripe's table uses.
+pub inline fn tagOf(hash_value: u64) layout.Tag {
+    return @truncate(hash_value);
 }
 
 inline fn read(comptime bytes: usize, p: []const u8) u64 {

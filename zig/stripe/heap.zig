@@ -1,28 +1,30 @@
 //! The blocks of one stripe: lists of free blocks by size class, an unused rest ("bump"), and the
-//! blocks that were retired, in batches, a generation each.
+//! blocks that were retired, in limbo lists, one a generation.
 //!
-//! All of it is derived. `map.zig` calls in here with the stripe's lock held and the writer word
-//! set, so a crash anywhere in this file leads to `recovery.zig` rebuilding everything from the
-//! table; no store order inside matters beyond that. Links lie in the free blocks themselves and
-//! are checked when they are followed, because they are bytes of the segment.
+//! All of it is derived. Every function that stores is called with the stripe's lock held and the
+//! writer word set, so a crash anywhere in this file leads to `recovery.zig` rebuilding everything
+//! from the table; no store order inside matters beyond that. Links lie in the free blocks
+//! themselves and are checked when they are followed, because they are bytes of the segment.
 //!
-//! A retired block is reused only after two promotions: `promote` bumps the generation, and a
-//! lock-free reader that saw generation g may use what it read while the generation is at most
-//! g + 1 (docs/design.md, Read). Then its batch is ripe: values that keep their size take their
-//! blocks from there, without a list's links, which lie in the blocks and cost a line each.
+//! Retired blocks are given out again by epoch-based reclamation (Fraser, "Practical lock-freedom",
+//! 2004), with the stripe's generation as the epoch. Readers announce nothing: a lock-free reader
+//! that saw generation g may use what it read while the generation is at most g + 1
+//! (docs/design.md, Read). So a block is reclaimable after two advances of the generation. Values
+//! that keep their size take their blocks from that limbo list, without a free list's links, which
+//! lie in the blocks and cost a cache line each.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 
-const View = layout.View;
+const View = @import("../segment/view.zig").View;
 const Stripe = layout.Stripe;
 const granule_bytes = layout.granule_bytes;
 
 /// Blocks up to this size come from chunks shared with others; larger ones are chunks of their own.
 pub const small_bytes_max = 4096;
-/// Bytes that make a batch full: a sixteenth of what the stripe has, within these bounds, so that
-/// what waits in three batches stays small beside what lives.
+/// Bytes that make a limbo list full: a sixteenth of what the stripe has, within these bounds, so
+/// that what waits in three of them stays small beside what lives.
 const retired_bytes_min = 2 * 1024;
 const retired_bytes_max = 128 * 1024;
 
@@ -55,8 +57,9 @@ const class_granules = blk: {
     break :blk sizes;
 };
 
-/// The smallest class that holds `granules`. Assumes 1 <= granules <= 4096.
+/// The smallest class that holds `granules`, from 1 to 4096.
 inline fn classAbove(granules: u64) u6 {
+    std.debug.assert(granules >= 1 and granules <= class_granules[layout.class_count - 1]);
     if (granules <= fine_granules) return @intCast(granules - 1);
     // With from = 1 << bits: from < granules <= 2 from.
     const bits: u6 = @intCast(63 - @clz(granules - 1));
@@ -90,46 +93,46 @@ pub fn isSmall(bytes: u64) bool {
     return bytes <= small_bytes_max;
 }
 
-/// A block for `bytes` bytes: a ripe one of just that size, or from the list of its size, or from
+/// A block for `bytes` bytes: a reclaimable one of just that size, or from the list of its size, or from
 /// the unused rest. Null: none of them has one; see `takeLarger`.
 pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
-    const ripe = takeRipe(view, stripe, bytes);
-    if (ripe != 0) return ripe;
+    const reclaimed = takeReclaimable(view, stripe, bytes);
+    if (reclaimed != 0) return reclaimed;
     const size = blockBytes(bytes);
     const class = classAbove(granulesFor(bytes));
-    const nonempty = crash.load(&stripe.nonempty);
+    const nonempty = atomics.load(&stripe.nonempty);
     if (nonempty >> class & 1 != 0) return try pop(view, stripe, class, size);
-    const bump = crash.load(&stripe.bump);
-    const bump_end = crash.load(&stripe.bump_end);
+    const bump = atomics.load(&stripe.bump);
+    const bump_end = atomics.load(&stripe.bump_end);
     if (bump < bump_end and bump_end - bump >= size) {
         if (bump % granule_bytes != 0 or !view.covers(bump, size)) return error.Corrupt;
-        crash.store(&stripe.bump, bump + size);
-        crash.store(&stripe.free, crash.load(&stripe.free) -% size);
+        atomics.store(&stripe.bump, bump + size);
+        atomics.store(&stripe.free, atomics.load(&stripe.free) -% size);
         return bump;
     }
     return null;
 }
 
-/// The ripe block that is next, if it has the size for `bytes` bytes; else 0. Never one with a
+/// The next reclaimable block, if it has the size for `bytes` bytes; else 0. Never one with a
 /// damaged word.
-pub inline fn takeRipe(view: *const View, stripe: *Stripe, bytes: u64) u64 {
-    const last = crash.load(&stripe.ripe_count) -% 1;
-    if (last >= layout.batch_max) return 0;
-    const batch = &stripe.batches[batchOf(crash.load(&stripe.generation) -% 2)];
-    const block = retiredBlock(crash.load(&batch[last]));
+pub inline fn takeReclaimable(view: *const View, stripe: *Stripe, bytes: u64) u64 {
+    const last = atomics.load(&stripe.reclaimable_count) -% 1;
+    if (last >= layout.limbo_max) return 0;
+    const reclaimable = &stripe.limbo[limboIndex(atomics.load(&stripe.generation) -% 2)];
+    const block = retiredBlock(atomics.load(&reclaimable[last]));
     if (block.bytes != blockBytes(bytes) or !view.coversNow(block.offset, block.bytes)) return 0;
-    crash.store(&stripe.ripe_count, last);
+    atomics.store(&stripe.reclaimable_count, last);
     // The next one's lines are on their way from memory until it is wanted; without this the
     // unlock would wait for them. Wherever a damaged word leads, a prefetch does no harm.
-    const next = retiredBlock(crash.load(&batch[last -| 1]));
+    const next = retiredBlock(atomics.load(&reclaimable[last -| 1]));
     @prefetch(view.base + next.offset, .{ .rw = .write });
     @prefetch(view.base + (next.offset + line_bytes), .{ .rw = .write });
     return block.offset;
 }
 
-/// Where the blocks retired in a generation are.
-pub inline fn batchOf(generation: u64) usize {
-    return @intCast(generation % layout.batch_count);
+/// Which limbo list holds the blocks retired in a generation.
+pub inline fn limboIndex(generation: u64) usize {
+    return @intCast(generation % layout.limbo_count);
 }
 
 /// A block for `bytes` bytes from the largest free block, which becomes the unused rest: cutting
@@ -137,7 +140,7 @@ pub inline fn batchOf(generation: u64) usize {
 /// must be adopted.
 pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
     const class = classAbove(blockBytes(bytes) / granule_bytes);
-    const nonempty = crash.load(&stripe.nonempty);
+    const nonempty = atomics.load(&stripe.nonempty);
     if (nonempty >> class == 0) return null;
     const largest: u6 = @intCast(63 - @clz(nonempty));
     if (largest >= layout.class_count) return error.Corrupt;
@@ -149,58 +152,59 @@ pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 
 
 /// Takes the first block of a class, whose blocks have `size` bytes.
 fn pop(view: *View, stripe: *Stripe, class: u6, size: u64) error{Corrupt}!u64 {
-    const offset = crash.load(&stripe.lists[class]);
+    const offset = atomics.load(&stripe.lists[class]);
     if (offset % granule_bytes != 0 or !view.covers(offset, size)) return error.Corrupt;
-    const next = crash.load(&view.at(offset)[0]);
-    crash.store(&stripe.lists[class], next);
+    const next = atomics.load(&view.at(offset)[0]);
+    atomics.store(&stripe.lists[class], next);
     if (next == 0) {
         const bit = @as(u64, 1) << class;
-        crash.store(&stripe.nonempty, crash.load(&stripe.nonempty) & ~bit);
+        atomics.store(&stripe.nonempty, atomics.load(&stripe.nonempty) & ~bit);
     }
-    crash.store(&stripe.free, crash.load(&stripe.free) -% size);
+    atomics.store(&stripe.free, atomics.load(&stripe.free) -% size);
     return offset;
 }
 
 /// Adds `bytes` free bytes at `offset` (a multiple of granules) to the lists, in as many blocks as
-/// the classes ask for. Assumes the range lies inside a chunk of this stripe.
+/// the classes ask for. The range lies inside a chunk of this stripe.
 pub fn give(view: *View, stripe: *Stripe, offset: u64, bytes: u64) void {
+    std.debug.assert(offset % granule_bytes == 0 and view.coversNow(offset, bytes));
     var at = offset;
     var left = bytes / granule_bytes;
     while (left > 0) {
         const class = classBelow(left);
         const granules = class_granules[class];
-        crash.store(&view.at(at)[0], crash.load(&stripe.lists[class]));
-        crash.store(&stripe.lists[class], at);
-        crash.store(&stripe.nonempty, crash.load(&stripe.nonempty) | @as(u64, 1) << class);
+        atomics.store(&view.at(at)[0], atomics.load(&stripe.lists[class]));
+        atomics.store(&stripe.lists[class], at);
+        atomics.store(&stripe.nonempty, atomics.load(&stripe.nonempty) | @as(u64, 1) << class);
         at += @as(u64, granules) * granule_bytes;
         left -= granules;
     }
-    crash.store(&stripe.free, crash.load(&stripe.free) +% bytes);
+    atomics.store(&stripe.free, atomics.load(&stripe.free) +% bytes);
 }
 
 /// Makes the bytes between `offset` and `end` the unused rest; the old rest goes to the lists.
 pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
-    const bump = crash.load(&stripe.bump);
-    const bump_end = crash.load(&stripe.bump_end);
-    crash.store(&stripe.bump_end, 0);
+    const bump = atomics.load(&stripe.bump);
+    const bump_end = atomics.load(&stripe.bump_end);
+    atomics.store(&stripe.bump_end, 0);
     if (bump < bump_end and bump % granule_bytes == 0 and view.covers(bump, bump_end - bump)) {
-        crash.store(&stripe.free, crash.load(&stripe.free) -% (bump_end - bump));
+        atomics.store(&stripe.free, atomics.load(&stripe.free) -% (bump_end - bump));
         give(view, stripe, bump, bump_end - bump);
     }
-    crash.store(&stripe.bump, offset);
-    crash.store(&stripe.bump_end, end);
-    crash.store(&stripe.free, crash.load(&stripe.free) +% (end - offset));
+    atomics.store(&stripe.bump, offset);
+    atomics.store(&stripe.bump_end, end);
+    atomics.store(&stripe.free, atomics.load(&stripe.free) +% (end - offset));
 }
 
 /// Whether the block kept back is as large as one for `bytes` bytes.
 pub inline fn hasSpare(stripe: *const Stripe, bytes: u64) bool {
-    return crash.load(&stripe.spare) != 0 and crash.load(&stripe.spare_bytes) >= blockBytes(bytes);
+    return atomics.load(&stripe.spare) != 0 and atomics.load(&stripe.spare_bytes) >= blockBytes(bytes);
 }
 
 /// Whether the words of the block kept back are such as `keepSpare` leaves, and there is one.
 pub fn isSpareSound(stripe: *const Stripe) bool {
-    const offset = crash.load(&stripe.spare);
-    const bytes = crash.load(&stripe.spare_bytes);
+    const offset = atomics.load(&stripe.spare);
+    const bytes = atomics.load(&stripe.spare_bytes);
     return offset != 0 and offset % granule_bytes == 0 and bytes > 0 and isSmall(bytes) and
         blockBytes(bytes) == bytes;
 }
@@ -208,39 +212,39 @@ pub fn isSpareSound(stripe: *const Stripe) bool {
 /// Keeps a block back that `take` gave for `bytes` bytes; the smaller one before it becomes free.
 pub fn keepSpare(view: *View, stripe: *Stripe, offset: u64, bytes: u64) error{Corrupt}!void {
     try giveSpare(view, stripe);
-    crash.store(&stripe.spare_bytes, blockBytes(bytes));
-    crash.store(&stripe.spare, offset);
+    atomics.store(&stripe.spare_bytes, blockBytes(bytes));
+    atomics.store(&stripe.spare, offset);
 }
 
 /// Makes the block kept back a free one.
 pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
-    const offset = crash.load(&stripe.spare);
-    const bytes = crash.load(&stripe.spare_bytes);
+    const offset = atomics.load(&stripe.spare);
+    const bytes = atomics.load(&stripe.spare_bytes);
     if (offset == 0) return;
     if (!isSpareSound(stripe) or !view.covers(offset, bytes)) return error.Corrupt;
-    crash.store(&stripe.spare, 0);
+    atomics.store(&stripe.spare, 0);
     give(view, stripe, offset, bytes);
 }
 
 /// Forgets every free and retired block, but not the one kept back. The first steps of a rebuild:
 /// from here to its end the stripe merely seems full.
 pub fn reset(stripe: *Stripe) void {
-    crash.store(&stripe.retired_count, 0);
-    crash.store(&stripe.older_count, 0);
-    crash.store(&stripe.ripe_count, 0);
-    crash.store(&stripe.retired_room, roomOf(stripe));
-    crash.store(&stripe.bump, 0);
-    crash.store(&stripe.bump_end, 0);
-    crash.store(&stripe.nonempty, 0);
-    for (&stripe.lists) |*list| crash.store(list, 0);
-    crash.store(&stripe.free, 0);
-    crash.store(&stripe.freed, 0);
+    atomics.store(&stripe.retired_count, 0);
+    atomics.store(&stripe.aging_count, 0);
+    atomics.store(&stripe.reclaimable_count, 0);
+    atomics.store(&stripe.limbo_room, roomOf(stripe));
+    atomics.store(&stripe.bump, 0);
+    atomics.store(&stripe.bump_end, 0);
+    atomics.store(&stripe.nonempty, 0);
+    for (&stripe.lists) |*list| atomics.store(list, 0);
+    atomics.store(&stripe.free, 0);
+    atomics.store(&stripe.freed, 0);
 }
 
-/// Blocks with a chunk of their own that `promote` found free: the caller gives them back to the
+/// Blocks with a chunk of their own that `advance` found free: the caller gives them back to the
 /// pool, which needs a lock this file knows nothing of.
 pub const Large = struct {
-    chunks: [layout.batch_max]u64,
+    chunks: [layout.limbo_max]u64,
     count: usize,
 
     pub fn slice(large: *const Large) []const u64 {
@@ -248,31 +252,31 @@ pub const Large = struct {
     }
 };
 
-/// What a batch holds.
+/// A block in a limbo list.
 const Retired = packed struct(u64) { granule: u36, granules: u28 };
 
-/// The bytes a batch may hold.
+/// The bytes a limbo list may hold.
 fn roomOf(stripe: *const Stripe) u64 {
-    return std.math.clamp(crash.load(&stripe.owned) / 16, retired_bytes_min, retired_bytes_max);
+    return std.math.clamp(atomics.load(&stripe.owned) / 16, retired_bytes_min, retired_bytes_max);
 }
 
-/// Notes that a block is unreachable from now on. Assumes its slot or table word has been
-/// overwritten. True: the batch is full, `promote` is due.
+/// Notes that a block is unreachable from now on: the caller has overwritten the slot or table word
+/// that named it. True: the limbo list is full, `advance` is due.
 pub inline fn retire(stripe: *Stripe, offset: u64, bytes: u64) bool {
-    const count = crash.load(&stripe.retired_count);
+    const count = atomics.load(&stripe.retired_count);
     // Only a damaged count is as large; the block is then lost until a rebuild.
-    if (count >= layout.batch_max) return true;
+    if (count >= layout.limbo_max) return true;
     const size = if (isSmall(bytes)) blockBytes(bytes) else bytes;
     const word: Retired = .{
         .granule = @intCast(offset / granule_bytes),
         .granules = @intCast(granulesFor(size)),
     };
-    const room = crash.load(&stripe.retired_room) -| size;
-    const batch = &stripe.batches[batchOf(crash.load(&stripe.generation))];
-    crash.store(&batch[count], @bitCast(word));
-    crash.store(&stripe.retired_room, room);
-    crash.store(&stripe.retired_count, count + 1);
-    return count + 1 == layout.batch_max or room == 0;
+    const room = atomics.load(&stripe.limbo_room) -| size;
+    const newest = &stripe.limbo[limboIndex(atomics.load(&stripe.generation))];
+    atomics.store(&newest[count], @bitCast(word));
+    atomics.store(&stripe.limbo_room, room);
+    atomics.store(&stripe.retired_count, count + 1);
+    return count + 1 == layout.limbo_max or room == 0;
 }
 
 pub const Block = struct { offset: u64, bytes: u64 };
@@ -285,15 +289,15 @@ pub inline fn retiredBlock(word: u64) Block {
     };
 }
 
-/// The blocks of all batches, ripe ones last. `Corrupt`: a count is none.
-pub fn batches(stripe: *Stripe) error{Corrupt}![3][]u64 {
+/// The limbo lists, the newest first and the reclaimable one last. `Corrupt`: a count is too large.
+pub fn limboLists(stripe: *Stripe) error{Corrupt}![3][]u64 {
     var all: [3][]u64 = undefined;
-    const generation = crash.load(&stripe.generation);
-    const counts = [3]*u64{ &stripe.retired_count, &stripe.older_count, &stripe.ripe_count };
-    for (&all, counts, 0..) |*batch, word, age| {
-        const count = crash.load(word);
-        if (count > layout.batch_max) return error.Corrupt;
-        batch.* = stripe.batches[batchOf(generation -% age)][0..count];
+    const generation = atomics.load(&stripe.generation);
+    const counts = [3]*u64{ &stripe.retired_count, &stripe.aging_count, &stripe.reclaimable_count };
+    for (&all, counts, 0..) |*list, word, age| {
+        const count = atomics.load(word);
+        if (count > layout.limbo_max) return error.Corrupt;
+        list.* = stripe.limbo[limboIndex(generation -% age)][0..count];
     }
     return all;
 }
@@ -307,25 +311,25 @@ pub const FreeBlocks = struct {
     link: u64,
     /// Granules the lists may still hold.
     left: u64,
-    piece: Block,
+    rest: Block,
 
     pub fn of(view: *View, stripe: *Stripe) FreeBlocks {
-        const bump = crash.load(&stripe.bump);
+        const bump = atomics.load(&stripe.bump);
         return .{
             .view = view,
             .stripe = stripe,
-            .link = crash.load(&stripe.lists[0]),
+            .link = atomics.load(&stripe.lists[0]),
             .left = view.committed / granule_bytes,
-            .piece = .{ .offset = bump, .bytes = crash.load(&stripe.bump_end) -| bump },
+            .rest = .{ .offset = bump, .bytes = atomics.load(&stripe.bump_end) -| bump },
         };
     }
 
     pub fn next(blocks: *FreeBlocks) error{Corrupt}!?Block {
-        while (blocks.piece.bytes == 0) {
+        while (blocks.rest.bytes == 0) {
             if (blocks.link == 0) {
                 blocks.class += 1;
                 if (blocks.class == layout.class_count) return null;
-                blocks.link = crash.load(&blocks.stripe.lists[blocks.class]);
+                blocks.link = atomics.load(&blocks.stripe.lists[blocks.class]);
                 continue;
             }
             const granules = class_granules[blocks.class];
@@ -334,42 +338,42 @@ pub const FreeBlocks = struct {
                 return error.Corrupt;
             if (blocks.left < granules) return error.Corrupt;
             blocks.left -= granules;
-            blocks.piece = .{ .offset = blocks.link, .bytes = bytes };
-            blocks.link = crash.load(&blocks.view.at(blocks.link)[0]);
+            blocks.rest = .{ .offset = blocks.link, .bytes = bytes };
+            blocks.link = atomics.load(&blocks.view.at(blocks.link)[0]);
         }
-        const granules = @min(blocks.piece.bytes / granule_bytes, mid_granules);
+        const granules = @min(blocks.rest.bytes / granule_bytes, mid_granules);
         if (granules == 0) return error.Corrupt;
         const bytes = @as(u64, class_granules[classBelow(granules)]) * granule_bytes;
-        const block: Block = .{ .offset = blocks.piece.offset, .bytes = bytes };
-        blocks.piece = .{ .offset = block.offset + bytes, .bytes = blocks.piece.bytes - bytes };
+        const block: Block = .{ .offset = blocks.rest.offset, .bytes = bytes };
+        blocks.rest = .{ .offset = block.offset + bytes, .bytes = blocks.rest.bytes - bytes };
         return block;
     }
 };
 
-/// Bytes in all batches; 0 if a count is damaged.
+/// Bytes in all limbo lists; 0 if a count is damaged.
 pub fn retiredBytes(stripe: *Stripe) u64 {
     var total: u64 = 0;
-    for (batches(stripe) catch return 0) |batch| {
-        for (batch) |*word| total += retiredBlock(crash.load(word)).bytes;
+    for (limboLists(stripe) catch return 0) |list| {
+        for (list) |*word| total += retiredBlock(atomics.load(word)).bytes;
     }
     return total;
 }
 
-/// Starts a new generation: the batch of the one before the last becomes ripe. `large` is what it
-/// held of blocks with a chunk of their own, whatever it was before.
-pub fn promote(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void {
+/// Advances the generation: the limbo list of the generation before the last becomes reclaimable.
+/// `large` is set to what that list held of blocks with a chunk of their own.
+pub fn advance(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void {
     large.count = 0;
-    try giveRipe(view, stripe); // what nobody took: other sizes are wanted
-    const ripening = (try batches(stripe))[1];
+    try giveReclaimable(view, stripe); // what no write took: writes want other sizes
+    const aging = (try limboLists(stripe))[1];
     // Release, and a fence behind: a reader that meets reused bytes must also meet the new
-    // generation. Pairs with the load fence before a reader's last look (`map.zig`).
-    crash.publish(&stripe.generation, crash.load(&stripe.generation) +% 1);
-    crash.storeFence();
+    // generation. Pairs with the load fence before a reader's last look (`read.zig`).
+    atomics.storeRelease(&stripe.generation, atomics.load(&stripe.generation) +% 1);
+    atomics.storeFence();
     var count: u64 = 0;
-    for (ripening, 0..) |*word, i| {
-        const block = retiredBlock(crash.load(word));
+    for (aging, 0..) |*word, i| {
+        const block = retiredBlock(atomics.load(word));
         if (isSmall(block.bytes)) {
-            if (count != i) crash.store(&ripening[count], crash.load(word));
+            if (count != i) atomics.store(&aging[count], atomics.load(word));
             count += 1;
         } else {
             if (block.offset < @sizeOf(layout.Chunk) or !view.covers(block.offset, block.bytes))
@@ -378,21 +382,21 @@ pub fn promote(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void 
             large.count += 1;
         }
     }
-    crash.store(&stripe.ripe_count, count);
-    crash.store(&stripe.older_count, crash.load(&stripe.retired_count));
-    crash.store(&stripe.retired_count, 0);
-    crash.store(&stripe.retired_room, roomOf(stripe));
+    atomics.store(&stripe.reclaimable_count, count);
+    atomics.store(&stripe.aging_count, atomics.load(&stripe.retired_count));
+    atomics.store(&stripe.retired_count, 0);
+    atomics.store(&stripe.limbo_room, roomOf(stripe));
 }
 
-/// Brings the ripe blocks to the lists, from where they are cut to any size.
-pub fn giveRipe(view: *View, stripe: *Stripe) error{Corrupt}!void {
-    const ripe = (try batches(stripe))[2];
-    crash.store(&stripe.ripe_count, 0);
-    for (ripe) |*word| {
-        const block = retiredBlock(crash.load(word));
+/// Brings the reclaimable blocks to the free lists, from where they are cut to any size.
+pub fn giveReclaimable(view: *View, stripe: *Stripe) error{Corrupt}!void {
+    const reclaimable = (try limboLists(stripe))[2];
+    atomics.store(&stripe.reclaimable_count, 0);
+    for (reclaimable) |*word| {
+        const block = retiredBlock(atomics.load(word));
         if (!isSmall(block.bytes) or !view.covers(block.offset, block.bytes)) return error.Corrupt;
         give(view, stripe, block.offset, block.bytes);
-        crash.store(&stripe.freed, crash.load(&stripe.freed) +% block.bytes);
+        atomics.store(&stripe.freed, atomics.load(&stripe.freed) +% block.bytes);
     }
 }
 
@@ -400,9 +404,9 @@ pub fn giveRipe(view: *View, stripe: *Stripe) error{Corrupt}!void {
 /// half of what the stripe owns, and a quarter freed since the last one (so the cost is shared by
 /// that many frees).
 pub fn worthRebuilding(stripe: *const Stripe) bool {
-    const owned = crash.load(&stripe.owned);
-    return owned >= 8 * layout.unit_bytes and crash.load(&stripe.free) >= owned / 2 and
-        crash.load(&stripe.freed) >= owned / 4;
+    const owned = atomics.load(&stripe.owned);
+    return owned >= 8 * layout.unit_bytes and atomics.load(&stripe.free) >= owned / 2 and
+        atomics.load(&stripe.freed) >= owned / 4;
 }
 
 test "every size falls into the smallest class that holds it" {
@@ -421,9 +425,8 @@ test "every size falls into the smallest class that holds it" {
 }
 
 test "blocks are given, taken, split and given back without loss" {
-    const table = @import("table.zig");
     var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
-    var view = table.testView(&memory);
+    var view: View = .ofMemory(&memory, 0);
     const stripe = view.stripe(0);
     adoptRest(&view, stripe, 65536, 131072);
     var random = std.Random.DefaultPrng.init(1);
@@ -443,40 +446,38 @@ test "blocks are given, taken, split and given back without loss" {
             give(&view, stripe, block[0], block[1]);
         }
     }
-    var total = crash.load(&stripe.free);
+    var total = atomics.load(&stripe.free);
     for (held.items) |block| total += block[1];
     try std.testing.expectEqual(@as(u64, 65536), total);
 }
 
-test "a retired block is free after two promotions, not before" {
-    const table = @import("table.zig");
+test "a retired block is free after two advances, not before" {
     var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
-    var view = table.testView(&memory);
+    var view: View = .ofMemory(&memory, 0);
     const stripe = view.stripe(0);
     reset(stripe);
     try std.testing.expect(!retire(stripe, 65536, 80));
-    try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a batch is full by bytes, too
+    try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a limbo list is full by bytes, too
     var large: Large = undefined;
-    try promote(&view, stripe, &large);
+    try advance(&view, stripe, &large);
     try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));
     try std.testing.expectEqual(@as(usize, 0), large.count);
-    try promote(&view, stripe, &large);
+    try advance(&view, stripe, &large);
     try std.testing.expectEqualSlices(u64, &.{65536 + 4096 - 64}, large.slice());
-    try std.testing.expectEqual(@as(u64, 2), crash.load(&stripe.generation));
+    try std.testing.expectEqual(@as(u64, 2), atomics.load(&stripe.generation));
     try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 96)); // of its size only
     try std.testing.expectEqual(@as(?u64, 65536), try take(&view, stripe, 70));
     try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));
 }
 
-test "a ripe block that nobody takes comes to the lists" {
-    const table = @import("table.zig");
+test "a reclaimable block that no write takes comes to the free lists" {
     var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
-    var view = table.testView(&memory);
+    var view: View = .ofMemory(&memory, 0);
     const stripe = view.stripe(0);
     reset(stripe);
     _ = retire(stripe, 65536, 80);
     var large: Large = undefined;
-    for (0..3) |_| try promote(&view, stripe, &large);
-    try std.testing.expectEqual(@as(u64, 80), crash.load(&stripe.free));
+    for (0..3) |_| try advance(&view, stripe, &large);
+    try std.testing.expectEqual(@as(u64, 80), atomics.load(&stripe.free));
     try std.testing.expectEqual(@as(?u64, 65536), try takeLarger(&view, stripe, 32));
 }

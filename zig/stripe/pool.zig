@@ -1,17 +1,19 @@
-//! The pool: which extents of the segment belong to which stripe, and which to nobody.
+//! The pool: which extents of the segment belong to which stripe, and which to none.
 //!
 //! The truth is the list of chunks each stripe owns. It changes by one store (`stripe.chunks`, or
-//! a neighbour's `next`), always with the stripe's lock *and* the pool's lock held; so whoever
-//! holds the pool's lock alone may walk all lists. The bins and the frontier are derived: after
-//! the death of somebody inside, `rebuild` makes them anew from what no list mentions.
+//! a neighbour's `next`), always with the stripe's lock *and* the pool's lock held; so a caller that
+//! holds the pool's lock alone may walk all lists. The bins and the frontier are derived: after the
+//! death of a process that was changing the pool, `rebuild` makes them anew from what no list
+//! mentions.
 //!
-//! Nothing here locks or grows; `space.zig` does.
+//! Nothing here locks or grows; `space.zig` does. `pool.writer` is set while the pool's lock is held
+//! for a change, and is asserted.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 
-const View = layout.View;
+const View = @import("../segment/view.zig").View;
 const Pool = layout.Pool;
 const Stripe = layout.Stripe;
 const Chunk = layout.Chunk;
@@ -55,16 +57,16 @@ pub fn checked(view: *View, offset: u64) error{Corrupt}!Checked {
     if (offset % unit_bytes != 0 or offset < view.data_start) return error.Corrupt;
     if (!view.covers(offset, unit_bytes)) return error.Corrupt;
     const chunk = view.chunk(offset);
-    const extent: Extent = @bitCast(crash.load(&chunk.extent));
-    if (crash.load(&chunk.check) != layout.chunkCheck(offset) or extent.units == 0)
+    const extent: Extent = @bitCast(atomics.load(&chunk.extent));
+    if (atomics.load(&chunk.check) != layout.chunkCheck(offset) or extent.units == 0)
         return error.Corrupt;
     if (!view.covers(offset, @as(u64, extent.units) * unit_bytes)) return error.Corrupt;
     return .{
         .offset = offset,
         .units = extent.units,
         .stripe = if (extent.owner == 0) null else extent.owner - 1,
-        .next = crash.load(&chunk.next),
-        .previous = crash.load(&chunk.previous),
+        .next = atomics.load(&chunk.next),
+        .previous = atomics.load(&chunk.previous),
     };
 }
 
@@ -77,11 +79,11 @@ fn binOf(units: u64) u6 {
 fn put(view: *View, pool: *Pool, offset: u64, units: u64) void {
     const chunk = view.chunk(offset);
     const bin = &pool.bins[binOf(units)];
-    crash.store(&chunk.extent, @bitCast(Extent{ .owner = 0, .units = @intCast(units) }));
-    crash.store(&chunk.check, layout.chunkCheck(offset));
-    crash.store(&chunk.next, crash.load(bin));
-    crash.store(bin, offset);
-    crash.store(&pool.free, crash.load(&pool.free) +% units * unit_bytes);
+    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = 0, .units = @intCast(units) }));
+    atomics.store(&chunk.check, layout.chunkCheck(offset));
+    atomics.store(&chunk.next, atomics.load(bin));
+    atomics.store(bin, offset);
+    atomics.store(&pool.free, atomics.load(&pool.free) +% units * unit_bytes);
 }
 
 /// Takes an extent of exactly `units` out of the bins or from the frontier. Null: there is none.
@@ -91,13 +93,13 @@ fn take(view: *View, pool: *Pool, units: u64, search: Search) error{Corrupt}!?u6
     while (bin < layout.pool_bin_count) : (bin += 1) {
         var link = &pool.bins[bin];
         for (0..tries) |_| {
-            const offset = crash.load(link);
+            const offset = atomics.load(link);
             if (offset == 0) break;
             const extent = try checked(view, offset);
             if (extent.stripe != null) return error.Corrupt;
             if (extent.units >= units) {
-                crash.store(link, extent.next);
-                crash.store(&pool.free, crash.load(&pool.free) -% extent.bytes());
+                atomics.store(link, extent.next);
+                atomics.store(&pool.free, atomics.load(&pool.free) -% extent.bytes());
                 if (extent.units > units)
                     put(view, pool, offset + units * unit_bytes, extent.units - units);
                 return offset;
@@ -105,15 +107,15 @@ fn take(view: *View, pool: *Pool, units: u64, search: Search) error{Corrupt}!?u6
             link = &view.chunk(offset).next;
         }
     }
-    const frontier = crash.load(&pool.frontier);
+    const frontier = atomics.load(&pool.frontier);
     if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
         return error.Corrupt;
     if (frontier + units * unit_bytes > view.committed) return null;
-    crash.store(&pool.frontier, frontier + units * unit_bytes);
+    atomics.store(&pool.frontier, frontier + units * unit_bytes);
     return frontier;
 }
 
-/// Makes an extent of `units` the newest chunk of a stripe. Assumes both locks. Null: the pool has
+/// Makes an extent of `units` the newest chunk of a stripe, with both locks held. Null: the pool has
 /// none, the segment must grow.
 pub fn claim(
     view: *View,
@@ -122,44 +124,46 @@ pub fn claim(
     units: u64,
     search: Search,
 ) error{Corrupt}!?Checked {
+    std.debug.assert(pool.writer != 0);
     const stripe = view.stripe(index);
-    const head = crash.load(&stripe.chunks);
+    const head = atomics.load(&stripe.chunks);
     if (head != 0) {
         if ((try checked(view, head)).stripe != index) return error.Corrupt;
     }
     const offset = try take(view, pool, units, search) orelse return null;
     const chunk = view.chunk(offset);
-    crash.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1, .units = @intCast(units) }));
-    crash.store(&chunk.next, head);
-    crash.store(&chunk.previous, 0);
-    crash.store(&chunk.check, layout.chunkCheck(offset));
-    if (head != 0) crash.store(&view.chunk(head).previous, offset);
+    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1, .units = @intCast(units) }));
+    atomics.store(&chunk.next, head);
+    atomics.store(&chunk.previous, 0);
+    atomics.store(&chunk.check, layout.chunkCheck(offset));
+    if (head != 0) atomics.store(&view.chunk(head).previous, offset);
     // Commit. A crash before it leaves an extent in no list, which the pool's rebuild finds.
-    crash.publish(&stripe.chunks, offset);
-    crash.store(&stripe.owned, crash.load(&stripe.owned) +% units * unit_bytes);
+    atomics.storeRelease(&stripe.chunks, offset);
+    atomics.store(&stripe.owned, atomics.load(&stripe.owned) +% units * unit_bytes);
     return try checked(view, offset);
 }
 
-/// Gives a chunk back to the pool. Assumes both locks, and that nothing in the chunk is reachable
-/// by a reader of a generation that still validates.
+/// Gives a chunk back to the pool, with both locks held. No reader of a generation that still
+/// validates may reach anything in the chunk.
 pub fn release(view: *View, pool: *Pool, index: u32, offset: u64) error{Corrupt}!void {
+    std.debug.assert(pool.writer != 0);
     const stripe = view.stripe(index);
     const chunk = try checked(view, offset);
     if (chunk.stripe != index) return error.Corrupt;
-    const link = if (crash.load(&stripe.chunks) == offset) &stripe.chunks else blk: {
+    const link = if (atomics.load(&stripe.chunks) == offset) &stripe.chunks else blk: {
         const previous = try checked(view, chunk.previous);
         if (previous.stripe != index or previous.next != offset) return error.Corrupt;
         break :blk &view.chunk(chunk.previous).next;
     };
     // Commit. A crash behind it leaves an extent in no list, which the pool's rebuild finds.
-    crash.publish(link, chunk.next);
+    atomics.storeRelease(link, chunk.next);
     if (chunk.next != 0) {
         if ((try checked(view, chunk.next)).stripe != index) return error.Corrupt;
-        crash.store(&view.chunk(chunk.next).previous, chunk.previous);
+        atomics.store(&view.chunk(chunk.next).previous, chunk.previous);
     }
-    crash.store(&stripe.owned, crash.load(&stripe.owned) -% chunk.bytes());
+    atomics.store(&stripe.owned, atomics.load(&stripe.owned) -% chunk.bytes());
     put(view, pool, offset, chunk.units);
-    crash.store(&pool.released, crash.load(&pool.released) +% chunk.bytes());
+    atomics.store(&pool.released, atomics.load(&pool.released) +% chunk.bytes());
 }
 
 /// Walks the chunks of a stripe, newest first; a list that does not end, or leaves the stripe, is
@@ -171,11 +175,11 @@ pub const Walk = struct {
     left: u64,
 
     pub fn of(view: *View, index: u32) Walk {
-        _ = view.refresh(view); // others may have grown the segment since this handle looked
+        _ = view.refresh(); // others may have grown the segment since this handle looked
         return .{
             .view = view,
             .index = index,
-            .next = crash.acquire(&view.stripe(index).chunks),
+            .next = atomics.loadAcquire(&view.stripe(index).chunks),
             .left = view.committed / unit_bytes,
         };
     }
@@ -213,13 +217,15 @@ pub fn markOwned(view: *View, marks: []u64) error{Corrupt}!void {
     }
 }
 
-/// Makes bins and frontier anew from what no stripe owns, neighbours joined. Assumes the pool's
-/// lock. Idempotent: its first stores empty the bins, and it reads nothing it writes.
+/// Makes bins and frontier anew from what no stripe owns, neighbours joined, with the pool's lock
+/// held. Idempotent: its first stores empty the bins, and it reads nothing it writes.
 pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
+    std.debug.assert(pool.writer != 0);
+    std.debug.assert(marks.len >= scratchWords(view));
     try markOwned(view, marks);
-    for (&pool.bins) |*bin| crash.store(bin, 0);
-    crash.store(&pool.free, 0);
-    crash.store(&pool.released, 0);
+    for (&pool.bins) |*bin| atomics.store(bin, 0);
+    atomics.store(&pool.free, 0);
+    atomics.store(&pool.released, 0);
     var gap = view.data_start / unit_bytes;
     var unit = gap;
     const end = view.committed / unit_bytes;
@@ -228,21 +234,22 @@ pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
         if (unit > gap) put(view, pool, gap * unit_bytes, unit - gap);
         gap = unit + 1;
     }
-    crash.store(&pool.frontier, gap * unit_bytes);
+    atomics.store(&pool.frontier, gap * unit_bytes);
 }
 
 /// Whether every unit from the first to the frontier is owned by one stripe or lies in one bin, and
-/// the pool's count of free bytes is true. Assumes the pool's lock.
+/// the pool's count of free bytes is true, with the pool's lock held.
 pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
+    std.debug.assert(pool.writer != 0);
     markOwned(view, marks) catch return false;
     const first = view.data_start / unit_bytes;
-    const frontier_offset = crash.load(&pool.frontier);
+    const frontier_offset = atomics.load(&pool.frontier);
     const frontier = frontier_offset / unit_bytes;
     if (frontier_offset % unit_bytes != 0 or frontier < first or
         frontier_offset > view.committed) return false;
     var free: u64 = 0;
     for (&pool.bins) |*bin| {
-        var offset = crash.load(bin);
+        var offset = atomics.load(bin);
         while (offset != 0) {
             const extent = checked(view, offset) catch return false;
             if (extent.stripe != null or (extent.end() - 1) / unit_bytes / 64 >= marks.len)
@@ -262,18 +269,16 @@ pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
     for (frontier..view.committed / unit_bytes) |unit| {
         if (marks[unit / 64] >> @intCast(unit % 64) & 1 != 0) return false;
     }
-    return free == crash.load(&pool.free);
+    return free == atomics.load(&pool.free);
 }
 
 test "claimed chunks never overlap, released ones are found again and joined" {
-    const table = @import("table.zig");
     const memory = try std.testing.allocator.alignedAlloc(u8, .fromByteUnits(4096), 1 << 20);
     defer std.testing.allocator.free(memory);
     @memset(memory, 0);
-    var view = table.testView(memory);
-    view.stripe_bits = 1;
-    view.data_start = layout.dataOffset(1);
+    var view: View = .ofMemory(memory, 1);
     const pool = &view.header().pool;
+    pool.writer = 1;
     var marks: [17]u64 = undefined;
     try rebuild(&view, pool, &marks);
     var random = std.Random.DefaultPrng.init(2);
@@ -294,9 +299,9 @@ test "claimed chunks never overlap, released ones are found again and joined" {
     }
     for (0..2) |index| {
         const stripe = view.stripe(@intCast(index));
-        while (crash.load(&stripe.chunks) != 0)
-            try release(&view, pool, @intCast(index), crash.load(&stripe.chunks));
-        try std.testing.expectEqual(@as(u64, 0), crash.load(&stripe.owned));
+        while (atomics.load(&stripe.chunks) != 0)
+            try release(&view, pool, @intCast(index), atomics.load(&stripe.chunks));
+        try std.testing.expectEqual(@as(u64, 0), atomics.load(&stripe.owned));
     }
     // In pieces, there may be no room for one large chunk; joined, there is.
     try rebuild(&view, pool, &marks);
@@ -306,12 +311,12 @@ test "claimed chunks never overlap, released ones are found again and joined" {
 }
 
 test "a list of chunks in a circle or into foreign bytes is damaged, and a frontier out of place" {
-    const table = @import("table.zig");
     const memory = try std.testing.allocator.alignedAlloc(u8, .fromByteUnits(4096), 1 << 18);
     defer std.testing.allocator.free(memory);
     @memset(memory, 0);
-    var view = table.testView(memory);
+    var view: View = .ofMemory(memory, 0);
     const pool = &view.header().pool;
+    pool.writer = 1;
     var marks: [5]u64 = undefined;
     try rebuild(&view, pool, &marks);
     const first = (try claim(&view, pool, 0, 2, .quick)).?;

@@ -1,30 +1,48 @@
 //! Rebuilding what is derived in a stripe from what is true: its table, the entries the table
 //! reaches, and its list of chunks. After an owner's death, when a writer word is found set, and
-//! when enough lies free in pieces that bringing it together pays.
+//! when enough lies free in ranges that bringing it together pays.
 //!
-//! The caller holds the stripe's lock and has set the writer word; private memory comes from the
-//! caller too. Nothing here needs more than one pass, and dying anywhere inside is harmless: it
-//! reads only the truth, and the next one starts from the beginning.
+//! The caller holds the stripe's lock and has set the writer word, which is asserted; private memory
+//! comes from the caller too. Nothing here needs more than one pass, and a crash anywhere inside is
+//! harmless: a rebuild reads only the truth, and the next one starts from the beginning.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
+const entries = @import("entry.zig");
 const hash = @import("hash.zig");
 const tables = @import("table.zig");
 const heap = @import("heap.zig");
 const pool = @import("pool.zig");
 
-const View = layout.View;
+const View = @import("../segment/view.zig").View;
 const Stripe = layout.Stripe;
 const Slot = layout.Slot;
 const granule_bytes = layout.granule_bytes;
 
-/// A chunk as the marks know it.
-const Piece = struct { start: u64, end: u64, first_bit: u64 };
+/// Marks a stripe as being written to: a crash from here on leaves the mark, and the next holder of
+/// the stripe's lock recovers. Returns the new begin count.
+pub inline fn beginWriting(stripe: *Stripe, writer_id: u64) u64 {
+    const count = atomics.load(&stripe.begin) +% 1;
+    atomics.store(&stripe.writer, writer_id);
+    atomics.store(&stripe.begin, count);
+    atomics.storeFence(); // a snapshot that sees a store of ours sees `begin` moved
+    return count;
+}
+
+/// Takes the mark away again; a crash between the two stores makes the next holder recover.
+pub inline fn endWriting(stripe: *Stripe, count: u64) void {
+    std.debug.assert(stripe.writer != 0);
+    atomics.storeRelease(&stripe.end, count);
+    atomics.storeRelease(&stripe.writer, 0);
+}
+
+/// A chunk's usable bytes, and where its bits begin in the marks.
+const ChunkRange = struct { start: u64, end: u64, first_bit: u64 };
 
 /// Which granules of a stripe's chunks are in use, in private memory.
 pub const Marks = struct {
-    pieces: []Piece,
+    ranges: []ChunkRange,
     bits: []u64,
 
     /// How much private memory the marks of this stripe take, in bytes.
@@ -37,43 +55,43 @@ pub const Marks = struct {
             units += chunk.units;
         }
         const granules = units * (layout.unit_bytes / granule_bytes);
-        return count * @sizeOf(Piece) + (granules / 64 + 1) * 8;
+        return count * @sizeOf(ChunkRange) + (granules / 64 + 1) * 8;
     }
 
-    /// Nothing marked. Assumes `scratch` is zeroed and as long as `scratchBytes` said.
+    /// Nothing marked. `scratch` is zeroed and as long as `scratchBytes` said.
     pub fn of(view: *View, index: u32, scratch: []align(8) u8) error{Corrupt}!Marks {
-        const pieces: [*]Piece = @ptrCast(scratch.ptr);
+        const ranges: [*]ChunkRange = @ptrCast(scratch.ptr);
         var walk = pool.Walk.of(view, index);
         var count: usize = 0;
         while (try walk.step()) |chunk| : (count += 1) {
-            if ((count + 1) * @sizeOf(Piece) > scratch.len) return error.Corrupt;
-            pieces[count] = .{ .start = chunk.start(), .end = chunk.end(), .first_bit = 0 };
+            if ((count + 1) * @sizeOf(ChunkRange) > scratch.len) return error.Corrupt;
+            ranges[count] = .{ .start = chunk.start(), .end = chunk.end(), .first_bit = 0 };
         }
-        std.sort.pdq(Piece, pieces[0..count], {}, struct {
-            fn before(_: void, a: Piece, b: Piece) bool {
+        std.sort.pdq(ChunkRange, ranges[0..count], {}, struct {
+            fn before(_: void, a: ChunkRange, b: ChunkRange) bool {
                 return a.start < b.start;
             }
         }.before);
         var bit: u64 = 0;
-        for (pieces[0..count]) |*piece| {
-            piece.first_bit = bit;
-            bit += (piece.end - piece.start) / granule_bytes;
+        for (ranges[0..count]) |*range| {
+            range.first_bit = bit;
+            bit += (range.end - range.start) / granule_bytes;
         }
-        const rest: [*]u64 = @ptrCast(@alignCast(scratch.ptr + count * @sizeOf(Piece)));
+        const rest: [*]u64 = @ptrCast(@alignCast(scratch.ptr + count * @sizeOf(ChunkRange)));
         const bits = rest[0 .. bit / 64 + 1];
-        if (count * @sizeOf(Piece) + bits.len * 8 > scratch.len) return error.Corrupt;
-        return .{ .pieces = pieces[0..count], .bits = bits };
+        if (count * @sizeOf(ChunkRange) + bits.len * 8 > scratch.len) return error.Corrupt;
+        return .{ .ranges = ranges[0..count], .bits = bits };
     }
 
-    fn pieceOf(marks: *const Marks, offset: u64) ?*const Piece {
+    fn rangeOf(marks: *const Marks, offset: u64) ?*const ChunkRange {
         var low: usize = 0;
-        var high = marks.pieces.len;
+        var high = marks.ranges.len;
         while (low < high) {
             const middle = (low + high) / 2;
-            if (marks.pieces[middle].end <= offset) low = middle + 1 else high = middle;
+            if (marks.ranges[middle].end <= offset) low = middle + 1 else high = middle;
         }
-        if (low == marks.pieces.len or marks.pieces[low].start > offset) return null;
-        return &marks.pieces[low];
+        if (low == marks.ranges.len or marks.ranges[low].start > offset) return null;
+        return &marks.ranges[low];
     }
 
     fn has(marks: *const Marks, bit: u64) bool {
@@ -82,39 +100,39 @@ pub const Marks = struct {
 
     /// Marks a block. False: it lies outside the chunks or over another.
     pub fn add(marks: *Marks, offset: u64, bytes: u64) bool {
-        const piece = marks.pieceOf(offset) orelse return false;
-        if (bytes == 0 or bytes > piece.end - offset) return false;
+        const range = marks.rangeOf(offset) orelse return false;
+        if (bytes == 0 or bytes > range.end - offset) return false;
         const large = !heap.isSmall(bytes);
-        if (large and offset != piece.start) return false;
+        if (large and offset != range.start) return false;
         // A large block has its chunk for itself, slack included.
-        const end = if (large) piece.end else offset + heap.blockBytes(bytes);
-        if (end > piece.end) return false;
-        const first = piece.first_bit + (offset - piece.start) / granule_bytes;
-        const last = piece.first_bit + (end - piece.start) / granule_bytes;
+        const end = if (large) range.end else offset + heap.blockBytes(bytes);
+        if (end > range.end) return false;
+        const first = range.first_bit + (offset - range.start) / granule_bytes;
+        const last = range.first_bit + (end - range.start) / granule_bytes;
         for (first..last) |bit| if (marks.has(bit)) return false;
         for (first..last) |bit| marks.bits[bit / 64] |= @as(u64, 1) << @intCast(bit % 64);
         return true;
     }
 
-    /// Calls `each(context, piece, from, to)` for every run of unmarked bytes.
+    /// Calls `each(context, range, from, to)` for every run of unmarked bytes.
     pub fn gaps(marks: *const Marks, context: anytype, comptime each: anytype) void {
-        for (marks.pieces) |*piece| {
-            const count = (piece.end - piece.start) / granule_bytes;
+        for (marks.ranges) |*range| {
+            const count = (range.end - range.start) / granule_bytes;
             var i: u64 = 0;
             while (i < count) {
-                if (marks.has(piece.first_bit + i)) {
+                if (marks.has(range.first_bit + i)) {
                     i += 1;
                     continue;
                 }
                 const from = i;
-                while (i < count and !marks.has(piece.first_bit + i)) {
+                while (i < count and !marks.has(range.first_bit + i)) {
                     // Whole words of free granules, as large chunks have them.
-                    const bit = piece.first_bit + i;
+                    const bit = range.first_bit + i;
                     const whole = bit % 64 == 0 and i + 64 <= count and marks.bits[bit / 64] == 0;
                     i += if (whole) 64 else 1;
                 }
-                const start = piece.start + from * granule_bytes;
-                each(context, piece, start, piece.start + i * granule_bytes);
+                const start = range.start + from * granule_bytes;
+                each(context, range, start, range.start + i * granule_bytes);
             }
         }
     }
@@ -138,21 +156,12 @@ fn isSound(
     word: u64,
     marks: *Marks,
 ) bool {
-    const found = tables.entryAt(view, word) catch return false;
-    const key = std.mem.sliceAsBytes(found.key()[0..layout.words(found.sizes.key_len)]);
-    const fast = hash.fast(secrets, key[0..found.sizes.key_len]);
-    if (indexOf(view, fast) != index) return false;
-    const chosen = if (table.sip) hash.sip(secrets, key[0..found.sizes.key_len]) else fast;
-    if (@as(Slot, @bitCast(word)).tag != tagOf(chosen)) return false;
-    return marks.add(found.offset, found.bytes());
-}
-
-pub inline fn indexOf(view: *const View, fast: u64) u32 {
-    return @intCast(fast >> 1 >> 63 - view.stripe_bits);
-}
-
-pub inline fn tagOf(hash_value: u64) tables.Tag {
-    return @truncate(hash_value);
+    const entry = entries.ofSlot(view, word) catch return false;
+    const fast = hash.fast(secrets, entry.key());
+    if (hash.stripeOf(fast, view.stripe_bits) != index) return false;
+    const chosen = if (table.sip) hash.sip(secrets, entry.key()) else fast;
+    if (@as(Slot, @bitCast(word)).tag != hash.tagOf(chosen)) return false;
+    return marks.add(entry.offset, entry.bytes());
 }
 
 /// Rebuilds counters, lists and bump; slots that name nothing sound become tombstones and count as
@@ -165,44 +174,45 @@ pub fn rebuild(
     scratch: []align(8) u8,
 ) error{Corrupt}!Rebuilt {
     const stripe = view.stripe(index);
-    // As in `heap.promote`: release and a fence, before anything is reused.
-    crash.publish(&stripe.generation, crash.load(&stripe.generation) +% 2);
-    crash.storeFence();
+    std.debug.assert(stripe.writer != 0);
+    // As in `heap.advance`: release and a fence, before anything is reused.
+    atomics.storeRelease(&stripe.generation, atomics.load(&stripe.generation) +% 2);
+    atomics.storeFence();
     var marks = try Marks.of(view, index, scratch);
     var result: Rebuilt = .{};
-    const table = try tables.Table.open(view, crash.load(&stripe.table));
+    const table = try tables.Table.open(view, atomics.load(&stripe.table));
     if (table) |t| {
         if (!marks.add(@as(u64, t.granule) * granule_bytes, tables.bytesFor(t.log2)))
             return error.Corrupt;
         for (0..t.slotCount()) |i| {
-            const word = crash.load(&t.slots[i]);
+            const word = atomics.load(&t.slots[i]);
             if (word == Slot.empty) continue;
             if (word == Slot.tombstone) {
                 result.tombstones += 1;
             } else if (isSound(view, secrets, index, t, word, &marks)) {
                 result.live += 1;
             } else {
-                crash.publish(&t.slots[i], Slot.tombstone);
+                atomics.storeRelease(&t.slots[i], Slot.tombstone);
                 result.tombstones += 1;
                 result.dropped += 1;
             }
         }
     }
-    // The block kept back stays where it is, or whoever needs space next would have it, and a full
-    // segment could no longer replace what this stripe holds.
+    // The block kept back stays where it is: if the next writer that needs space could take it, a
+    // full segment could no longer replace what this stripe holds.
     const keeps_spare = result.live > 0 and heap.isSpareSound(stripe) and
-        marks.add(crash.load(&stripe.spare), crash.load(&stripe.spare_bytes));
+        marks.add(atomics.load(&stripe.spare), atomics.load(&stripe.spare_bytes));
     try rebuildChunks(view, index);
     heap.reset(stripe);
-    if (!keeps_spare) crash.store(&stripe.spare, 0);
+    if (!keeps_spare) atomics.store(&stripe.spare, 0);
     const Giving = struct {
         view: *View,
         stripe: *Stripe,
         vacant: [*]u64,
         count: usize,
 
-        fn give(g: *@This(), piece: *const Piece, from: u64, to: u64) void {
-            if (from == piece.start and to == piece.end) {
+        fn give(g: *@This(), range: *const ChunkRange, from: u64, to: u64) void {
+            if (from == range.start and to == range.end) {
                 // Pieces are visited in order, and the list overwrites only those already seen.
                 g.vacant[g.count] = from - @sizeOf(layout.Chunk);
                 g.count += 1;
@@ -212,36 +222,35 @@ pub fn rebuild(
     var giving: Giving = .{
         .view = view,
         .stripe = stripe,
-        .vacant = @ptrCast(marks.pieces.ptr),
+        .vacant = @ptrCast(marks.ranges.ptr),
         .count = 0,
     };
     marks.gaps(&giving, Giving.give);
-    crash.store(&stripe.live, result.live);
-    crash.store(&stripe.tombstones, result.tombstones);
-    crash.store(&stripe.dropped, crash.load(&stripe.dropped) +% result.dropped);
+    atomics.store(&stripe.live, result.live);
+    atomics.store(&stripe.tombstones, result.tombstones);
+    atomics.store(&stripe.dropped, atomics.load(&stripe.dropped) +% result.dropped);
     result.vacant = giving.vacant[0..giving.count];
     return result;
 }
 
 /// Sees to it that a probe for each slot's key comes to that slot, and counts the slots it dropped.
-/// Only damage makes it otherwise: a slot that was emptied, moved or doubled. Assumes the lock, the
-/// writer word set, and a rebuild before, which left sound slots only, and after, for the counters.
-/// Each store by itself hides nothing that a reader could find.
+/// Only damage makes it otherwise: a slot that was emptied, moved or doubled. The caller rebuilds
+/// the stripe before, which leaves sound slots only, and after, for the counters. Each store by
+/// itself hides nothing that a reader could find.
 pub fn reconnect(view: *View, index: u32) error{Corrupt}!u64 {
-    const opened = try tables.Table.open(view, crash.load(&view.stripe(index).table));
+    std.debug.assert(view.stripe(index).writer != 0);
+    const opened = try tables.Table.open(view, atomics.load(&view.stripe(index).table));
     const table = opened orelse return 0;
     var dropped: u64 = 0;
     for (0..table.slotCount()) |i| {
-        const word = crash.load(&table.slots[i]);
+        const word = atomics.load(&table.slots[i]);
         if (word <= Slot.tombstone) continue;
-        const found = try tables.entryAt(view, word);
-        const bytes = std.mem.sliceAsBytes(found.key()[0..layout.words(found.sizes.key_len)]);
-        const key = bytes[0..found.sizes.key_len];
+        const key = (try entries.ofSlot(view, word)).key();
         const tag = @as(Slot, @bitCast(word)).tag;
         if (!isFoundAt(view, table, tag, key, null)) bridge(table, tag, i);
         if (isFoundAt(view, table, tag, key, i)) continue;
         // The key is there twice, and a probe finds the other one.
-        crash.publish(&table.slots[i], Slot.tombstone);
+        atomics.storeRelease(&table.slots[i], Slot.tombstone);
         dropped += 1;
     }
     return dropped;
@@ -251,7 +260,7 @@ pub fn reconnect(view: *View, index: u32) error{Corrupt}!u64 {
 fn isFoundAt(
     view: *View,
     table: tables.Table,
-    tag: tables.Tag,
+    tag: layout.Tag,
     key: []const u8,
     index: ?u64,
 ) bool {
@@ -261,11 +270,11 @@ fn isFoundAt(
 }
 
 /// Makes the empty slots between a tag's home and `index` tombstones, which a probe passes.
-fn bridge(table: tables.Table, tag: tables.Tag, index: u64) void {
+fn bridge(table: tables.Table, tag: layout.Tag, index: u64) void {
     var at = tag & table.mask();
     while (at != index) : (at = (at + 1) & table.mask()) {
-        if (crash.load(&table.slots[at]) == Slot.empty)
-            crash.publish(&table.slots[at], Slot.tombstone);
+        if (atomics.load(&table.slots[at]) == Slot.empty)
+            atomics.storeRelease(&table.slots[at], Slot.tombstone);
     }
 }
 
@@ -276,11 +285,11 @@ fn rebuildChunks(view: *View, index: u32) error{Corrupt}!void {
     var previous: u64 = 0;
     var owned: u64 = 0;
     while (try walk.step()) |chunk| {
-        crash.store(&view.chunk(chunk.offset).previous, previous);
+        atomics.store(&view.chunk(chunk.offset).previous, previous);
         previous = chunk.offset;
         owned += chunk.bytes();
     }
-    crash.store(&stripe.owned, owned);
+    atomics.store(&stripe.owned, owned);
 }
 
 /// What a check of a stripe found; changes nothing.
@@ -306,15 +315,15 @@ pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []a
         report.note(.chunks);
         return report;
     };
-    const table = tables.Table.open(view, crash.load(&stripe.table)) catch {
+    const table = tables.Table.open(view, atomics.load(&stripe.table)) catch {
         report.note(.table);
         return report;
     };
     if (table) |t| checkTable(view, secrets, index, t, &marks, &report);
-    if (table == null and crash.load(&stripe.live) != 0) report.note(.table);
+    if (table == null and atomics.load(&stripe.live) != 0) report.note(.table);
     if (!checkBlocks(view, stripe, &marks)) report.note(.chunks);
     // A count ahead of the other would hide the next operation from snapshots.
-    if (crash.load(&stripe.begin) != crash.load(&stripe.end)) report.note(.table);
+    if (atomics.load(&stripe.begin) != atomics.load(&stripe.end)) report.note(.table);
     return report;
 }
 
@@ -331,7 +340,7 @@ fn checkTable(
         report.note(.table);
     var tombstones: u64 = 0;
     for (0..table.slotCount()) |i| {
-        const word = crash.load(&table.slots[i]);
+        const word = atomics.load(&table.slots[i]);
         if (word == Slot.empty) continue;
         if (word == Slot.tombstone) {
             tombstones += 1;
@@ -342,15 +351,12 @@ fn checkTable(
             report.note(.entry);
             continue;
         }
-        const found = tables.entryAt(view, word) catch continue; // it was sound a moment ago
-        const key = std.mem.sliceAsBytes(found.key()[0..layout.words(found.sizes.key_len)]);
+        const entry = entries.ofSlot(view, word) catch continue; // it was sound a moment ago
         const tag = @as(Slot, @bitCast(word)).tag;
-        var probe: tables.Probe = undefined;
-        const end = tables.find(view, table, tag, key[0..found.sizes.key_len], &probe);
-        if (end != .found or probe.index != i) report.note(.entry);
+        if (!isFoundAt(view, table, tag, entry.key(), i)) report.note(.entry);
     }
-    if (report.entries != crash.load(&stripe.live)) report.note(.table);
-    if (tombstones != crash.load(&stripe.tombstones)) report.note(.table);
+    if (report.entries != atomics.load(&stripe.live)) report.note(.table);
+    if (tombstones != atomics.load(&stripe.tombstones)) report.note(.table);
 }
 
 fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
@@ -360,18 +366,18 @@ fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
         if (!marks.add(block.offset, block.bytes)) return false;
         free += block.bytes;
     }
-    if (free != crash.load(&stripe.free)) return false;
-    const spare = crash.load(&stripe.spare);
-    if (spare != 0 and !marks.add(spare, crash.load(&stripe.spare_bytes))) return false;
-    for (heap.batches(stripe) catch return false) |batch| {
-        for (batch) |*word| {
-            const block = heap.retiredBlock(crash.load(word));
+    if (free != atomics.load(&stripe.free)) return false;
+    const spare = atomics.load(&stripe.spare);
+    if (spare != 0 and !marks.add(spare, atomics.load(&stripe.spare_bytes))) return false;
+    for (heap.limboLists(stripe) catch return false) |list| {
+        for (list) |*word| {
+            const block = heap.retiredBlock(atomics.load(word));
             if (!marks.add(block.offset, block.bytes)) return false;
         }
     }
     var leaked = false;
     marks.gaps(&leaked, struct {
-        fn seen(l: *bool, _: *const Piece, _: u64, _: u64) void {
+        fn seen(l: *bool, _: *const ChunkRange, _: u64, _: u64) void {
             l.* = true;
         }
     }.seen);

@@ -7,7 +7,7 @@
 
 const std = @import("std");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const hash = @import("hash.zig");
 const heap = @import("heap.zig");
 const os = @import("../os/os.zig");
@@ -35,19 +35,29 @@ pub const Space = struct {
     /// The one of that index.
     stripe: *layout.Stripe,
 
+    pub inline fn of(segment: *Segment, secrets: *const hash.Secrets, index: u32) Space {
+        return .{
+            .segment = segment,
+            .secrets = secrets,
+            .index = index,
+            .stripe = segment.view.stripe(index),
+        };
+    }
+
     /// The offset of a block for `bytes` bytes, contents undefined. `NoSpace`: nothing changed.
     pub inline fn alloc(space: Space, bytes: u64) Error!u64 {
         if (heap.isSmall(bytes)) {
             if (try heap.take(&space.segment.view, space.stripe, bytes)) |offset| return offset;
         }
-        return space.allocSlowly(bytes);
+        return space.allocSlow(bytes);
     }
 
-    fn allocSlowly(space: Space, bytes: u64) Error!u64 {
+    fn allocSlow(space: Space, bytes: u64) Error!u64 {
+        std.debug.assert(space.stripe.writer != 0);
         if (heap.isSmall(bytes)) {
             // First together, then apart: pieces cut before they are joined stay crumbs.
             if (heap.worthRebuilding(space.stripe)) try space.rebuild();
-            if (try space.takeAny(bytes)) |offset| return offset;
+            if (try space.takeLocal(bytes)) |offset| return offset;
         }
         if (space.claimFor(bytes, space.chunkBytes())) |offset| return offset else |err| {
             if (err != error.NoSpace) return err;
@@ -58,13 +68,13 @@ pub const Space = struct {
         if (space.holdsReusable()) {
             try space.freeRetired();
             if (heap.isSmall(bytes)) {
-                if (try space.takeAny(bytes)) |offset| return offset;
+                if (try space.takeLocal(bytes)) |offset| return offset;
             }
         }
         if (space.holdsReusable()) {
             try space.rebuild();
             if (heap.isSmall(bytes)) {
-                if (try space.takeAny(bytes)) |offset| return offset;
+                if (try space.takeLocal(bytes)) |offset| return offset;
             }
         }
         return space.claimFor(bytes, 0);
@@ -91,10 +101,10 @@ pub const Space = struct {
         if (heap.hasSpare(space.stripe, bytes)) {
             try heap.giveSpare(&space.segment.view, space.stripe);
         } else try space.freeRetired();
-        return try space.takeAny(bytes) orelse error.NoSpace;
+        return try space.takeLocal(bytes) orelse error.NoSpace;
     }
 
-    fn takeAny(space: Space, bytes: u64) Error!?u64 {
+    fn takeLocal(space: Space, bytes: u64) Error!?u64 {
         const view = &space.segment.view;
         if (try heap.take(view, space.stripe, bytes)) |offset| return offset;
         return try heap.takeLarger(view, space.stripe, bytes);
@@ -103,7 +113,7 @@ pub const Space = struct {
     /// A chunk as large as a sixteenth to an eighth of what the stripe has, so that the unused rest
     /// stays small beside the entries.
     fn chunkBytes(space: Space) u64 {
-        const eighth = crash.load(&space.stripe.owned) / 8;
+        const eighth = atomics.load(&space.stripe.owned) / 8;
         if (eighth <= chunk_bytes_min) return chunk_bytes_min;
         return @min(std.math.floorPowerOfTwo(u64, eighth), chunk_bytes_max);
     }
@@ -122,57 +132,57 @@ pub const Space = struct {
         const view = &segment.view;
         segment.noteSpace(units * unit_bytes);
         if (units * unit_bytes > view.ceiling - view.data_start)
-            return segment.fault.because(.ceilingReached, error.NoSpace);
+            return segment.fault.withReason(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
         defer unlockPool(segment);
         // Joining neighbours costs a walk over all chunks, which what was released since shares.
         // In a large segment the walk is a pause, so more must lie there. It comes before anything
         // is cut, so that new chunks lie side by side.
         const share: u64 = if (view.committed < large_bytes) 8 else 4;
-        if (crash.load(&pool.released) > view.committed / share) try rebuildPool(segment, pool);
+        if (atomics.load(&pool.released) > view.committed / share) try rebuildPool(segment, pool);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
-        const room = view.committed -| crash.load(&pool.frontier);
+        const room = view.committed -| atomics.load(&pool.frontier);
         segment.grow(units * unit_bytes -| room) catch |err| {
-            if (err != error.NoSpace or crash.load(&pool.released) == 0) return err;
+            if (err != error.NoSpace or atomics.load(&pool.released) == 0) return err;
             try rebuildPool(segment, pool);
             return try pools.claim(view, pool, space.index, units, .thorough) orelse err;
         };
         return try pools.claim(view, pool, space.index, units, .quick) orelse error.Corrupt;
     }
 
-    /// Notes that nothing names this block any more. Assumes the commit has happened.
+    /// Notes that nothing names this block any more: the commit that replaced it has happened.
     pub inline fn retire(space: Space, offset: u64, bytes: u64) Error!void {
-        if (heap.retire(space.stripe, offset, bytes)) try space.promoteAndTrim();
+        if (heap.retire(space.stripe, offset, bytes)) try space.advanceAndTrim();
     }
 
-    /// As `retire`, for a block as large as many: two generations pass at once, or nobody would
-    /// have its memory until as much again is retired. Who is just reading in the stripe reads
-    /// again.
+    /// As `retire`, for a block as large as many: the generation advances twice at once, or its
+    /// memory would stay in limbo until as much again is retired. A reader that is in the stripe
+    /// just now reads again.
     pub fn retireAtOnce(space: Space, offset: u64, bytes: u64) Error!void {
         _ = heap.retire(space.stripe, offset, bytes);
         try space.freeRetired();
     }
 
-    /// Starts a generation; a stripe of which most is free then gives back what it can.
-    pub fn promoteAndTrim(space: Space) Error!void {
-        try space.promote();
+    /// Advances the generation; a stripe of which most is free then gives back what it can.
+    pub fn advanceAndTrim(space: Space) Error!void {
+        try space.advance();
         const s = space.stripe;
-        const owned = crash.load(&s.owned);
-        if (owned >= trim_bytes_min and crash.load(&s.free) >= owned / 4 * 3 and
+        const owned = atomics.load(&s.owned);
+        if (owned >= trim_bytes_min and atomics.load(&s.free) >= owned / 4 * 3 and
             heap.worthRebuilding(s)) try space.rebuild();
     }
 
-    fn promote(space: Space) Error!void {
+    fn advance(space: Space) Error!void {
         var large: heap.Large = undefined;
-        try heap.promote(&space.segment.view, space.stripe, &large);
+        try heap.advance(&space.segment.view, space.stripe, &large);
         if (large.count > 0) try space.giveBack(large.slice());
     }
 
-    /// Has all that is retired in the lists.
+    /// Brings all that is retired to the free lists.
     fn freeRetired(space: Space) Error!void {
-        try space.promote();
-        try space.promote();
-        try heap.giveRipe(&space.segment.view, space.stripe);
+        try space.advance();
+        try space.advance();
+        try heap.giveReclaimable(&space.segment.view, space.stripe);
     }
 
     fn giveBack(space: Space, chunks: []const u64) Error!void {
@@ -187,12 +197,27 @@ pub const Space = struct {
     pub fn rebuild(space: Space) Error!void {
         const segment = space.segment;
         const scratch_bytes = recovery.Marks.scratchBytes(&segment.view, space.index) catch
-            return segment.fault.because(.chunksDamaged, error.Corrupt);
+            return segment.fault.withReason(.chunksDamaged, error.Corrupt);
         const scratch = try os.pages(segment.fault, scratch_bytes);
         defer os.freePages(scratch);
         const result = recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch
-            return segment.fault.because(.tableDamaged, error.Corrupt);
+            return segment.fault.withReason(.tableDamaged, error.Corrupt);
         if (result.vacant.len > 0) try space.giveBack(result.vacant);
+    }
+
+    /// As the holder of the stripe's lock after its writer died, or as the only writer attached:
+    /// rebuilds what is derived.
+    pub fn recover(space: Space) Error!void {
+        const stripe = space.stripe;
+        atomics.storeRelease(&stripe.writer, space.segment.writer_id);
+        // Both counts move, so that a snapshot that began before does not mistake what it copied
+        // for the present.
+        const count = @max(atomics.load(&stripe.begin), atomics.load(&stripe.end)) +% 1;
+        atomics.storeRelease(&stripe.begin, count);
+        atomics.storeFence();
+        try space.rebuild();
+        atomics.store(&stripe.recoveries, atomics.load(&stripe.recoveries) +% 1);
+        recovery.endWriting(stripe, count);
     }
 
     /// Whether a pass over the stripe could find enough to be worth it: a sixteenth of what it has
@@ -200,52 +225,54 @@ pub const Space = struct {
     pub fn holdsReusable(space: Space) bool {
         const s = space.stripe;
         const retired = heap.retiredBytes(s);
-        return crash.load(&s.freed) +| retired >= @max(unit_bytes, crash.load(&s.owned) / 16);
+        return atomics.load(&s.freed) +| retired >= @max(unit_bytes, atomics.load(&s.owned) / 16);
     }
 };
 
-/// Takes the pool's lock; what a dead owner left is rebuilt first. `committed` is up to date then.
+/// Takes the pool's lock; what a dead owner left is rebuilt first. The view's `committed` is up to
+/// date then.
 pub fn lockPool(segment: *Segment) Error!*Pool {
     const pool = &segment.header().pool;
-    const guard = segment.poolGuard();
-    const locked = guard.lock(segment.fault, segment.timeout_ms) catch |err| {
+    const lock = segment.poolLock();
+    const locked = lock.lock(segment.fault, segment.timeout_ms) catch |err| {
         if (err == error.Timeout)
-            segment.fault.holder_pid = @floatFromInt(crash.load(&pool.writer) >> 32);
+            segment.fault.holder_pid = @floatFromInt(atomics.load(&pool.writer) >> 32);
         return err;
     };
-    errdefer guard.unlock();
+    errdefer lock.unlock();
     // The pool's words are rebuilt, or stay marked: either way the mutex itself is usable again.
     if (locked == .owner_died) {
-        guard.makeConsistent();
-        if (crash.load(&pool.writer) == 0) crash.store(&pool.writer, segment.me);
+        lock.makeConsistent();
+        if (atomics.load(&pool.writer) == 0) atomics.store(&pool.writer, segment.writer_id);
     }
-    if (!segment.view.refresh(&segment.view))
-        return segment.fault.because(.truncated, error.Corrupt);
-    if (crash.load(&pool.writer) != 0) try rebuildPool(segment, pool);
-    crash.publish(&pool.writer, segment.me);
+    if (!segment.view.refresh())
+        return segment.fault.withReason(.truncated, error.Corrupt);
+    if (atomics.load(&pool.writer) != 0) try rebuildPool(segment, pool);
+    atomics.storeRelease(&pool.writer, segment.writer_id);
     return pool;
 }
 
 pub fn unlockPool(segment: *Segment) void {
-    crash.publish(&segment.header().pool.writer, 0);
-    segment.poolGuard().unlock();
+    atomics.storeRelease(&segment.header().pool.writer, 0);
+    segment.poolLock().unlock();
 }
 
 /// Brings what the stripes gave back together, so that what comes next is not cut from the middle.
 /// What cannot be done now waits for the next allocation.
-pub fn joinPool(segment: *Segment) void {
+pub fn coalescePool(segment: *Segment) void {
     const pool = lockPool(segment) catch return;
     defer unlockPool(segment);
     rebuildPool(segment, pool) catch {};
 }
 
-/// Assumes the pool's lock.
+/// Makes what is derived of the pool anew, with its lock held.
 pub fn rebuildPool(segment: *Segment, pool: *Pool) Error!void {
+    std.debug.assert(pool.writer != 0);
     const view = &segment.view;
     const scratch_words = pools.scratchWords(view);
     const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
     const marks: [*]u64 = @ptrCast(scratch.ptr);
     pools.rebuild(view, pool, marks[0..scratch_words]) catch
-        return segment.fault.because(.chunksDamaged, error.Corrupt);
+        return segment.fault.withReason(.chunksDamaged, error.Corrupt);
 }

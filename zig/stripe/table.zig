@@ -7,32 +7,31 @@
 //! missed unless it was absent at some moment of the probe (docs/design.md, Read).
 
 const std = @import("std");
+const atomics = @import("../atomics.zig");
+const entries = @import("entry.zig");
 const layout = @import("../layout.zig");
-const crash = @import("../atomics.zig");
+const View = @import("../segment/view.zig").View;
 
-const View = layout.View;
+const EntryView = entries.EntryView;
 const Slot = layout.Slot;
-const Entry = layout.Entry;
+const Tag = layout.Tag;
 const TableWord = layout.TableWord;
 
-/// The part of a hash a table goes by.
-pub const Tag = u28;
-
-/// A probe this long, or one that met this many other keys with the very same tag, does not happen
-/// to well-hashed keys at our load: somebody chose them. The writer then changes to SipHash. In a
+/// A probe this long, or one that met this many other keys with the same tag, does not happen to
+/// well-hashed keys at our load: somebody chose them. The writer then changes to SipHash. In a
 /// table three quarters full, one probe in e^(0.038 n) is longer than n (linear probing, well
 /// hashed keys): among 2^17 slots some are longer than 256.
-pub const probes_suspect = 1024;
-pub const twins_suspect = 16;
+pub const probe_length_suspect = 1024;
+pub const tag_collisions_suspect = 16;
 
-/// A table somebody published, checked to lie within the segment.
+/// A table that a stripe's table word names, checked to lie within the segment.
 pub const Table = struct {
     slots: [*]u64,
     log2: u6,
     granule: u36,
     sip: bool,
 
-    /// Assumes nothing of `word`. Null: there is no table, the stripe is empty.
+    /// The word is input: it may be anything. Null: there is no table, the stripe is empty.
     pub fn open(view: *View, word: u64) error{Corrupt}!?Table {
         if (word == 0) return null;
         const table: TableWord = @bitCast(word);
@@ -42,11 +41,13 @@ pub const Table = struct {
         return .of(view, word);
     }
 
-    /// Assumes that a table may lie where `word` says.
+    /// As `open`, of a word that this handle has opened before.
     pub inline fn of(view: *const View, word: u64) Table {
         const table: TableWord = @bitCast(word);
+        const offset = @as(u64, table.granule) * layout.granule_bytes;
+        std.debug.assert(table.present and view.coversNow(offset, bytesFor(table.log2)));
         return .{
-            .slots = view.at(@as(u64, table.granule) * layout.granule_bytes),
+            .slots = view.at(offset),
             .log2 = table.log2,
             .granule = table.granule,
             .sip = table.sip,
@@ -65,7 +66,7 @@ pub const Table = struct {
     pub fn entryCount(table: Table) u64 {
         var count: u64 = 0;
         for (table.slots[0..table.slotCount()]) |*slot|
-            count += @intFromBool(crash.acquire(slot) > Slot.tombstone);
+            count += @intFromBool(atomics.loadAcquire(slot) > Slot.tombstone);
         return count;
     }
 
@@ -76,40 +77,42 @@ pub const Table = struct {
     }
 };
 
-/// A table as a handle last found it in order, so that the word need not be checked and taken apart
-/// again while it is the same.
-pub const Known = struct {
+/// A table word that this handle has opened, with what it stands for: while a stripe has the same
+/// word, it need not be checked and taken apart again.
+pub const CachedTable = struct {
     word: u64,
     slots: [*]u64,
     mask: u64,
 
-    /// Of a stripe without a table: a single slot, in which nothing is and, being too full for any
-    /// key, nothing is put.
-    pub const empty: Known = .{ .word = 0, .slots = @constCast(&no_slots), .mask = 0 };
+    /// Stands for "no table": one empty slot. A table of one slot counts as full, so nothing is
+    /// ever inserted.
+    pub const empty: CachedTable = .{ .word = 0, .slots = @constCast(&no_slots), .mask = 0 };
     const no_slots = [1]u64{Slot.empty};
 
-    /// Assumes that `table` is what `word` says. Keys hashed the other way are not for `glance`.
-    pub fn learn(known: *Known, word: u64, table: Table) void {
-        if (!table.sip) known.* = .{ .word = word, .slots = table.slots, .mask = table.mask() };
+    /// Keeps the table that `word` stands for. One that is hashed with SipHash is not kept:
+    /// `lookupFast` knows the fast hash only.
+    pub fn remember(cached: *CachedTable, word: u64, table: Table) void {
+        std.debug.assert(@as(TableWord, @bitCast(word)).granule == table.granule);
+        if (!table.sip) cached.* = .{ .word = word, .slots = table.slots, .mask = table.mask() };
     }
 
-    pub inline fn slotCount(known: Known) u64 {
-        return known.mask + 1;
+    pub inline fn slotCount(cached: CachedTable) u64 {
+        return cached.mask + 1;
     }
 
-    inline fn home(known: Known, fast: u64) u64 {
+    inline fn home(cached: CachedTable, fast: u64) u64 {
         comptime std.debug.assert(layout.table_log2_max <= @bitSizeOf(Tag));
-        return fast & known.mask;
+        return fast & cached.mask;
     }
 
-    inline fn after(known: Known, home_index: u64, steps: u64) u64 {
-        return (home_index + steps) & known.mask;
+    inline fn after(cached: CachedTable, home_index: u64, steps: u64) u64 {
+        return (home_index + steps) & cached.mask;
     }
 
-    /// Has the first slot of a key's probe brought from memory while the caller does something
-    /// else. Wherever a table that was known leads, a prefetch does no harm.
-    pub inline fn prefetch(known: Known, fast: u64) void {
-        @prefetch(&known.slots[known.home(fast)], .{ .rw = .write });
+    /// Asks the processor for the first slot of a key's probe, which it loads while the caller does
+    /// something else. The table may be gone by now: a prefetch of any address does no harm.
+    pub inline fn prefetch(cached: CachedTable, fast: u64) void {
+        @prefetch(&cached.slots[cached.home(fast)], .{ .rw = .write });
     }
 };
 
@@ -128,180 +131,96 @@ pub fn wordFor(granule: u36, log2: u6, sip: bool, count: u64) u64 {
     });
 }
 
-pub fn slotWord(tag: Tag, offset: u64) u64 {
-    return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
-}
-
-/// What is told of a value that was read.
-pub const Value = struct { len: u32, kind: u8, version: u64 };
-
-/// An entry as a slot names it, with its header loaded once and checked.
-pub const Found = struct {
-    words: [*]const u64,
-    offset: u64,
-    sizes: Entry.Sizes,
-
-    /// Assumes that the header may be touched.
-    inline fn at(view: *const View, offset: u64) Found {
-        const entry_words = view.at(offset);
-        const sizes: Entry.Sizes = @bitCast(crash.load(&entry_words[1]));
-        return .{ .words = entry_words, .offset = offset, .sizes = sizes };
-    }
-
-    pub inline fn bytes(found: Found) u64 {
-        return Entry.bytesFor(found.sizes.key_len, found.sizes.value_len);
-    }
-
-    pub inline fn key(found: Found) [*]const u64 {
-        return found.words + @sizeOf(Entry) / 8;
-    }
-
-    pub inline fn value(found: Found) [*]const u64 {
-        return found.key() + layout.words(found.sizes.key_len);
-    }
-
-    /// Copies the value if it fits with `reserve` bytes to spare.
-    pub fn copyOut(found: *const Found, target: []u8, reserve: u32) void {
-        const len: u64 = found.sizes.value_len;
-        if (len + reserve <= target.len) crash.copyOut(target, found.value(), len);
-    }
-
-    /// As `copyOut` if there is room for whole steps. False: there is not, and nothing was copied.
-    /// Assumes that `glance` found it. Whoever says how long the key is has the value's words on
-    /// their way from memory before the header is there.
-    pub inline fn copyQuickly(found: *const Found, key_len: usize, target: []u8) bool {
-        const len: u64 = found.sizes.value_len;
-        if (len + crash.step_bytes > target.len) return false;
-        crash.copySteps(target.ptr, found.key() + layout.words(key_len), len);
-        return true;
-    }
-
-    /// What is told of it.
-    pub inline fn told(found: Found) Value {
-        return .{
-            .len = found.sizes.value_len,
-            .kind = found.sizes.kind,
-            .version = found.version(),
-        };
-    }
-
-    pub inline fn version(found: Found) u64 {
-        return crash.load(&found.words[0]);
-    }
-};
-
-/// The entry a slot word names. `Corrupt` for a lock-free reader may only mean that the block was
-/// reused: its generation check decides.
-pub fn entryAt(view: *View, slot: u64) error{Corrupt}!Found {
-    const offset = offsetOf(slot);
-    if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;
-    const found: Found = .at(view, offset);
-    if (found.sizes.key_len == 0 or found.sizes.value_len > layout.value_bytes_max)
-        return error.Corrupt;
-    if (!view.covers(offset, found.bytes())) return error.Corrupt;
-    return found;
-}
-
-inline fn offsetOf(slot: u64) u64 {
-    return @as(u64, @as(Slot, @bitCast(slot)).granule) * layout.granule_bytes;
-}
-
-inline fn sameKey(found: *const Found, key: []const u8) bool {
-    if (found.sizes.key_len != key.len) return false;
-    const stored = found.key();
-    const whole = key.len / 8;
-    for (0..whole) |i| {
-        if (crash.load(&stored[i]) != crash.wholeWord(key, i)) return false;
-    }
-    return key.len % 8 == 0 or crash.load(&stored[whole]) == crash.lastWord(key);
-}
-
 /// How a probe ended. `full`: without the key, and without a slot for it, which only a damaged
 /// counter can cause.
 pub const Outcome = enum { found, absent, full, corrupt };
 
 /// Where a key is, or where it would go.
 pub const Probe = struct {
-    found: Found,
+    entry: EntryView,
     /// The slot of the key; else the first slot an insert may take.
     index: u64,
-    /// What that slot holds (empty or a tombstone when not found).
+    /// What that slot holds (empty or a tombstone when the key is absent).
     slot: u64,
-    probes: u32,
-    twins: u32,
+    length: u32,
+    tag_collisions: u32,
 
     pub const none: Probe = .{
-        .found = undefined,
+        .entry = undefined,
         .index = 0,
         .slot = Slot.empty,
-        .probes = 0,
-        .twins = 0,
+        .length = 0,
+        .tag_collisions = 0,
     };
 
-    pub fn suspicious(probe: Probe) bool {
-        return probe.probes >= probes_suspect or probe.twins >= twins_suspect;
+    pub fn isSuspicious(probe: Probe) bool {
+        return probe.length >= probe_length_suspect or
+            probe.tag_collisions >= tag_collisions_suspect;
     }
 };
 
-/// What `glance` saw. `unsure`: `find` decides.
-pub const Sight = enum { found, absent, unsure };
+/// What the fast path of a lookup found out. `retry`: nothing, `find` decides.
+pub const Lookup = enum { hit, miss, retry };
 
-/// Finds a key if all is as it nearly always is: the table as it is known, and the key, or an empty
-/// slot, near its home. No call, no result but this one, so that a compiler keeps everything in
-/// registers; and no branch between the first three slots, because how many a probe takes is what
-/// a processor foresees worst. At our load, all but a few keys of a hundred lie in them. It looks
-/// for the key behind empty slots as well, where nothing is to be found in a sound table. What was
-/// found lies within the segment together with the bytes that `crash.copySteps` reads behind it.
-pub inline fn glance(
+/// The fast path of a lookup. It looks at the first three slots of the probe; at our load all but a
+/// few keys of a hundred lie in them. A matching tag whose key compares equal is a hit. With no
+/// matching tag, an empty slot preceded only by occupied ones proves absence. Anything else is for
+/// `find`: another table word than the cached one, a longer probe, a tombstone, an entry at the
+/// very end of the segment, damage.
+///
+/// It makes no call, so that everything stays in registers, and does not branch between the three
+/// slots, because how many a probe takes is what a processor predicts worst. It therefore looks
+/// behind empty slots, too, where a sound table has no entry for this key.
+///
+/// After a hit the bytes that `EntryView.copyFast` reads lie inside the segment.
+pub inline fn lookupFast(
     view: *const View,
-    known: Known,
+    cached: CachedTable,
     word: u64,
     fast: u64,
     key: []const u8,
     probe: *Probe,
-) Sight {
-    if (known.word != word) return .unsure;
+) Lookup {
+    if (cached.word != word) return .retry;
     const wanted: u64 = @bitCast(Slot{ .granule = 0, .tag = @truncate(fast) });
-    const home = known.home(fast);
+    const home = cached.home(fast);
     var slots: [3]u64 = undefined;
-    // Pairs with the publish of `stripe_op.zig`: whoever sees the slot sees its entry.
-    inline for (&slots, 0..) |*slot, i| slot.* = crash.acquire(&known.slots[known.after(home, i)]);
-    probe.index = known.after(home, 2);
+    // Pairs with the release store of a commit (`stripe_op.zig`, `put_fast.zig`): a reader that
+    // sees the slot sees its entry.
+    inline for (&slots, 0..) |*slot, i|
+        slot.* = atomics.loadAcquire(&cached.slots[cached.after(home, i)]);
+    probe.index = cached.after(home, 2);
     probe.slot = slots[2];
     inline for (.{ 1, 0 }) |i| {
         const is_here = hasTag(slots[i], wanted);
-        probe.index = if (is_here) known.after(home, i) else probe.index;
+        probe.index = if (is_here) cached.after(home, i) else probe.index;
         probe.slot = if (is_here) slots[i] else probe.slot;
     }
-    if (!hasTag(probe.slot, wanted)) return glanceAbsent(known, home, slots, probe);
+    if (!hasTag(probe.slot, wanted)) return lookupFastAbsent(cached, home, slots, probe);
     const offset = (probe.slot ^ wanted) *% layout.granule_bytes;
     const committed = view.committed;
-    if (offset < view.data_start or offset + @sizeOf(Entry) > committed) return .unsure;
-    probe.found = .at(view, offset);
-    const sizes = probe.found.sizes;
-    if (sizes.key_len != key.len or sizes.value_len > layout.value_bytes_max) return .unsure;
-    if (offset + behind_bytes + key.len + sizes.value_len > committed) return .unsure;
-    return if (sameKey(&probe.found, key)) .found else .unsure;
+    if (offset < view.data_start or offset + @sizeOf(layout.Entry) > committed) return .retry;
+    probe.entry = .at(view, offset);
+    const sizes = probe.entry.sizes;
+    if (sizes.key_len != key.len or sizes.value_len > layout.value_bytes_max) return .retry;
+    if (offset + entries.fast_copy_overhead + key.len + sizes.value_len > committed) return .retry;
+    return if (probe.entry.hasKey(key)) .hit else .retry;
 }
 
 inline fn hasTag(slot: u64, wanted: u64) bool {
     return (slot ^ wanted) >> @bitSizeOf(@FieldType(Slot, "granule")) == 0;
 }
 
-/// More than lies between the start of an entry and the end of what a quick copy of it reads, its
-/// key and value not counted: the header, what pads the key, and what the last step is too long.
-const behind_bytes = @sizeOf(Entry) + 8 + crash.step_bytes;
-
 /// Whether the first slots of a probe, none of which has the key's tag, show that it is not there:
 /// an empty one, which is where it would go, behind others that are taken.
-inline fn glanceAbsent(known: Known, home: u64, slots: [3]u64, probe: *Probe) Sight {
+inline fn lookupFastAbsent(cached: CachedTable, home: u64, slots: [3]u64, probe: *Probe) Lookup {
     inline for (slots, 0..) |slot, i| {
-        probe.index = known.after(home, i);
+        probe.index = cached.after(home, i);
         probe.slot = slot;
-        if (slot == Slot.empty) return .absent;
-        if (slot == Slot.tombstone) return .unsure;
+        if (slot == Slot.empty) return .miss;
+        if (slot == Slot.tombstone) return .retry;
     }
-    return .unsure;
+    return .retry;
 }
 
 /// Expected O(1); at most one pass over the table.
@@ -316,9 +235,9 @@ pub fn find(
     probe.* = .none;
     var vacant: ?u64 = null;
     var index = tag & mask;
-    while (probe.probes <= mask) : (index = (index + 1) & mask) {
-        probe.probes += 1;
-        const word = crash.acquire(&table.slots[index]); // as in `glance`
+    while (probe.length <= mask) : (index = (index + 1) & mask) {
+        probe.length += 1;
+        const word = atomics.loadAcquire(&table.slots[index]); // as in `lookupFast`
         if (word == Slot.empty) {
             probe.index = vacant orelse index;
             if (vacant == null) probe.slot = word;
@@ -332,24 +251,28 @@ pub fn find(
             continue;
         }
         if (@as(Slot, @bitCast(word)).tag != tag) continue;
-        probe.found = entryAt(view, word) catch return .corrupt;
-        if (sameKey(&probe.found, key)) {
+        probe.entry = entries.ofSlot(view, word) catch return .corrupt;
+        if (probe.entry.hasKey(key)) {
             probe.index = index;
             probe.slot = word;
             return .found;
         }
-        probe.twins += 1;
+        probe.tag_collisions += 1;
     }
     probe.index = vacant orelse return .full;
     return .absent;
 }
 
-/// Puts a slot word into a table nobody can reach yet.
-pub fn place(table: Table, word: u64) void {
+/// Inserts a slot word into a table that no reader can reach yet. `Corrupt`: it is full, although
+/// it was made with twice as many slots as there were entries.
+pub fn insertSlot(table: Table, word: u64) error{Corrupt}!void {
     const mask = table.mask();
-    var index = @as(Slot, @bitCast(word)).tag & mask;
-    while (crash.load(&table.slots[index]) != Slot.empty) index = (index + 1) & mask;
-    crash.store(&table.slots[index], word);
+    const home = @as(Slot, @bitCast(word)).tag & mask;
+    for (0..table.slotCount()) |i| {
+        const slot = &table.slots[(home + i) & mask];
+        if (atomics.load(slot) == Slot.empty) return atomics.store(slot, word);
+    }
+    return error.Corrupt;
 }
 
 /// Whether another entry makes the table too full: three quarters, tombstones counted.
@@ -382,51 +305,34 @@ test log2For {
     }
 }
 
-fn never(_: *View) bool {
-    return false;
-}
-
-/// A view of plain memory, for tests of this file and its neighbours.
-pub fn testView(memory: []align(layout.page_bytes) u8) View {
-    return .{
-        .base = memory.ptr,
-        .committed = memory.len,
-        .ceiling = memory.len,
-        .data_start = layout.dataOffset(0),
-        .stripe_bits = 0,
-        .refresh = never,
-    };
-}
-
 test find {
     var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
-    var view = testView(&memory);
+    var view: View = .ofMemory(&memory, 0);
     const table = (try Table.open(&view, wordFor(8192 / 16, 4, false, 1))).?;
     const entry = view.at(9216);
-    entry[1] = @bitCast(Entry.Sizes{ .key_len = 3, .value_len = 2, .kind = 9 });
-    crash.fill(entry + 3, "key");
-    crash.fill(entry + 4, "hi");
-    place(table, slotWord(5, 9216));
+    entries.write(entry, 1, "key", "hi", 9);
+    try insertSlot(table, entries.slotWord(5, 9216));
 
     var probe: Probe = undefined;
     try std.testing.expectEqual(Outcome.found, find(&view, table, 5, "key", &probe));
     try std.testing.expectEqual(@as(u64, 5), probe.index);
-    try std.testing.expectEqual(@as(u64, 'h' | 'i' << 8), crash.load(&probe.found.value()[0]));
+    const first = atomics.load(&probe.entry.valueWords()[0]);
+    try std.testing.expectEqual(@as(u64, 'h' | 'i' << 8), first);
     try std.testing.expectEqual(Outcome.absent, find(&view, table, 5, "kez", &probe));
-    try std.testing.expect(probe.index == 6 and probe.twins == 1);
+    try std.testing.expect(probe.index == 6 and probe.tag_collisions == 1);
 
     // A tombstone is passed and offered for reuse.
     table.slots[5] = Slot.tombstone;
-    place(table, slotWord(5, 9216));
+    try insertSlot(table, entries.slotWord(5, 9216));
     try std.testing.expectEqual(Outcome.found, find(&view, table, 5, "key", &probe));
     try std.testing.expectEqual(@as(u64, 6), probe.index);
     try std.testing.expectEqual(Outcome.absent, find(&view, table, 5, "new", &probe));
     try std.testing.expect(probe.index == 5 and probe.slot == Slot.tombstone);
 
     // A slot that names bytes outside is refused, and a table without an end is left.
-    table.slots[6] = slotWord(5, 1 << 30);
+    table.slots[6] = entries.slotWord(5, 1 << 30);
     try std.testing.expectEqual(Outcome.corrupt, find(&view, table, 5, "key", &probe));
-    for (0..16) |i| table.slots[i] = slotWord(7, 9216);
+    for (0..16) |i| table.slots[i] = entries.slotWord(7, 9216);
     try std.testing.expectEqual(Outcome.full, find(&view, table, 5, "key", &probe));
     try std.testing.expectError(error.Corrupt, Table.open(&view, wordFor(1 << 20, 4, false, 1)));
 }

@@ -5,9 +5,10 @@
 //! the same for the stores of that recovery. `tests/proof/enumerate.zig` does more of it.
 
 const std = @import("std");
+const calls = @import("calls.zig");
 const hash = @import("../stripe/hash.zig");
 const images = @import("images.zig");
-const inspect = @import("../map/verify.zig");
+const attach = @import("../map/attach.zig");
 const replays = @import("replay.zig");
 const support = @import("support.zig");
 
@@ -34,7 +35,7 @@ fn enumerateRandomly(shape: images.Shape, operations: u32, seed: u64) !void {
     defer replay.deinit();
     const keys = comptime testKeys(40);
     var stripe_of: [keys.len]u32 = undefined;
-    for (&keys, &stripe_of) |key, *stripe| stripe.* = replay.victim.placeOf(key).index;
+    for (&keys, &stripe_of) |key, *stripe| stripe.* = replay.victim.hashOf(key).stripe;
     for (0..operations) |_| {
         const key = keys[source.random.uintLessThan(usize, keys.len)];
         const choice = source.random.uintLessThan(u8, 100);
@@ -68,7 +69,7 @@ test "crash: a rehash to SipHash is harmless at any store" {
     }
     const put: Act = .{ .put = .{ .key = keys[17], .value = "turns it" } };
     try replay.enumerate(&keys, together[0..keys.len], put);
-    try std.testing.expectEqual(@as(f64, 1), (try inspect.stats(replay.victim)).sip_stripes);
+    try std.testing.expectEqual(@as(f64, 1), (try calls.stats(replay.victim)).hardened_stripes);
 }
 
 test "crash: deletes that promote, rebuild and give chunks back are harmless at any store" {

@@ -2,7 +2,9 @@
 //! the sums by which everything found at once is compared with everything found one by one.
 
 const std = @import("std");
-const gather = @import("../map/bulk.zig");
+const entries = @import("../stripe/entry.zig");
+const calls = @import("calls.zig");
+const gathered = @import("../map/gathered.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 
@@ -15,7 +17,7 @@ pub const Stored = struct {
     version: u64 = 0,
 
     /// Whether `value` is this, with its bytes in `room`.
-    pub fn is(stored: *const Stored, value: ?maps.Value, room: []const u8) bool {
+    pub fn is(stored: *const Stored, value: ?entries.Meta, room: []const u8) bool {
         const found = value orelse return stored.bytes == null;
         const bytes = stored.bytes orelse return false;
         return found.kind == stored.kind and found.version == stored.version and
@@ -78,7 +80,7 @@ pub fn ofGathered(map: *const Map, bytes: u64) Sum {
     var result: Sum = .{};
     var at: usize = 0;
     while (at < bytes) {
-        const record = std.mem.bytesToValue(gather.Record, map.gathered[at..][0..16]);
+        const record = std.mem.bytesToValue(gathered.Record, map.gathered[at..][0..16]);
         const rest = map.gathered[at + 16 ..];
         const value = rest[record.key_len..][0..record.value_len];
         result.sum +%= sumOf(rest[0..record.key_len], value);
@@ -92,7 +94,7 @@ pub fn ofGathered(map: *const Map, bytes: u64) Sum {
 pub fn ofStripes(map: *Map) !Sum {
     var result: Sum = .{};
     for (0..map.segment.view.stripeCount()) |i| {
-        const one = ofGathered(map, try gather.gatherStripe(map, @intCast(i), false));
+        const one = ofGathered(map, try calls.gatherStripe(map, @intCast(i), false));
         result.sum +%= one.sum;
         result.count += one.count;
     }

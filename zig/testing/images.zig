@@ -6,14 +6,14 @@
 //! is in `crash_replay_test.zig`.
 
 const std = @import("std");
+const calls = @import("calls.zig");
 const builtin = @import("builtin");
-const boundary = @import("../abi/marshal.zig");
-const crash = @import("../atomics.zig");
+const atomics = @import("../atomics.zig");
 const expectations = @import("expected.zig");
 const directory = @import("../segment/directory.zig");
-const gather = @import("../map/bulk.zig");
+const gathered = @import("../map/gathered.zig");
 const handles = @import("../abi/handles.zig");
-const inspect = @import("../map/verify.zig");
+const attaching = @import("../map/attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const os = @import("../os/os.zig");
@@ -29,7 +29,7 @@ const Allocator = std.mem.Allocator;
 const Expected = expectations.Expected;
 const Header = layout.Header;
 const Map = maps.Map;
-const Operation = maps.Operation;
+const StripeOp = @import("../map/stripe_op.zig").StripeOp;
 const Stored = expectations.Stored;
 
 /// What kind of segment to make.
@@ -74,7 +74,7 @@ pub const Site = struct {
     shadow: []u64,
     /// Everything that changed, so that it can be undone.
     changes: std.ArrayList(Change) = .empty,
-    observer: crash.Observer = .{ .seen = seen },
+    observer: atomics.Observer = .{ .seen = seen },
     /// Where handles have the segment mapped.
     bases: [2]usize,
     /// Nobody may store anything now.
@@ -138,7 +138,7 @@ pub const Site = struct {
 
     // What changes.
 
-    fn seen(observer: *crash.Observer, word: *const u64, value: u64) void {
+    fn seen(observer: *atomics.Observer, word: *const u64, value: u64) void {
         const site: *Site = @fieldParentPtr("observer", observer);
         const address = @intFromPtr(word);
         const offset = for (site.bases) |base| {
@@ -228,7 +228,7 @@ pub const Site = struct {
     pub fn adopt(site: *Site, image: []const u64) !void {
         const segment = &site.survivor.segment;
         const theirs: *const Header = @ptrCast(@alignCast(image.ptr));
-        if (theirs.ceiling != segment.view.ceiling or theirs.shape != site.header().shape)
+        if (theirs.ceiling != segment.view.ceiling or theirs.attributes != site.header().attributes)
             return error.OtherShape;
         var fault: status.Fault = .{};
         const bytes = @min(segment.view.ceiling, site.shadow.len * 8);
@@ -243,7 +243,7 @@ pub const Site = struct {
         try site.remakeMutexes();
         site.stale_committed = theirs.committed;
         for ([_]*Map{ site.survivor, site.reader }) |map| {
-            map.secrets = maps.secretsOf(theirs);
+            map.secrets = .of(theirs);
             map.segment.view.committed = theirs.committed;
         }
     }
@@ -297,7 +297,7 @@ pub const Site = struct {
         @memset(all, .{ .bytes = null });
         errdefer site.forget(all);
         for (keys, all) |key, *stored| {
-            const value = try map.get(key, site.room, 0) orelse continue;
+            const value = try calls.get(map, key, site.room, 0) orelse continue;
             const bytes = try site.gpa.dupe(u8, site.room[0..value.len]);
             stored.* = .{ .bytes = bytes, .kind = value.kind, .version = value.version };
         }
@@ -323,7 +323,7 @@ pub const Site = struct {
         var present: u64 = 0;
         var sum: u64 = 0;
         for (expected.keys, expected.before, expected.after, states) |key, *old, *new, *state| {
-            const value = try map.get(key, site.room, 0);
+            const value = try calls.get(map, key, site.room, 0);
             state.* = (if (old.is(value, site.room)) expectations.as_before else 0) |
                 (if (new.is(value, site.room)) expectations.as_after else 0);
             if (state.* == 0) return error.NeitherOldNorNew;
@@ -331,12 +331,12 @@ pub const Site = struct {
             present += 1;
             sum +%= expectations.sumOf(key, site.room[0..found.len]);
         }
-        if (try map.size() != present) return error.WrongSize;
+        if (try calls.size(map) != present) return error.WrongSize;
         if (!whole) return present;
         const all = if (site.looks % 4 == 0)
             try expectations.ofStripes(map)
         else
-            expectations.ofGathered(map, try gather.snapshot(map));
+            expectations.ofGathered(map, try calls.snapshot(map));
         if (all.count != present) return error.WrongCount;
         if (all.sum != sum) return error.WrongContents;
         return present;
@@ -360,8 +360,8 @@ pub const Site = struct {
         defer site.undo(mark);
         site.arrive();
         site.layMutexes(held);
-        crash.observer = &site.observer;
-        defer crash.observer = null;
+        atomics.observer = &site.observer;
+        defer atomics.observer = null;
         const states = site.states[0..expected.keys.len];
         const first = if (site.looks % 8 < 4) site.survivor else site.reader;
         const present = try site.look(first, expected, states, true);
@@ -395,17 +395,17 @@ pub const Site = struct {
         switch (way) {
             .writer => {},
             .repair => {
-                const verdict = try inspect.repair(map);
+                const verdict = try calls.repair(map);
                 if (verdict.problems != 0) return error.RepairedUnsound;
                 if (verdict.dropped != 0) return error.RepairDropped;
             },
             .sole_all, .sole_marked => {
                 try site.remakeMutexes();
-                try inspect.recoverSegment(&map.segment, way == .sole_all);
+                try attaching.recoverSegment(&map.segment, way == .sole_all);
             },
             .locker => {
-                const owed = try map.lock.acquire(false, 1000);
-                defer map.lock.release(false);
+                const owed = try calls.acquire(map, 1000);
+                defer calls.release(map, false);
                 if (owed != expected.owed[0] and owed != expected.owed[1]) return error.WronglyOwed;
                 if (expected.owed[0] == expected.owed[1]) return;
                 if (owed != expected.owed[1] and expected.owed_progress) return error.OweWentBack;
@@ -420,8 +420,8 @@ pub const Site = struct {
         defer site.undo(mark);
         site.arrive();
         site.layMutexes(held);
-        crash.observer = &site.observer;
-        defer crash.observer = null;
+        atomics.observer = &site.observer;
+        defer atomics.observer = null;
         try site.recover(expected, way);
         try site.expectSound(false);
         return site.gpa.dupe(Change, site.changes.items[mark..]);
@@ -431,8 +431,8 @@ pub const Site = struct {
     pub fn changesOf(site: *Site, act: anytype) ![]Change {
         const mark = site.changes.items.len;
         defer site.undo(mark);
-        crash.observer = &site.observer;
-        defer crash.observer = null;
+        atomics.observer = &site.observer;
+        defer atomics.observer = null;
         try act.run(site.survivor);
         return site.gpa.dupe(Change, site.changes.items[mark..]);
     }
@@ -443,7 +443,7 @@ pub const Site = struct {
         const view = &map.segment.view;
         for (0..site.stripeCount()) |i| {
             const index: u32 = @intCast(i);
-            var op = try Operation.lock(map, index);
+            var op = try StripeOp.lock(map, index);
             defer op.unlock();
             const bytes = try recovery.Marks.scratchBytes(view, index);
             const report = recovery.check(view, &map.secrets, index, try site.zeroed(bytes));
@@ -460,7 +460,7 @@ pub const Site = struct {
         if (site.header().pool.writer != 0) return error.PoolMarkLeft;
         if (!thorough) return;
         for ([_]*Map{ map, site.reader }) |handle| {
-            const verdict = try inspect.verify(handle);
+            const verdict = try calls.verify(handle);
             if (verdict.problems != 0 or verdict.dropped != 0) return error.VerifyFailed;
         }
     }
@@ -493,18 +493,18 @@ pub const Site = struct {
     fn write(site: *Site, expected: *const Expected, present: u64) !void {
         const map = site.survivor;
         const key = expected.keys[site.looks % expected.keys.len];
-        const before = try map.get(key, site.room, 0);
-        _ = map.put(key, "afterwards", 9, .none) catch |err| {
+        const before = try calls.get(map, key, site.room, 0);
+        _ = calls.put(map, key, "afterwards", 9, .none) catch |err| {
             if (err != error.NoSpace) return err;
             return site.expectSound(false);
         };
-        const after = try map.get(key, site.room, 0) orelse return error.NotStored;
+        const after = try calls.get(map, key, site.room, 0) orelse return error.NotStored;
         if (!std.mem.eql(u8, site.room[0..after.len], "afterwards")) return error.NotStored;
         const version = if (before) |found| found.version else 0;
         if (after.version <= version) return error.VersionDidNotGrow;
-        if (!try map.delete(key)) return error.NotDeleted;
-        if (try map.get(key, site.room, 0) != null) return error.NotDeleted;
-        if (try map.size() != present - @intFromBool(before != null)) return error.WrongSizeAfter;
+        if (!try calls.delete(map, key)) return error.NotDeleted;
+        if (try calls.get(map, key, site.room, 0) != null) return error.NotDeleted;
+        if (try calls.size(map) != present - @intFromBool(before != null)) return error.WrongSizeAfter;
         try site.expectSound(false);
     }
 };
@@ -514,14 +514,14 @@ pub fn make(shape: Shape) !*Map {
     var fault: status.Fault = .{};
     const options: segments.Options = .{
         .kind = shape.kind,
-        .recover = inspect.recoverSegment,
+        .recover = attaching.recoverSegment,
         .lock = shape.lock,
         .stripe_bits = shape.stripe_bits,
         .max_bytes = shape.max_bytes,
         .timeout_ms = 2000,
     };
-    const map = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(map);
+    const map = try support.prepared(&fault, &options);
+    errdefer calls.discard(map);
     try directory.anonymous(&map.segment, &options);
     const header = map.segment.header();
     var random = std.Random.DefaultPrng.init(shape.seed);
@@ -535,13 +535,13 @@ pub fn make(shape: Shape) !*Map {
 fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
     var fault: status.Fault = .{};
     var options: segments.Options = .{
-        .kind = @enumFromInt(@as(u8, @truncate(victim.segment.header().shape))),
+        .kind = @enumFromInt(@as(u8, @truncate(victim.segment.header().attributes))),
         .readonly = readonly,
-        .recover = inspect.recoverSegment,
+        .recover = attaching.recoverSegment,
         .timeout_ms = 2000,
     };
-    const map = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(map);
+    const map = try support.prepared(&fault, &options);
+    errdefer calls.discard(map);
     try directory.attachToken(&map.segment, token, &options);
     map.begin();
     return map;
@@ -549,7 +549,7 @@ fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
 
 pub fn close(map: *Map) void {
     map.close();
-    handles.maps.discard(map);
+    calls.discard(map);
 }
 
 /// Which half-word of a mutex the kernel marks when its owner dies: this libc's, by trying it.
@@ -559,7 +559,7 @@ fn mutexWord() !usize {
 
         fn takeAndDie() void {
             var fault: status.Fault = .{};
-            const guard: stripe_lock.Guard = .{ .robust = &mutex };
+            const guard: stripe_lock.StripeLock = .{ .robust = &mutex };
             _ = guard.lock(&fault, 1000) catch {}; // then nothing is marked, and that is noticed
         }
     };

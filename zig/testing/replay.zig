@@ -3,11 +3,14 @@
 //! had died there. The same for the stores of recoveries.
 
 const std = @import("std");
-const crash = @import("../atomics.zig");
+const write = @import("../map/write.zig");
+const StripeOp = @import("../map/stripe_op.zig").StripeOp;
+const calls = @import("calls.zig");
+const atomics = @import("../atomics.zig");
 const expectations = @import("expected.zig");
-const gather = @import("../map/bulk.zig");
+const gathered = @import("../map/gathered.zig");
 const images = @import("images.zig");
-const inspect = @import("../map/verify.zig");
+const attach = @import("../map/attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const range_lock = @import("../lock/range_lock.zig");
@@ -109,8 +112,8 @@ pub const Replay = struct {
 
     /// Runs `act` without looking at what it leaves on the way.
     pub fn quietly(replay: *Replay, act: Act) !void {
-        crash.observer = &replay.site.observer;
-        defer crash.observer = null;
+        atomics.observer = &replay.site.observer;
+        defer atomics.observer = null;
         defer replay.site.changes.clearRetainingCapacity();
         try act.run(replay.victim);
     }
@@ -196,8 +199,8 @@ pub const Replay = struct {
     }
 
     fn quietlyNoted(replay: *Replay, act: Act) !void {
-        crash.observer = &replay.site.observer;
-        defer crash.observer = null;
+        atomics.observer = &replay.site.observer;
+        defer atomics.observer = null;
         try act.run(replay.victim);
     }
 
@@ -287,30 +290,30 @@ pub const Act = union(enum) {
 
     pub fn run(act: Act, map: *Map) !void {
         switch (act) {
-            .put => |put| _ = try map.put(put.key, put.value, put.kind, .none),
-            .add => |put| _ = try map.put(put.key, put.value, 2, .absent),
+            .put => |put| _ = try calls.put(map, put.key, put.value, put.kind, .none),
+            .add => |put| _ = try calls.put(map, put.key, put.value, 2, .absent),
             .compare_and_set => |put| {
-                const found = try map.get(put.key, &.{}, 1);
-                const condition: maps.Condition =
+                const found = try calls.get(map, put.key, &.{}, 1);
+                const condition: write.Condition =
                     if (found) |value| .{ .version = value.version } else .absent;
-                _ = try map.put(put.key, put.value, 3, condition);
+                _ = try calls.put(map, put.key, put.value, 3, condition);
             },
-            .delete => |key| _ = try map.delete(key),
+            .delete => |key| _ = try calls.delete(map, key),
             .put_many => |many| {
                 var stored: u32 = 0;
-                try gather.putMany(map, many.records, many.count, &stored);
+                try calls.putMany(map, many.records, many.count, &stored);
             },
-            .clear => try map.clear(),
-            .repair => _ = try inspect.repair(map),
+            .clear => try calls.clear(map),
+            .repair => _ = try calls.repair(map),
             .recover_stripe => |index| {
-                var op = try maps.Operation.lock(map, index);
+                var op = try StripeOp.lock(map, index);
                 defer op.unlock();
                 try op.recover();
             },
-            .recover_all => |all| try inspect.recoverSegment(&map.segment, all),
-            .rebuild_pool => spaces.joinPool(&map.segment),
-            .lock => _ = try map.lock.acquire(false, 1000),
-            .unlock => map.lock.release(false),
+            .recover_all => |all| try attach.recoverSegment(&map.segment, all),
+            .rebuild_pool => spaces.coalescePool(&map.segment),
+            .lock => _ = try calls.acquire(map, 1000),
+            .unlock => calls.release(map, false),
         }
     }
 };

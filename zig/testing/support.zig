@@ -2,11 +2,11 @@
 //! random keys and values they work with.
 
 const std = @import("std");
+const calls = @import("calls.zig");
 const builtin = @import("builtin");
-const boundary = @import("../abi/marshal.zig");
 const directory = @import("../segment/directory.zig");
 const handles = @import("../abi/handles.zig");
-const inspect = @import("../map/verify.zig");
+const attach = @import("../map/attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const os = @import("../os/os.zig");
@@ -27,6 +27,13 @@ pub fn times(count: u64) u64 {
     return if (builtin.os.tag == .windows) count / 10 else count;
 }
 
+/// A map ready for one of the ways to open it (`attach.zig`, `directory.zig`).
+pub fn prepared(fault: *status.Fault, options: *const segments.Options) !*Map {
+    const map = try handles.maps.create(fault);
+    attach.prepare(map, options);
+    return map;
+}
+
 pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
     return openMapOf(usual_lock, stripe_bits, max_bytes);
 }
@@ -34,14 +41,14 @@ pub fn openMap(stripe_bits: u6, max_bytes: u64) !*Map {
 pub fn openMapOf(lock: layout.LockKind, stripe_bits: u6, max_bytes: u64) !*Map {
     var fault: status.Fault = .{};
     const options: segments.Options = .{
-        .recover = inspect.recoverSegment,
+        .recover = attach.recoverSegment,
         .lock = lock,
         .stripe_bits = stripe_bits,
         .max_bytes = max_bytes,
         .timeout_ms = 10_000,
     };
-    const map = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(map);
+    const map = try prepared(&fault, &options);
+    errdefer calls.discard(map);
     try directory.anonymous(&map.segment, &options);
     map.begin();
     return map;
@@ -56,11 +63,11 @@ pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
 pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
     var fault: status.Fault = .{};
     var options: segments.Options = .{
-        .recover = inspect.recoverSegment,
+        .recover = attach.recoverSegment,
         .timeout_ms = timeout_ms,
     };
-    const other = try boundary.prepared(&fault, &options);
-    errdefer handles.maps.discard(other);
+    const other = try prepared(&fault, &options);
+    errdefer calls.discard(other);
     try directory.attachToken(&other.segment, token, &options);
     other.begin();
     return other;
@@ -68,16 +75,16 @@ pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
 
 pub fn closeMap(map: *Map) void {
     map.close();
-    handles.maps.discard(map);
+    calls.discard(map);
 }
 
 pub fn expectSound(map: *Map) !void {
-    const verdict = try inspect.verify(map);
+    const verdict = try calls.verify(map);
     if (verdict.problems != 0) {
         std.debug.print("verify: {any}\n", .{verdict});
         return error.TestUnexpectedResult;
     }
-    try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try map.size())));
+    try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try calls.size(map))));
 }
 
 /// Zeroed memory for one `T` that forked processes share. Nobody unmaps it: it ends with them.

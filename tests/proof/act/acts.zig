@@ -3,10 +3,12 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const world = @import("world.zig");
 const tracer = @import("tracer.zig");
 const linux = std.os.linux;
-const abi = shmap.abi;
 
 const Content = world.Content;
 const Fault = shmap.status.Fault;
@@ -95,9 +97,9 @@ pub const Case = struct {
     lack: tracer.Lack = .nothing,
 
     pub fn flags(case: Case) u32 {
-        var bits: u32 = @intFromEnum(abi.Flags.lockStated);
-        if (case.kernel) bits |= @intFromEnum(abi.Flags.lockKernel);
-        if (case.isValue()) bits |= @intFromEnum(abi.Flags.value);
+        var bits: u32 = @intFromEnum(Flags.lockStated);
+        if (case.kernel) bits |= @intFromEnum(Flags.lockKernel);
+        if (case.isValue()) bits |= @intFromEnum(Flags.value);
         return bits;
     }
 
@@ -129,7 +131,7 @@ pub const Case = struct {
             .open_sole => case.dieWriting(report, world.open(directory, 0, &fault)),
             .write_beside_dead_holder => {
                 const handle = world.open(directory, 0, &fault);
-                if (handle < 0 or abi.shm_lock_acquire(@intCast(handle), 0, 1000) != 0)
+                if (handle < 0 or calls.call(.shm_lock_acquire, .{ calls.word(handle), 0, 1000 }) != 0)
                     report.complain("no lock for who dies with it", .{});
             },
             else => {},
@@ -144,7 +146,7 @@ pub const Case = struct {
             const stored = case.seen(handle).put(key, number);
             if (stored != 1) report.complain("set-up: put gave {d}", .{stored});
         }
-        _ = abi.shm_segment_close(@intCast(handle));
+        _ = calls.call(.shm_segment_close, .{calls.word(handle)});
     }
 
     /// Leaves every stripe and the pool as if this process had died inside them.
@@ -152,7 +154,7 @@ pub const Case = struct {
         if (handle < 0) return report.complain("set-up: open gave {d}", .{handle});
         const map = shmap.handles.maps.get(@intCast(handle)).?;
         for (0..map.segment.view.stripeCount()) |i| {
-            var op = shmap.map.Operation.lock(map, @intCast(i)) catch
+            var op = shmap.stripe_op.StripeOp.lock(map, @intCast(i)) catch
                 return report.complain("set-up: a stripe could not be locked", .{});
             op.begin();
         }
@@ -179,31 +181,31 @@ pub const Case = struct {
                 world.open(directory, case.flags(), fault),
             ),
             .open_readonly => integer(
-                world.open(directory, @intFromEnum(abi.Flags.readonly), fault),
+                world.open(directory, @intFromEnum(Flags.readonly), fault),
             ),
             .replace => integer(world.open(
                 directory,
-                case.flags() | @intFromEnum(abi.Flags.modeExclusive),
+                case.flags() | @intFromEnum(Flags.modeExclusive),
                 fault,
             )),
-            .anonymous => integer(abi.shm_segment_anonymous(
+            .anonymous => integer(calls.call(.shm_segment_anonymous, .{
                 world.codec,
                 world.codec.len,
                 case.flags(),
                 0,
                 1000,
                 std.mem.asBytes(fault),
-            )),
+            })),
             .attach => integer(world.attach(shared.token[0..shared.token_len], fault)),
-            .unlink => integer(abi.shm_segment_unlink_name(
+            .unlink => integer(calls.call(.shm_segment_unlink_name, .{
                 directory.ptr,
-                @intCast(directory.len),
+                calls.word(directory.len),
                 world.name,
                 world.name.len,
                 0,
                 1000,
                 std.mem.asBytes(fault),
-            )),
+            })),
             .list => listed(directory, fault),
             .grow => integer(on.put(26, 4)),
             .set, .write_beside_dead_holder => integer(on.put(5, 2)),
@@ -211,10 +213,10 @@ pub const Case = struct {
             .large => integer(on.put(25, 3)),
             .delete => integer(on.delete(7)),
             .value_set => integer(on.put(0, 2)),
-            .clear => integer(abi.shm_map_clear(number)),
+            .clear => integer(calls.call(.shm_map_clear, .{number})),
             .lock => locked(on),
-            .unlink_own => integer(abi.shm_segment_unlink(number)),
-            .close => integer(abi.shm_segment_close(number)),
+            .unlink_own => integer(calls.call(.shm_segment_unlink, .{number})),
+            .close => integer(calls.call(.shm_segment_close, .{number})),
             .snapshot => snapshot(number),
             .verify => verdict(number, 0),
             .repair => verdict(number, 1),
@@ -230,30 +232,30 @@ fn integer(status: i32) f64 {
 }
 
 fn locked(on: Seen) f64 {
-    const got = abi.shm_lock_acquire(on.handle, 0, 1000);
+    const got = calls.call(.shm_lock_acquire, .{ on.handle, 0, 1000 });
     if (got != 0) return integer(got);
     const stored = on.put(5, 2);
-    _ = abi.shm_lock_release(on.handle, 0);
+    _ = calls.call(.shm_lock_release, .{ on.handle, 0 });
     return integer(stored);
 }
 
 /// 1 if what was gathered has everything: both maps of the directory.
 fn listed(directory: []const u8, fault: *Fault) f64 {
     var room: [1024]u8 align(8) = undefined;
-    const len = abi.shm_segment_list(
+    const len = calls.call(.shm_segment_list, .{
         directory.ptr,
-        @intCast(directory.len),
+        calls.word(directory.len),
         &room,
         room.len,
         std.mem.asBytes(fault),
-    );
+    });
     if (len < 0) return integer(len);
     const line = @sizeOf(shmap.directory.Listed) + 8; // names of up to 8 bytes
     return if (len == 2 * line) 1 else 0;
 }
 
 fn snapshot(handle: u32) f64 {
-    const bytes = abi.shm_map_snapshot(handle);
+    const bytes = calls.call(.shm_map_snapshot, .{handle});
     if (bytes < 0) return bytes;
     // More than the values alone, or something is missing.
     return if (bytes > 10_240 + 24 * 31) 1 else 0;
@@ -262,7 +264,7 @@ fn snapshot(handle: u32) f64 {
 fn verdict(handle: u32, repair: u32) f64 {
     var numbers: [5]f64 = undefined;
     const bytes = std.mem.asBytes(&numbers);
-    const len = abi.shm_map_verify(handle, repair, bytes, bytes.len);
+    const len = calls.call(.shm_map_verify, .{ handle, repair, bytes, bytes.len });
     if (len < 0) return integer(len);
     return if (numbers[0] == 0 and numbers[1] == 25 and numbers[2] == 0) 1 else 0;
 }

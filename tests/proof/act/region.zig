@@ -3,12 +3,14 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const judges = @import("judge.zig");
 const roles = @import("roles.zig");
 const tracer = @import("tracer.zig");
 const world = @import("world.zig");
 const linux = std.os.linux;
-const abi = shmap.abi;
 const os = shmap.os;
 
 const Report = world.Report;
@@ -42,9 +44,9 @@ pub const Subject = struct {
 
     fn open(subject: Subject, directory: []const u8, wanted: f64) i32 {
         const full = subject.path(directory);
-        const flags = @intFromEnum(abi.Flags.regionRead) | @intFromEnum(abi.Flags.regionWrite);
+        const flags = @intFromEnum(Flags.regionRead) | @intFromEnum(Flags.regionWrite);
         const bytes = std.mem.asBytes(&opening_fault);
-        return abi.shm_region_open(full.z(), @intCast(full.len), 0, wanted, flags, bytes);
+        return calls.call(.shm_region_open, .{ full.z(), calls.word(full.len), 0, wanted, flags, bytes });
     }
 
     fn perform(subject: Subject, directory: []const u8, handle: i32) f64 {
@@ -55,9 +57,9 @@ pub const Subject = struct {
             },
             .region_memory => {
                 const bytes = std.mem.asBytes(&opening_fault);
-                return @floatFromInt(abi.shm_region_anonymous(long_bytes, bytes));
+                return @floatFromInt(calls.call(.shm_region_anonymous, .{ long_bytes, bytes }));
             },
-            .region_flush => return @floatFromInt(abi.shm_region_flush(number)),
+            .region_flush => return @floatFromInt(calls.call(.shm_region_flush, .{number})),
             .region_copy => return copy(number),
         }
     }
@@ -65,10 +67,10 @@ pub const Subject = struct {
     /// Turns every byte over, and reads it again.
     fn copy(handle: u32) f64 {
         for (&copy_room, 0..) |*byte, i| byte.* = ~original(i);
-        const written = abi.shm_region_write(handle, 0, &copy_room, copy_room.len);
+        const written = calls.call(.shm_region_write, .{ handle, 0, &copy_room, copy_room.len });
         if (written < 0) return written;
         @memset(&copy_room, 0);
-        const read = abi.shm_region_read(handle, 0, &copy_room, copy_room.len);
+        const read = calls.call(.shm_region_read, .{ handle, 0, &copy_room, copy_room.len });
         if (read < 0) return read;
         if (read != written) return 0;
         for (copy_room[0..@intFromFloat(read)], 0..) |byte, i| {
@@ -176,7 +178,7 @@ const Actor = struct {
         report.status = subject.perform(actor.directory, handle);
         tracer.end();
         var fault = opening_fault;
-        if (!subject.opens()) _ = abi.shm_fault(@intCast(handle), std.mem.asBytes(&fault));
+        if (!subject.opens()) _ = calls.call(.shm_fault, .{ calls.word(handle), std.mem.asBytes(&fault) });
         report.errno = fault.errno;
         var last = report.status;
         if (last < 0 and actor.repeats) {
@@ -185,8 +187,8 @@ const Actor = struct {
             report.is_repeated = true;
         }
         if (subject.opens()) {
-            if (last >= 0) _ = abi.shm_region_close(@intFromFloat(last));
-        } else _ = abi.shm_region_close(@intCast(handle));
+            if (last >= 0) _ = calls.call(.shm_region_close, .{@as(u32, @intFromFloat(last))});
+        } else _ = calls.call(.shm_region_close, .{calls.word(handle)});
         report.after = world.held();
         report.is_done = true;
     }
@@ -208,9 +210,9 @@ const Checker = struct {
         const handle = checker.subject.open(checker.directory, long_bytes + 1);
         if (handle < 0) return report.complain("the next open gave {d}", .{handle});
         const number: u32 = @intCast(handle);
-        const locked = abi.shm_lock_acquire(number, 0, 1000);
+        const locked = calls.call(.shm_lock_acquire, .{ number, 0, 1000 });
         if (locked != 0) report.complain("the next lock gave {d}", .{locked});
-        const read = abi.shm_region_read(number, 0, &copy_room, copy_room.len);
+        const read = calls.call(.shm_region_read, .{ number, 0, &copy_room, copy_room.len });
         if (read != copy_room.len) report.complain("the next read gave {d}", .{read});
         if (checker.subject.act != .region_new) {
             for (copy_room, 0..) |byte, i| {
@@ -220,11 +222,11 @@ const Checker = struct {
             }
         }
         const end: f64 = long_bytes;
-        const written = abi.shm_region_write(number, end, "x", 1);
+        const written = calls.call(.shm_region_write, .{ number, end, "x", 1 });
         if (written != 1) report.complain("the next write gave {d}", .{written});
-        const flushed = abi.shm_region_flush(number);
+        const flushed = calls.call(.shm_region_flush, .{number});
         if (flushed != 0) report.complain("the next flush gave {d}", .{flushed});
-        _ = abi.shm_region_close(number);
+        _ = calls.call(.shm_region_close, .{number});
         report.is_done = true;
     }
 };

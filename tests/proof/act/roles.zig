@@ -3,11 +3,13 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const acts = @import("acts.zig");
 const tracer = @import("tracer.zig");
 const world = @import("world.zig");
 const linux = std.os.linux;
-const abi = shmap.abi;
 const os = shmap.os;
 
 const Case = acts.Case;
@@ -66,24 +68,24 @@ pub const Keeper = struct {
         const on = case.seen(handle);
         report.status = @floatFromInt(on.look(&report.content));
         if (report.status == 0) on.examine(report);
-        _ = abi.shm_segment_close(@intCast(handle));
+        _ = calls.call(.shm_segment_close, .{calls.word(handle)});
         report.is_done = true;
     }
 
     fn anonymous(case: Case, shared: *World, fault: *Fault) i32 {
         const bytes = std.mem.asBytes(fault);
         const flags: u32 = if (case.kernel)
-            @intFromEnum(abi.Flags.lockStated) | @intFromEnum(abi.Flags.lockKernel)
+            @intFromEnum(Flags.lockStated) | @intFromEnum(Flags.lockKernel)
         else
             0;
         const len = world.codec.len;
-        const handle = abi.shm_segment_anonymous(world.codec, len, flags, 7 << 20, 1000, bytes);
+        const handle = calls.call(.shm_segment_anonymous, .{ world.codec, len, flags, 7 << 20, 1000, bytes });
         if (handle < 0) return handle;
         for (world.base(false), 0..) |number, key| {
             if (number != world.absent) _ = case.seen(handle).put(key, number);
         }
         const token = &shared.token;
-        shared.token_len = @intCast(abi.shm_segment_token(@intCast(handle), token, token.len));
+        shared.token_len = @intCast(calls.call(.shm_segment_token, .{ calls.word(handle), token, token.len }));
         return handle;
     }
 
@@ -100,7 +102,7 @@ pub const Keeper = struct {
 };
 
 fn valueFlag(case: Case) u32 {
-    return if (case.isValue()) @intFromEnum(abi.Flags.value) else 0;
+    return if (case.isValue()) @intFromEnum(Flags.value) else 0;
 }
 
 /// Forks, follows `task` in a child of its own, and says what went wrong with it as a process.
@@ -149,7 +151,7 @@ pub const Actor = struct {
             _ = on.look(&report.content);
             on.examine(report);
             if (report.status < 0 and actor.repeats) actor.again(report, opened);
-            _ = abi.shm_segment_close(on.handle);
+            _ = calls.call(.shm_segment_close, .{on.handle});
         } else if (report.status < 0 and actor.repeats) actor.again(report, opened);
         report.after = world.held();
         report.is_done = true;
@@ -180,7 +182,7 @@ pub const Actor = struct {
         const on = actor.case.seen(@intFromFloat(handle));
         _ = on.look(&report.content);
         on.examine(report);
-        _ = abi.shm_segment_close(on.handle);
+        _ = calls.call(.shm_segment_close, .{on.handle});
     }
 };
 
@@ -209,14 +211,14 @@ pub const Checker = struct {
         report.status = @floatFromInt(on.look(&report.content));
         if (report.status < 0)
             return report.complain("the next reader got {d}", .{report.status});
-        shared.recovered = @floatFromInt(abi.shm_lock_acquire(on.handle, 0, 3000));
+        shared.recovered = @floatFromInt(calls.call(.shm_lock_acquire, .{ on.handle, 0, 3000 }));
         if (shared.recovered < 0)
             report.complain("the next locker got {d}", .{shared.recovered});
         if (!on.is_value) goOn(on, report);
-        _ = abi.shm_lock_release(on.handle, 0);
+        _ = calls.call(.shm_lock_release, .{ on.handle, 0 });
         checker.examine(on);
         checker.findLeftovers(report);
-        _ = abi.shm_segment_close(on.handle);
+        _ = calls.call(.shm_segment_close, .{on.handle});
         report.is_done = true;
     }
 

@@ -3,8 +3,10 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const linux = std.os.linux;
-const abi = shmap.abi;
 
 pub const codec = "msgpackr";
 pub const name = "map";
@@ -91,16 +93,16 @@ pub const Seen = struct {
     pub fn put(seen: Seen, key: usize, number: u8) i32 {
         const value = valueOf(key, number);
         const len: u32 = @intCast(value.len);
-        if (seen.is_value) return abi.shm_value_put(seen.handle, value.ptr, len, 1);
+        if (seen.is_value) return calls.call(.shm_value_put, .{ seen.handle, value.ptr, len, 1 });
         var buffer: [16]u8 = undefined;
         const text = keyOf(&buffer, key);
-        return abi.shm_map_put(seen.handle, text.ptr, @intCast(text.len), value.ptr, len, 1);
+        return calls.call(.shm_map_put, .{ seen.handle, text.ptr, calls.word(text.len), value.ptr, len, 1 });
     }
 
     pub fn delete(seen: Seen, key: usize) i32 {
         var buffer: [16]u8 = undefined;
         const text = keyOf(&buffer, key);
-        return abi.shm_map_delete(seen.handle, text.ptr, @intCast(text.len));
+        return calls.call(.shm_map_delete, .{ seen.handle, text.ptr, calls.word(text.len) });
     }
 
     /// The number of the value a key has. Below zero: a failure.
@@ -108,9 +110,9 @@ pub const Seen = struct {
         var buffer: [16]u8 = undefined;
         const text = keyOf(&buffer, key);
         const len = if (seen.is_value)
-            abi.shm_value_get(seen.handle, 0, &read_room, read_room.len)
+            calls.call(.shm_value_get, .{ seen.handle, 0, &read_room, read_room.len })
         else
-            abi.shm_map_get(seen.handle, text.ptr, @intCast(text.len), &read_room, read_room.len);
+            calls.call(.shm_map_get, .{ seen.handle, text.ptr, calls.word(text.len), &read_room, read_room.len });
         if (len == -1) return absent;
         if (len < 0) return len;
         for (1..6) |number| {
@@ -136,7 +138,7 @@ pub const Seen = struct {
     pub fn expectSound(seen: Seen, report: *Report) void {
         var verdict: [5]f64 = undefined;
         const bytes = std.mem.asBytes(&verdict);
-        const len = abi.shm_map_verify(seen.handle, 0, bytes, bytes.len);
+        const len = calls.call(.shm_map_verify, .{ seen.handle, 0, bytes, bytes.len });
         if (len < 0) return report.complain("verify: status {d}", .{len});
         if (verdict[0] != 0)
             report.complain("verify: {d} problems, reason {d}", .{ verdict[0], verdict[3] });
@@ -153,14 +155,14 @@ pub const Seen = struct {
             if (number == wrong) report.complain("key {d} has nobody's value", .{key});
             live += @floatFromInt(@intFromBool(number != absent));
         }
-        const size = abi.shm_map_size(seen.handle);
+        const size = calls.call(.shm_map_size, .{seen.handle});
         if (size != live) report.complain("size {d} of {d} entries", .{ size, live });
     }
 
     /// What the library noted of the last failure on this handle.
     pub fn errno(seen: Seen) f64 {
         var fault: shmap.status.Fault = .{};
-        _ = abi.shm_fault(seen.handle, std.mem.asBytes(&fault));
+        _ = calls.call(.shm_fault, .{ seen.handle, std.mem.asBytes(&fault) });
         return fault.errno;
     }
 };
@@ -185,7 +187,7 @@ pub fn openAs(
     flags: u32,
     fault: *shmap.status.Fault,
 ) i32 {
-    const attaches = @intFromEnum(abi.Flags.modeAttach) | @intFromEnum(abi.Flags.readonly);
+    const attaches = @intFromEnum(Flags.modeAttach) | @intFromEnum(Flags.readonly);
     const most: f64 = if (flags & attaches == 0) ceiling_bytes else 0;
     return openUpTo(directory, called, flags, most, fault);
 }
@@ -207,11 +209,11 @@ fn openUpTo(
     most_bytes: f64,
     fault: *shmap.status.Fault,
 ) i32 {
-    return abi.shm_segment_open(
+    return calls.call(.shm_segment_open, .{
         directory.ptr,
-        @intCast(directory.len),
+        calls.word(directory.len),
         called.ptr,
-        @intCast(called.len),
+        calls.word(called.len),
         codec,
         codec.len,
         flags,
@@ -219,13 +221,13 @@ fn openUpTo(
         most_bytes,
         timeout_ms,
         std.mem.asBytes(fault),
-    );
+    });
 }
 
 pub fn attach(token: []const u8, fault: *shmap.status.Fault) i32 {
     const len: u32 = @intCast(token.len);
     const bytes = std.mem.asBytes(fault);
-    return abi.shm_segment_attach(token.ptr, len, codec, codec.len, 0, timeout_ms, bytes);
+    return calls.call(.shm_segment_attach, .{ token.ptr, len, codec, codec.len, 0, timeout_ms, bytes });
 }
 
 /// How many descriptors this process has, and how many pages of address space.

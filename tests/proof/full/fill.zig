@@ -3,8 +3,9 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const world = @import("../act/world.zig");
-const abi = shmap.abi;
 
 const no_space = @intFromEnum(shmap.status.Status.noSpace);
 
@@ -67,7 +68,7 @@ pub const Filler = struct {
         const text = filler.key(&buffer, number);
         const bytes = filler.value(number, entry);
         const status =
-            abi.shm_map_put(filler.handle, text.ptr, @intCast(text.len), bytes.ptr, entry.len, 1);
+            calls.call(.shm_map_put, .{ filler.handle, text.ptr, calls.word(text.len), bytes.ptr, entry.len, 1 });
         if (status == 1) {
             entries[number] = entry;
         } else if (status != no_space) filler.complain("a put gave {d}", .{status});
@@ -121,7 +122,7 @@ pub const Filler = struct {
         const entry = entries[number];
         const room = &read_room;
         const key_len: u32 = @intCast(text.len);
-        const len = abi.shm_map_get(filler.handle, text.ptr, key_len, room, room.len);
+        const len = calls.call(.shm_map_get, .{ filler.handle, text.ptr, key_len, room, room.len });
         if (entry.version == 0) {
             if (len != -1) filler.complain("key {d} is back ({d})", .{ number, len });
             return;
@@ -140,7 +141,7 @@ pub const Filler = struct {
         if (entries[number].version == 0) return;
         var buffer: [24]u8 = undefined;
         const text = filler.key(&buffer, number);
-        const status = abi.shm_map_delete(filler.handle, text.ptr, @intCast(text.len));
+        const status = calls.call(.shm_map_delete, .{ filler.handle, text.ptr, calls.word(text.len) });
         if (status != 1) filler.complain("delete gave {d}", .{status});
         entries[number] = .{};
     }
@@ -176,7 +177,7 @@ pub const Filler = struct {
         filler.readAll();
         if (is_alone) filler.verify(filler.live());
         if (filler.round.clears and is_alone) {
-            const status = abi.shm_map_clear(filler.handle);
+            const status = calls.call(.shm_map_clear, .{filler.handle});
             if (status != 0) filler.complain("clear gave {d}", .{status});
         } else for (0..count) |number| filler.delete(@intCast(number));
         if (is_alone) filler.verify(0);
@@ -192,7 +193,7 @@ pub const Filler = struct {
     fn verify(filler: *Filler, expected: u64) void {
         var verdict: [5]f64 = undefined;
         const bytes = std.mem.asBytes(&verdict);
-        const len = abi.shm_map_verify(filler.handle, 0, bytes, bytes.len);
+        const len = calls.call(.shm_map_verify, .{ filler.handle, 0, bytes, bytes.len });
         if (len < 0) return filler.complain("verify gave {d}", .{len});
         if (verdict[0] != 0) filler.complain("verify: {d} problems", .{verdict[0]});
         if (verdict[1] != @as(f64, @floatFromInt(expected)))

@@ -3,11 +3,12 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const report = @import("../report.zig");
 const tracer = @import("../act/tracer.zig");
 const world = @import("../act/world.zig");
 const linux = std.os.linux;
-const abi = shmap.abi;
 const os = shmap.os;
 
 const Fault = shmap.status.Fault;
@@ -115,7 +116,7 @@ const Try = struct {
                 said.complain("key {d} has {d}", .{ all, number });
         }
         seen.expectSound(said);
-        _ = abi.shm_segment_close(seen.handle);
+        _ = calls.call(.shm_segment_close, .{seen.handle});
     }
 
     /// There is room for mappings of `amount` times 64 KiB.
@@ -123,7 +124,7 @@ const Try = struct {
         const attaches = self.trial == .space_to_attach;
         if (attaches) {
             const seen = self.filled(said) orelse return;
-            _ = abi.shm_segment_close(seen.handle);
+            _ = calls.call(.shm_segment_close, .{seen.handle});
         }
         said.before = world.held();
         const limit = Limit.spaceLeft(self.amount * 64 * 1024);
@@ -145,7 +146,7 @@ const Try = struct {
             limit.lift();
             if (attaches) self.expectBase(seen, said);
             seen.expectSound(said);
-            _ = abi.shm_segment_close(seen.handle);
+            _ = calls.call(.shm_segment_close, .{seen.handle});
         } else {
             limit.lift();
             if (handle != no_space and handle != system) said.complain("open gave {d}", .{handle});
@@ -180,7 +181,7 @@ const Try = struct {
         const again = self.inside(seen, room);
         if (again < 0) said.complain("once more gave {d}", .{again});
         seen.expectSound(said);
-        _ = abi.shm_segment_close(seen.handle);
+        _ = calls.call(.shm_segment_close, .{seen.handle});
     }
 
     fn inside(self: Try, seen: Seen, room: usize) f64 {
@@ -188,10 +189,10 @@ const Try = struct {
         const bytes = std.mem.asBytes(&verdict);
         const number = seen.handle;
         switch (self.trial) {
-            .space_to_verify => return @floatFromInt(abi.shm_map_verify(number, 0, bytes, 40)),
-            .space_to_repair => return @floatFromInt(abi.shm_map_verify(number, 1, bytes, 40)),
-            .space_to_snapshot => return abi.shm_map_snapshot(number),
-            .space_to_clear => return @floatFromInt(abi.shm_map_clear(number)),
+            .space_to_verify => return @floatFromInt(calls.call(.shm_map_verify, .{ number, 0, bytes, 40 })),
+            .space_to_repair => return @floatFromInt(calls.call(.shm_map_verify, .{ number, 1, bytes, 40 })),
+            .space_to_snapshot => return calls.call(.shm_map_snapshot, .{number}),
+            .space_to_clear => return @floatFromInt(calls.call(.shm_map_clear, .{number})),
             .space_to_put => for (0..room) |i| {
                 const status = seen.put(1000 + i, if (i % 40 == 0) 1 else 5);
                 // Full by itself, sooner or later.
@@ -225,7 +226,7 @@ const Try = struct {
     fn descriptors(self: Try, said: *world.Report) void {
         if (self.trial != .descriptors_to_open) {
             const seen = self.filled(said) orelse return;
-            _ = abi.shm_segment_close(seen.handle);
+            _ = calls.call(.shm_segment_close, .{seen.handle});
         }
         said.before = world.held();
         // The first that are free may lie below the highest that is open.
@@ -237,14 +238,14 @@ const Try = struct {
         var room: [400]u8 = undefined;
         const bytes = std.mem.asBytes(&fault);
         const status: i32 = switch (self.trial) {
-            .descriptors_to_make => abi.shm_region_anonymous(9999, bytes),
-            .descriptors_to_list => abi.shm_segment_list(
+            .descriptors_to_make => calls.call(.shm_region_anonymous, .{ 9999, bytes }),
+            .descriptors_to_list => calls.call(.shm_segment_list, .{
                 path.ptr,
-                @intCast(path.len),
+                calls.word(path.len),
                 &room,
                 room.len,
                 bytes,
-            ),
+            }),
             else => self.openBounded(&fault),
         };
         limit.lift();
@@ -253,13 +254,13 @@ const Try = struct {
             if (status != system or fault.errno != too_many)
                 said.complain("status {d}, errno {d}", .{ status, fault.errno });
         } else switch (self.trial) {
-            .descriptors_to_make => _ = abi.shm_region_close(@intCast(status)),
+            .descriptors_to_make => _ = calls.call(.shm_region_close, .{calls.word(status)}),
             .descriptors_to_list => if (status == 0) said.complain("an empty listing", .{}),
             else => {
                 const seen: Seen = .{ .handle = @intCast(status), .is_value = false };
                 if (self.trial == .descriptors_to_attach) self.expectBase(seen, said);
                 if (seen.put(5, 1) != 1) said.complain("a put failed", .{});
-                _ = abi.shm_segment_close(seen.handle);
+                _ = calls.call(.shm_segment_close, .{seen.handle});
             },
         }
         self.expectNothingKept(said);

@@ -3,9 +3,11 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
+const Flags = shmap.marshal.Flags;
 const world = @import("../act/world.zig");
 const linux = std.os.linux;
-const abi = shmap.abi;
 const os = shmap.os;
 
 const Fault = shmap.status.Fault;
@@ -83,9 +85,9 @@ const Story = struct {
         const handle = world.openUnbounded(story.directory, "late", story.flags, &fault);
         if (handle != no_space) story.report.complain("open without space gave {d}", .{handle});
         const path = os.Path.of("{s}/region", .{story.directory}) catch return;
-        const bits = @intFromEnum(abi.Flags.regionRead) | @intFromEnum(abi.Flags.regionWrite);
+        const bits = @intFromEnum(Flags.regionRead) | @intFromEnum(Flags.regionWrite);
         const bytes = std.mem.asBytes(&fault);
-        const region = abi.shm_region_open(path.z(), @intCast(path.len), 0, 9999, bits, bytes);
+        const region = calls.call(.shm_region_open, .{ path.z(), calls.word(path.len), 0, 9999, bits, bytes });
         if (region != no_space) story.report.complain("a region gave {d}", .{region});
         const own = os.Path.of("{s}", .{story.directory}) catch return;
         var names = os.Names.of(&fault, &own) catch return;
@@ -124,12 +126,12 @@ pub fn run(
     _ = story.fill(seen);
     story.goesOn(seen, &content);
     rival.expectSound(report);
-    _ = abi.shm_segment_unlink(rival.handle);
-    _ = abi.shm_segment_close(rival.handle);
+    _ = calls.call(.shm_segment_unlink, .{rival.handle});
+    _ = calls.call(.shm_segment_close, .{rival.handle});
     const more = story.fill(seen);
     if (more == 0) report.complain("the space that came back is not used", .{});
     story.goesOn(seen, &content);
-    if (abi.shm_map_clear(seen.handle) != 0) report.complain("clear failed", .{});
+    if (calls.call(.shm_map_clear, .{seen.handle}) != 0) report.complain("clear failed", .{});
     for (content, 0..) |number, key| {
         if (number != world.absent and seen.put(key, number) != 1)
             report.complain("a cleared map takes nothing", .{});
@@ -142,6 +144,6 @@ pub fn run(
     if (story.fill(seen) == 0) report.complain("the space of the other file is not used", .{});
     story.goesOn(seen, &content);
     seen.expectSound(report);
-    _ = abi.shm_segment_close(seen.handle);
+    _ = calls.call(.shm_segment_close, .{seen.handle});
     report.is_done = true;
 }

@@ -3,6 +3,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const check = @import("check.zig");
 const crowd = @import("../crowd.zig");
 
@@ -138,7 +140,7 @@ const Worker = struct {
     fn get(worker: *Worker, n: u32) !*Record {
         const key = keyOf(n, &worker.key);
         const record = worker.called(&.{.{ .kind = .get, .key = n }});
-        if (try worker.map.get(key, &worker.seen, 0)) |value| {
+        if (try calls.get(worker.map, key, &worker.seen, 0)) |value| {
             const whole = value.len <= value_bytes_max;
             record[0].found = if (whole) idOf(worker.seen[0..value.len]) else torn;
             record[0].version = value.version;
@@ -152,7 +154,7 @@ const Worker = struct {
         const id = worker.nextId(0);
         const value = valueOf(id, &worker.value);
         const record = worker.called(&.{.{ .kind = kind, .key = n, .value = id, .found = old }});
-        record[0].ok = try worker.map.put(key, value, 1, switch (kind) {
+        record[0].ok = try calls.put(worker.map, key, value, 1, switch (kind) {
             .put => .none,
             .add => .absent,
             else => .{ .version = version },
@@ -163,7 +165,7 @@ const Worker = struct {
     fn delete(worker: *Worker, n: u32) !void {
         const key = keyOf(n, &worker.key);
         const record = worker.called(&.{.{ .kind = .delete, .key = n }});
-        record[0].ok = try worker.map.delete(key);
+        record[0].ok = try calls.delete(worker.map, key);
         worker.returned(record);
     }
 
@@ -176,7 +178,7 @@ const Worker = struct {
 
     fn clear(worker: *Worker) !void {
         const record = worker.called(&.{.{ .kind = .clear }});
-        try worker.map.clear();
+        try calls.clear(worker.map);
         record[0].ok = true;
         worker.returned(record);
     }
@@ -194,7 +196,7 @@ const Worker = struct {
             record.* = .{ .kind = .put, .key = n, .value = id, .ok = true };
             const key = keyOf(n, &worker.key);
             const value = valueOf(id, &worker.value);
-            const head: shmap.bulk.Record = .{
+            const head: shmap.gathered.Record = .{
                 .key_len = @intCast(key.len),
                 .value_len = @intCast(value.len),
                 .kind = 1,
@@ -207,7 +209,7 @@ const Worker = struct {
         }
         const noted = worker.called(records[0..count]);
         var stored: u32 = 0;
-        try shmap.bulk.putMany(worker.map, bytes[0..len], count, &stored);
+        try calls.putMany(worker.map, bytes[0..len], count, &stored);
         worker.returned(noted);
     }
 
@@ -215,7 +217,7 @@ const Worker = struct {
     fn look(worker: *Worker) !void {
         worker.delays.arm();
         const call = worker.now();
-        const len = try shmap.bulk.snapshot(worker.map);
+        const len = try calls.snapshot(worker.map);
         const ret = worker.now();
         var records: [16]Record = undefined;
         for (records[0..worker.setting.keys], 0..) |*record, n| {
@@ -226,7 +228,7 @@ const Worker = struct {
         var at: usize = 0;
         const bytes = worker.map.gathered[0..len];
         while (at < len) {
-            const head = std.mem.bytesToValue(shmap.bulk.Record, bytes[at..][0..16]);
+            const head = std.mem.bytesToValue(shmap.gathered.Record, bytes[at..][0..16]);
             const key = bytes[at + 16 ..][0..head.key_len];
             const n = std.fmt.parseInt(u32, key["key ".len..], 10) catch return error.Corrupt;
             const id = idOf(bytes[at + 16 + head.key_len ..][0..head.value_len]);
@@ -241,7 +243,7 @@ const Worker = struct {
 
     fn underLock(worker: *Worker) !void {
         const locked = worker.called(&.{.{ .kind = .lock }});
-        const told = try worker.map.lock.acquire(false, timeout_ms);
+        const told = try calls.acquire(worker.map, timeout_ms);
         locked[0].found = @intFromBool(told);
         locked[0].ok = true;
         worker.returned(locked);
@@ -257,7 +259,7 @@ const Worker = struct {
             }
         }
         const unlocked = worker.called(&.{.{ .kind = .unlock }});
-        worker.map.lock.release(false);
+        calls.release(worker.map, false);
         worker.returned(unlocked);
     }
 

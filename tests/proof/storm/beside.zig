@@ -9,6 +9,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const oracles = @import("oracle.zig");
 const workers = @import("worker.zig");
 
@@ -52,7 +54,7 @@ fn say(text: []const u8) void {
 
 fn look(worker: *Worker, map: *Map, key: []const u8) !void {
     worker.begin(.get);
-    const value = try map.get(key, &found_buffer, 0) orelse return worker.end();
+    const value = try calls.get(map, key, &found_buffer, 0) orelse return worker.end();
     worker.end();
     worker.oracle.count(.reads, 1);
     if (value.kind != ascii_kind or !isWhole(key, found_buffer[0..value.len]))
@@ -78,22 +80,22 @@ fn operate(worker: *Worker, map: *Map, lane: []const u8, base: u64, n: u64) !voi
     var recovered = false;
     if (index == 0) {
         worker.begin(.lock);
-        recovered = try map.lock.acquire(false, 20_000);
+        recovered = try calls.acquire(map, 20_000);
         worker.end();
     }
     worker.begin(.put);
-    _ = try map.put(key, value, ascii_kind, .none);
+    _ = try calls.put(map, key, value, ascii_kind, .none);
     worker.end();
     if (index == 0) {
         worker.begin(.unlock);
-        map.lock.release(recovered); // whoever can repair what was half done is told again
+        calls.release(map, recovered); // whoever can repair what was half done is told again
         worker.end();
     }
     try look(worker, map, key);
 }
 
 fn isStopped(map: *Map) !bool {
-    return try map.get("stop", &.{}, 0) != null;
+    return try calls.get(map, "stop", &.{}, 0) != null;
 }
 
 /// Works, and gives how much it did.

@@ -3,6 +3,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const oracles = @import("oracle.zig");
 const workers = @import("worker.zig");
 
@@ -10,7 +12,6 @@ const load = oracles.load;
 const store = oracles.store;
 const Map = shmap.map.Map;
 const MapOracle = oracles.MapOracle;
-const UserLock = shmap.user_lock.UserLock;
 const Worker = workers.Worker;
 
 /// What `owed` may say: nobody died with the lock, it cannot be told, or else the serial of a
@@ -23,18 +24,22 @@ const first_counter = oracles.keyOf(100, 1);
 const second_counter = oracles.keyOf(100, 2);
 const vector_key = "the vector";
 
-/// For the hook, which is given the lock alone.
-var watched: *MapOracle = undefined;
-var real_pass: *const fn (lock: *UserLock, timeout_ms: f64) shmap.status.Error!void = undefined;
 var owed_before: u64 = 0;
 
-/// The last thing a locker does before it is granted the lock: until that is noted, whoever comes
-/// after its death may be told either way.
-fn passAndNote(lock: *UserLock, timeout_ms: f64) shmap.status.Error!void {
-    try real_pass(lock, timeout_ms);
-    owed_before = load(&watched.owed);
-    store(&watched.owed, unknown);
-}
+/// The writers of a map, and a note of the last thing a locker does before it is granted the lock:
+/// until the grant is noted, the next holder after its death may be told either way.
+const WatchedWriters = struct {
+    writers: shmap.quiesce.MapWriters,
+    known: *MapOracle,
+
+    pub const allows_shared = false;
+
+    pub fn quiesce(watched: WatchedWriters, timeout_ms: f64) shmap.status.Error!void {
+        try watched.writers.quiesce(timeout_ms);
+        owed_before = load(&watched.known.owed);
+        store(&watched.known.owed, unknown);
+    }
+};
 
 /// Who a worker is: its slot and which of that slot's workers.
 fn nameOf(worker: *const Worker) u64 {
@@ -48,11 +53,9 @@ fn isDoomed(worker: *Worker, name: u64) bool {
 
 /// Locks, writes several keys, looks whether anybody else did, and unlocks.
 pub fn section(worker: *Worker, map: *Map, known: *MapOracle) void {
-    watched = known;
-    if (map.lock.target.pass.? != &passAndNote) real_pass = map.lock.target.pass.?;
-    map.lock.target.pass = passAndNote;
+    const writers: WatchedWriters = .{ .writers = .{ .map = map }, .known = known };
     worker.begin(.lock);
-    const recovered = map.lock.acquire(false, 20_000) catch |err| return worker.failed(.lock, err);
+    const recovered = map.lock.acquire(false, 20_000, writers) catch |err| return worker.failed(.lock, err);
     worker.end();
     judge(worker, recovered);
     const before = @atomicRmw(u64, &known.holder, .Xchg, nameOf(worker), .seq_cst);
@@ -83,7 +86,7 @@ fn unlock(worker: *Worker, map: *Map, known: *MapOracle, serial: u64, keep: bool
     const leaving = releasing | serial;
     store(&known.owed, leaving);
     worker.begin(.unlock);
-    map.lock.release(keep);
+    calls.release(map, keep);
     worker.end();
     // Unless somebody else has been granted the lock since.
     const after: u64 = if (keep) serial else free;
@@ -108,7 +111,7 @@ fn othersOf(worker: *Worker, map: *Map) [other_count]u64 {
         if (slot == worker.slot) continue;
         for (0..oracles.hot_count) |index| {
             const key = oracles.keyBytes(&buffer, oracles.keyOf(slot, index));
-            const value = map.get(key, &.{}, 0) catch |err| {
+            const value = calls.get(map, key, &.{}, 0) catch |err| {
                 worker.failed(.get, err);
                 continue;
             };
@@ -127,7 +130,7 @@ fn linger(worker: *Worker) void {
 fn readCounter(worker: *Worker, map: *Map, key: u64) u64 {
     var value: u64 = 0;
     worker.begin(.get);
-    _ = map.get(std.mem.asBytes(&key), std.mem.asBytes(&value), 0) catch |err|
+    _ = calls.get(map, std.mem.asBytes(&key), std.mem.asBytes(&value), 0) catch |err|
         worker.failed(.get, err);
     worker.end();
     return value;
@@ -135,7 +138,7 @@ fn readCounter(worker: *Worker, map: *Map, key: u64) u64 {
 
 fn putCounter(worker: *Worker, map: *Map, key: u64, value: u64) void {
     worker.begin(.put);
-    _ = map.put(std.mem.asBytes(&key), std.mem.asBytes(&value), 1, .none) catch |err|
+    _ = calls.put(map, std.mem.asBytes(&key), std.mem.asBytes(&value), 1, .none) catch |err|
         return worker.failed(.put, err);
     worker.end();
 }
@@ -175,7 +178,7 @@ fn readVector(worker: *Worker, map: *Map, known: *MapOracle, vector: *Vector) ?u
     for (&acked, &known.added) |*n, *added| n.* = load(&added.acked);
     vector.* = @splat(0);
     worker.begin(.get);
-    const value = map.get(vector_key, std.mem.asBytes(vector), 0) catch |err| {
+    const value = calls.get(map, vector_key, std.mem.asBytes(vector), 0) catch |err| {
         worker.failed(.get, err);
         return null;
     };
@@ -211,7 +214,7 @@ pub fn add(worker: *Worker, map: *Map, known: *MapOracle) void {
         vector[oracles.slot_count] = sumOf(&vector);
         store(&added.intent, next);
         worker.begin(.put);
-        const stored = map.put(vector_key, std.mem.asBytes(&vector), 1, .{
+        const stored = calls.put(map, vector_key, std.mem.asBytes(&vector), 1, .{
             .version = version,
         }) catch |err| return worker.failed(.put, err);
         worker.end();
@@ -228,5 +231,5 @@ pub fn forget(worker: *Worker, map: *Map) void {
         std.mem.asBytes(&first_counter),
         std.mem.asBytes(&second_counter),
         vector_key,
-    }) |key| _ = map.delete(key) catch |err| worker.failed(.delete, err);
+    }) |key| _ = calls.delete(map, key) catch |err| worker.failed(.delete, err);
 }

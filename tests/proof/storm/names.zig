@@ -3,6 +3,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const oracles = @import("oracle.zig");
 const workers = @import("worker.zig");
 
@@ -90,7 +92,7 @@ fn clear(worker: *Worker, map: *Map) void {
     const known = &worker.mine().name;
     store(&known.clearing, 1);
     worker.begin(.clear);
-    map.clear() catch |err| return worker.failed(.clear, err);
+    calls.clear(map) catch |err| return worker.failed(.clear, err);
     worker.end();
     for (&known.keys) |*key| {
         const gone = worker.fresh(null);
@@ -119,7 +121,7 @@ pub fn own(worker: *Worker) void {
         worker.oracle.count(.replaced, 1);
     } else old = null;
     if (old) |replaced| {
-        if (replaced.put("late", "value", 1, .none)) |_| {
+        if (calls.put(replaced, "late", "value", 1, .none)) |_| {
             worker.violate(.name_wrong, .{ idOf(replaced), idOf(map.?), 100, 0 });
         } else |err| if (err != error.Replaced) worker.failed(.put, err);
         worker.close(replaced);
@@ -133,7 +135,7 @@ fn takeName(worker: *Worker, map: *Map, name: []const u8) !bool {
     if (worker.random.boolean()) return worker.unlinkName(name);
     worker.begin(.unlink);
     defer worker.end();
-    return shmap.directory.unlinkOwn(&map.segment);
+    return calls.unlinkOwn(map);
 }
 
 fn unlink(worker: *Worker, map: *Map, name: []const u8) void {
@@ -143,7 +145,7 @@ fn unlink(worker: *Worker, map: *Map, name: []const u8) void {
     if (!was) worker.violate(.name_wrong, .{ idOf(map), 0, 101, 0 });
     noteFresh(known, 0);
     worker.oracle.count(.unlinked, 1);
-    _ = map.put("orphan", "lives on", 1, .none) catch |err| worker.failed(.put, err);
+    _ = calls.put(map, "orphan", "lives on", 1, .none) catch |err| worker.failed(.put, err);
 }
 
 /// One turn at somebody else's name: attaches, reads, writes keys nobody relies on.
@@ -167,7 +169,7 @@ pub fn visit(worker: *Worker, slot: u64) void {
     var bytes: [64]u8 = undefined;
     const value = oracles.valueOf(worker.value, mine, worker.fresh(worker.length()));
     worker.begin(.put);
-    _ = map.put(oracles.keyBytes(&bytes, mine), value, 1, .none) catch |err| {
+    _ = calls.put(map, oracles.keyBytes(&bytes, mine), value, 1, .none) catch |err| {
         if (err == error.Replaced) worker.end() else worker.failed(.put, err);
         return;
     };
@@ -181,13 +183,13 @@ fn isStill(known: *const NameOracle, id: u64) bool {
     return intentOf(known) == .none and load(&known.id) == id;
 }
 
-/// Whether a segment thinks that it has its name, and has not. Under LIFE, so that nobody is just
+/// Whether a segment thinks that it has its name, and has not. Under LIFECYCLE, so that nobody is just
 /// changing that.
 fn isOrphan(map: *Map) bool {
     const segment = &map.segment;
     const deadline = shmap.os.Deadline.in(20_000);
-    shmap.range_lock.lockBefore(segment.fault, segment.locks, .life, deadline) catch return true;
-    defer shmap.range_lock.unlock(segment.locks, .life);
+    shmap.range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline) catch return true;
+    defer shmap.range_lock.unlock(segment.locks, .lifecycle);
     return segment.state() == .live and segment.nameLeads() == .elsewhere;
 }
 
@@ -221,9 +223,9 @@ pub fn fight(worker: *Worker, rounds: usize) void {
 pub fn finish(worker: *Worker, slot: u64) void {
     worker.slot = slot;
     const map = settle(worker) orelse return;
-    const verdict = shmap.verify.verify(map) catch |err| return worker.failed(.verify, err);
+    const verdict = calls.verify(map) catch |err| return worker.failed(.verify, err);
     if (verdict.problems != 0) worker.violate(.damaged, .{ 200 + slot, 0, 0, 0 });
-    if (!(shmap.directory.unlinkOwn(&map.segment) catch false))
+    if (!(calls.unlinkOwn(map) catch false))
         worker.violate(.name_wrong, .{ idOf(map), 0, 104, slot });
     worker.close(map);
 }

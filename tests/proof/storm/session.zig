@@ -2,6 +2,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const locks = @import("lock.zig");
 const names = @import("names.zig");
 const oracles = @import("oracle.zig");
@@ -144,12 +146,12 @@ fn breathe(worker: *Worker, map: *Map, known: *MapOracle) void {
 /// Everything at one instant; every value must be whole.
 fn readAll(worker: *Worker, map: *Map) void {
     worker.begin(.snapshot);
-    const bytes = shmap.bulk.snapshot(map) catch |err| return worker.failed(.snapshot, err);
+    const bytes = calls.snapshot(map) catch |err| return worker.failed(.snapshot, err);
     worker.end();
     worker.oracle.count(.snapshots, 1);
     var at: u64 = 0;
     while (at < bytes) {
-        const record = std.mem.bytesToValue(shmap.bulk.Record, map.gathered[at..][0..16]);
+        const record = std.mem.bytesToValue(shmap.gathered.Record, map.gathered[at..][0..16]);
         const body = map.gathered[at + 16 ..][0 .. record.key_len + record.value_len];
         at += 16 + std.mem.alignForward(u64, body.len, 8);
         if (record.key_len < 8) continue;
@@ -162,7 +164,7 @@ fn readAll(worker: *Worker, map: *Map) void {
 
 fn verify(worker: *Worker, map: *Map) void {
     worker.begin(.verify);
-    const verdict = shmap.verify.verify(map) catch |err| return worker.failed(.verify, err);
+    const verdict = calls.verify(map) catch |err| return worker.failed(.verify, err);
     worker.end();
     worker.oracle.count(.verified, 1);
     if (verdict.problems != 0) worker.violate(.damaged, .{
@@ -184,7 +186,7 @@ pub fn finish(oracle: *oracles.Oracle, parent: u32) noreturn {
     for (0..oracles.shared_map_count) |index| {
         const map = openShared(&worker, index) orelse continue;
         finishMap(&worker, map, index);
-        if (!(shmap.directory.unlinkOwn(&map.segment) catch false))
+        if (!(calls.unlinkOwn(map) catch false))
             worker.violate(.name_wrong, .{ index, 0, 105, 0 });
         worker.close(map);
     }
@@ -211,7 +213,7 @@ fn finishMap(worker: *Worker, map: *Map, index: usize) void {
             count += @intFromBool(oracles.Word.of(load(&key.acked)).size != 0);
         }
     }
-    const size = map.size() catch 0;
+    const size = calls.size(map) catch 0;
     if (known.added[0].acked != 0 and size != count)
         worker.violate(.wrong_answer, .{ 0, count, size, 3 });
     for (0..oracles.slot_count) |slot| {
@@ -223,7 +225,7 @@ fn finishMap(worker: *Worker, map: *Map, index: usize) void {
     }
     locks.forget(worker, map);
     verify(worker, map);
-    const stats = shmap.verify.stats(map) catch |err| return worker.failed(.verify, err);
+    const stats = calls.stats(map) catch |err| return worker.failed(.verify, err);
     const usable = stats.committed_bytes - @as(f64, @floatFromInt(map.segment.view.data_start));
     // An empty stripe keeps what is not worth a pass to give back.
     const kept: f64 = @floatFromInt(map.segment.view.stripeCount() * shmap.space.trim_bytes_min);

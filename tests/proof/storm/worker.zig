@@ -3,6 +3,8 @@
 
 const std = @import("std");
 const shmap = @import("shmap");
+
+const calls = shmap.testing.calls;
 const oracles = @import("oracle.zig");
 
 const linux = std.os.linux;
@@ -107,8 +109,8 @@ pub const Worker = struct {
     ) !*Map {
         var options = optionsOf(kind);
         var fault: shmap.status.Fault = .{};
-        const map = try shmap.marshal.prepared(&fault, &options);
-        errdefer shmap.handles.maps.discard(map);
+        const map = try shmap.testing.support.prepared(&fault, &options);
+        errdefer calls.discard(map);
         worker.begin(if (mode == .exclusive) .replace else .open);
         defer worker.end();
         map.segment.directory = try shmap.directory.resolve(&map.fault, "");
@@ -129,16 +131,16 @@ pub const Worker = struct {
     pub fn unlinkName(worker: *Worker, name: []const u8) !bool {
         var options = optionsOf(null);
         var fault: shmap.status.Fault = .{};
-        const map = try shmap.marshal.prepared(&fault, &options);
-        defer shmap.handles.maps.discard(map);
+        const map = try shmap.testing.support.prepared(&fault, &options);
+        defer calls.discard(map);
         worker.begin(.unlink);
         defer worker.end();
-        return shmap.marshal.unlinkName(map, "", name, &options);
+        return shmap.attach.unlinkName(map, "", name, &options);
     }
 
     fn optionsOf(kind: ?shmap.layout.LockKind) shmap.segment.Options {
         return .{
-            .recover = shmap.verify.recoverSegment,
+            .recover = shmap.attach.recoverSegment,
             .lock = kind,
             .stripe_bits = 2,
             .max_bytes = if (kind == null) 0 else max_bytes,
@@ -150,7 +152,7 @@ pub const Worker = struct {
     pub fn read(worker: *Worker, map: *Map, key: u64) ?Word {
         var buffer: [64]u8 = undefined;
         worker.begin(.get);
-        const value = map.get(oracles.keyBytes(&buffer, key), worker.found, 0) catch |err| {
+        const value = calls.get(map, oracles.keyBytes(&buffer, key), worker.found, 0) catch |err| {
             if (err == error.Replaced) worker.end() else worker.failed(.get, err);
             return null;
         } orelse {
@@ -220,15 +222,15 @@ pub const Worker = struct {
         store(&known.intent, @bitCast(next));
         if (len == null) {
             worker.begin(.delete);
-            const was = map.delete(bytes) catch |err| return worker.failed(.delete, err);
+            const was = calls.delete(map, bytes) catch |err| return worker.failed(.delete, err);
             worker.end();
             if (was != (before.size != 0)) worker.violate(.wrong_answer, .{ key, 1, 0, 0 });
         } else {
             const value = oracles.valueOf(worker.value, key, next);
-            const condition: shmap.map.Condition =
+            const condition: shmap.write.Condition =
                 if (before.size == 0 and worker.random.boolean()) .absent else .none;
             worker.begin(.put);
-            const stored = map.put(bytes, value, 1, condition) catch |err|
+            const stored = calls.put(map, bytes, value, 1, condition) catch |err|
                 return worker.failed(.put, err);
             worker.end();
             if (!stored) worker.violate(.wrong_answer, .{ key, 2, 0, 0 });

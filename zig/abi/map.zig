@@ -1,0 +1,190 @@
+//! The exported functions for maps. What all exported functions have in common is said in
+//! `symbols.zig`.
+
+const std = @import("std");
+const bulk = @import("../map/bulk.zig");
+const gathered = @import("../map/gathered.zig");
+const handles = @import("handles.zig");
+const iterate = @import("../map/iterate.zig");
+const marshal = @import("marshal.zig");
+const put_fast = @import("../map/put_fast.zig");
+const read = @import("../map/read.zig");
+const snapshot = @import("../map/snapshot.zig");
+const status = @import("../status.zig");
+const verify = @import("../map/verify.zig");
+const write = @import("../map/write.zig");
+const Flags = marshal.Flags;
+const Map = @import("../map/map.zig").Map;
+const Meta = @import("../stripe/entry.zig").Meta;
+
+/// In the flags of a put, beside the kind: store only if the key is absent.
+const only_if_absent = 256;
+
+/// The length of the value of `key`, `absent` if there is none. If it is less than `target_len`,
+/// the value is copied and the byte behind it is its kind.
+pub export fn shm_map_get(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const room = marshal.mutable(target, target_len);
+    var meta: Meta = undefined;
+    switch (read.getFast(map, key_bytes, room, &meta)) {
+        .hit => room[meta.len] = meta.kind,
+        .miss => return @intFromEnum(status.Status.absent),
+        .retry => return getSlow(map, key_bytes, room),
+    }
+    return @intCast(meta.len);
+}
+
+noinline fn getSlow(map: *Map, key: []const u8, room: []u8) i32 {
+    const found = read.getSlow(map, key, room, 1) catch |err| return status.status(err);
+    const value = found orelse return @intFromEnum(status.Status.absent);
+    if (value.len < room.len) room[value.len] = value.kind;
+    return @intCast(value.len);
+}
+
+/// As `shm_map_get`; behind the value lies the record `ValueTail`, so nine bytes more are needed.
+pub export fn shm_map_get_version(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    return marshal.valueWithTail(map, key_bytes, marshal.mutable(target, target_len));
+}
+
+/// Stores a value: `put_flags` is its kind, plus 256 for only if absent. 1, or 0: it was there.
+pub export fn shm_map_put(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    value: ?[*]const u8,
+    value_len: u32,
+    put_flags: u32,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const bytes = marshal.slice(value, value_len);
+    if (put_flags & only_if_absent != 0)
+        return putSlow(map, key_bytes, bytes, put_flags, .absent);
+    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags))) return 1;
+    return putSlow(map, key_bytes, bytes, put_flags, .none);
+}
+
+/// Separate, so that the fast path spills no registers.
+noinline fn putSlow(
+    map: *Map,
+    key: []const u8,
+    value: []const u8,
+    put_flags: u32,
+    condition: write.Condition,
+) i32 {
+    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err|
+        return status.status(err);
+    return @intFromBool(stored);
+}
+
+/// Stores a value if the key's version is still `version` (0: if it is absent). 1, or 0: it is not.
+pub export fn shm_map_put_version(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    value: ?[*]const u8,
+    value_len: u32,
+    put_flags: u32,
+    version: f64,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const wanted = marshal.wholeOf(version) catch |err| return status.status(err);
+    const condition: write.Condition = if (wanted == 0) .absent else .{ .version = wanted };
+    return putSlow(map, key_bytes, marshal.slice(value, value_len), put_flags, condition);
+}
+
+pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const meta = read.getMeta(map, key_bytes) catch |err| return status.status(err);
+    return @intFromBool(meta != null);
+}
+
+/// 1, or 0: there was none.
+pub export fn shm_map_delete(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const was = write.delete(map, key_bytes) catch |err| return status.status(err);
+    return @intFromBool(was);
+}
+
+pub export fn shm_map_clear(handle: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    return marshal.done(write.clear(map));
+}
+
+pub export fn shm_map_size(handle: u32) f64 {
+    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(read.size(map));
+}
+
+/// Gathers the values of `count` keys (`bulk.getMany`). The bytes gathered.
+pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
+    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(bulk.getMany(map, marshal.slice(keys, keys_len), count));
+}
+
+/// Stores `count` records (`Record`). How many were stored; after an error the fault says.
+pub export fn shm_map_put_many(
+    handle: u32,
+    entries: ?[*]const u8,
+    entries_len: u32,
+    count: u32,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    var stored: u32 = 0;
+    bulk.putMany(map, marshal.slice(entries, entries_len), count, &stored) catch |err| {
+        map.fault.stored_count = @floatFromInt(stored);
+        return status.status(err);
+    };
+    return @intCast(stored);
+}
+
+/// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
+pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
+    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
+}
+
+/// Gathers the records of the whole map as they were at one instant. The bytes gathered.
+pub export fn shm_map_snapshot(handle: u32) f64 {
+    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(snapshot.snapshot(map));
+}
+
+/// Copies gathered bytes from `offset` on. How many.
+pub export fn shm_map_gathered(handle: u32, offset: f64, target: ?[*]u8, target_len: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const from = marshal.wholeOf(offset) catch |err| return status.status(err);
+    return @intCast(gathered.takeGathered(map, from, marshal.mutable(target, target_len)));
+}
+
+/// The record `Verdict`, after repairing what can be if `repair` is 1.
+pub export fn shm_map_verify(handle: u32, repair: u32, target: ?[*]u8, target_len: u32) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const verdict = (if (repair == 0) verify.verify(map) else verify.repair(map)) catch |err|
+        return status.status(err);
+    return marshal.answer(std.mem.asBytes(&verdict), target, target_len);
+}

@@ -1,0 +1,89 @@
+//! The C ABI: every function, record and number that crosses the boundary between the library and
+//! its callers, and the fingerprint of all of them. `zig build abi` writes `src/ffi/abi.ts` from
+//! this file.
+//!
+//! Words: `u32`, `i32`, `f64`, bytes (a pointer, null for nothing, and a `u32` length). Results:
+//! zero and up is the answer, below zero a `Status`. Lengths follow snprintf: a result that does
+//! not fit its target is not copied, and its length is returned all the same. `fault` is always
+//! the record `Fault`.
+
+const std = @import("std");
+const marshal = @import("marshal.zig");
+const status = @import("../status.zig");
+
+/// The files that export functions, one for each noun. There are no others.
+pub const nouns = .{
+    @import("segment.zig"),
+    @import("map.zig"),
+    @import("value.zig"),
+    @import("lock.zig"),
+    @import("fault.zig"),
+    @import("region.zig"),
+};
+
+/// The structures that callers read, by the names that they know them by.
+pub const records = .{
+    .Fault = status.Fault,
+    .Stats = @import("../map/stats.zig").Stats,
+    .Verdict = @import("../map/verify.zig").Verdict,
+    .Listed = @import("../segment/directory.zig").Listed,
+    .Record = @import("../map/gathered.zig").Record,
+    .Answer = @import("../map/bulk.zig").Answer,
+    .ValueTail = marshal.ValueTail,
+    .WakeTicket = @import("lock.zig").WakeTicket,
+    .Identity = @import("lock.zig").Identity,
+};
+
+/// The numbers that callers know by name.
+pub const numbers = .{
+    .statuses = status.Status,
+    .reasons = status.Reason,
+    .flags = marshal.Flags,
+};
+
+/// What this library speaks; `src/ffi/native.ts` refuses any other.
+pub export fn shm_fingerprint() u32 {
+    return comptime fingerprint();
+}
+
+/// Calls `each(context, name, Function)` for every exported function.
+pub fn forEachFunction(context: anytype, comptime each: anytype) !void {
+    try each(context, "shm_fingerprint", @TypeOf(shm_fingerprint));
+    inline for (nouns) |noun| {
+        inline for (@typeInfo(noun).@"struct".decls) |declaration| {
+            const T = @TypeOf(@field(noun, declaration.name));
+            if (@typeInfo(T) == .@"fn") try each(context, declaration.name, T);
+        }
+    }
+}
+
+/// A hash of every function's name and type, of every record's size and fields, and of every
+/// number.
+fn fingerprint() u32 {
+    @setEvalBranchQuota(500_000);
+    var hash = std.hash.Fnv1a_32.init();
+    forEachFunction(&hash, struct {
+        fn add(of: *std.hash.Fnv1a_32, comptime name: []const u8, comptime T: type) !void {
+            of.update(name);
+            of.update(@typeName(T));
+        }
+    }.add) catch unreachable; // it returns no error
+    for (@typeInfo(@TypeOf(records)).@"struct".fields) |record| {
+        const Record = @field(records, record.name);
+        hash.update(std.fmt.comptimePrint("{s}:{d}", .{ record.name, @sizeOf(Record) }));
+        for (@typeInfo(Record).@"struct".fields) |field| {
+            hash.update(std.fmt.comptimePrint("{s} {s} at {d}", .{
+                field.name, @typeName(field.type), @offsetOf(Record, field.name),
+            }));
+        }
+    }
+    for (@typeInfo(@TypeOf(numbers)).@"struct".fields) |list| {
+        for (@typeInfo(@field(numbers, list.name)).@"enum".fields) |number|
+            hash.update(std.fmt.comptimePrint("{s}={d}", .{ number.name, number.value }));
+    }
+    return hash.final();
+}
+
+comptime {
+    for (nouns) |noun| _ = noun; // exports what nothing else refers to
+}

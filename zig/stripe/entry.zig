@@ -1,0 +1,151 @@
+//! One entry: how it is written into a block, checked, compared and copied out. The bytes are drawn
+//! in `layout.zig`.
+
+const std = @import("std");
+const atomics = @import("../atomics.zig");
+const layout = @import("../layout.zig");
+const View = @import("../segment/view.zig").View;
+
+const Header = layout.Entry;
+const Slot = layout.Slot;
+
+/// What is known of a value without its bytes.
+pub const Meta = struct { len: u32, kind: u8, version: u64 };
+
+/// More than lies between the start of an entry and the end of what `copyFast` reads of it, its key
+/// and value not counted: the header, what pads the key, and what the last step is too long.
+pub const fast_copy_overhead = @sizeOf(Header) + 8 + atomics.step_bytes;
+
+/// Writes an entry into a block that no slot names yet. `version`: the stripe's begin count.
+pub inline fn write(
+    block: [*]u64,
+    version: u64,
+    key: []const u8,
+    value: []const u8,
+    kind: u8,
+) void {
+    atomics.store(&block[0], version);
+    atomics.store(&block[1], @bitCast(Header.Sizes{
+        .value_len = @intCast(value.len),
+        .key_len = @intCast(key.len),
+        .kind = kind,
+    }));
+    atomics.store(&block[2], 0);
+    atomics.storeBytes(block + 3, key);
+    atomics.storeBytes(block + 3 + layout.words(key.len), value);
+}
+
+/// An entry that a slot names, its header loaded once.
+pub const EntryView = struct {
+    words: [*]const u64,
+    offset: u64,
+    sizes: Header.Sizes,
+
+    /// The header must lie where it may be touched; nothing of it is checked here.
+    pub inline fn at(view: *const View, offset: u64) EntryView {
+        const entry_words = view.at(offset);
+        const sizes: Header.Sizes = @bitCast(atomics.load(&entry_words[1]));
+        return .{ .words = entry_words, .offset = offset, .sizes = sizes };
+    }
+
+    pub inline fn bytes(entry: EntryView) u64 {
+        return Header.bytesFor(entry.sizes.key_len, entry.sizes.value_len);
+    }
+
+    pub inline fn keyWords(entry: EntryView) [*]const u64 {
+        return entry.words + @sizeOf(Header) / 8;
+    }
+
+    /// The key's bytes, for a caller that holds the stripe's lock: they must not change meanwhile.
+    pub fn key(entry: EntryView) []const u8 {
+        const padded = std.mem.sliceAsBytes(entry.keyWords()[0..layout.words(entry.sizes.key_len)]);
+        return padded[0..entry.sizes.key_len];
+    }
+
+    pub inline fn valueWords(entry: EntryView) [*]const u64 {
+        return entry.keyWords() + layout.words(entry.sizes.key_len);
+    }
+
+    pub inline fn hasKey(entry: *const EntryView, other: []const u8) bool {
+        if (entry.sizes.key_len != other.len) return false;
+        const stored = entry.keyWords();
+        const whole = other.len / 8;
+        for (0..whole) |i| {
+            if (atomics.load(&stored[i]) != atomics.wholeWord(other, i)) return false;
+        }
+        return other.len % 8 == 0 or atomics.load(&stored[whole]) == atomics.lastWord(other);
+    }
+
+    /// Copies the value if it fits with `reserve` bytes to spare.
+    pub fn copyOut(entry: *const EntryView, target: []u8, reserve: u32) void {
+        const len: u64 = entry.sizes.value_len;
+        if (len + reserve <= target.len) atomics.copyOut(target, entry.valueWords(), len);
+    }
+
+    /// As `copyOut` if there is room for whole steps. False: there is not, and nothing was copied.
+    /// Only for what `table.lookupFast` found: it has checked that the last step stays inside the
+    /// segment. Passing the length of the key lets the processor start loading the value before the
+    /// entry's header has arrived.
+    pub inline fn copyFast(entry: *const EntryView, key_len: usize, target: []u8) bool {
+        std.debug.assert(key_len == entry.sizes.key_len);
+        const len: u64 = entry.sizes.value_len;
+        if (len + atomics.step_bytes > target.len) return false;
+        atomics.copySteps(target.ptr, entry.keyWords() + layout.words(key_len), len);
+        return true;
+    }
+
+    pub inline fn meta(entry: EntryView) Meta {
+        return .{
+            .len = entry.sizes.value_len,
+            .kind = entry.sizes.kind,
+            .version = entry.version(),
+        };
+    }
+
+    pub inline fn version(entry: EntryView) u64 {
+        return atomics.load(&entry.words[0]);
+    }
+};
+
+/// The entry that a slot word names, checked to lie inside the segment. For a lock-free reader
+/// `Corrupt` may only mean that the block was reused: its check of the generation decides.
+pub inline fn ofSlot(view: *View, slot: u64) error{Corrupt}!EntryView {
+    const offset = offsetOf(slot);
+    if (!view.covers(offset, @sizeOf(Header))) return error.Corrupt;
+    const entry: EntryView = .at(view, offset);
+    if (entry.sizes.key_len == 0 or entry.sizes.value_len > layout.value_bytes_max)
+        return error.Corrupt;
+    if (!view.covers(offset, entry.bytes())) return error.Corrupt;
+    return entry;
+}
+
+inline fn offsetOf(slot: u64) u64 {
+    return @as(u64, @as(Slot, @bitCast(slot)).granule) * layout.granule_bytes;
+}
+
+/// The slot word for an entry at `offset` whose key has this tag.
+pub fn slotWord(tag: layout.Tag, offset: u64) u64 {
+    std.debug.assert(offset % layout.granule_bytes == 0);
+    return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
+}
+
+test write {
+    var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
+    var view: View = .ofMemory(&memory, 0);
+    const offset = 9216;
+    write(view.at(offset), 7, "key", "hello", 3);
+    const entry = try ofSlot(&view, slotWord(5, offset));
+    try std.testing.expectEqual(Meta{ .len = 5, .kind = 3, .version = 7 }, entry.meta());
+    try std.testing.expectEqualStrings("key", entry.key());
+    try std.testing.expect(entry.hasKey("key") and !entry.hasKey("kez") and !entry.hasKey("keys"));
+    var target: [5]u8 = @splat('-');
+    entry.copyOut(&target, 1); // no room to spare
+    try std.testing.expectEqualStrings("-----", &target);
+    entry.copyOut(&target, 0);
+    try std.testing.expectEqualStrings("hello", &target);
+    // Lengths that lead outside are refused.
+    view.at(offset)[1] = @bitCast(Header.Sizes{ .key_len = 3, .value_len = 8000, .kind = 3 });
+    try std.testing.expectError(error.Corrupt, ofSlot(&view, slotWord(5, offset)));
+    view.at(offset)[1] = @bitCast(Header.Sizes{ .key_len = 0, .value_len = 5, .kind = 3 });
+    try std.testing.expectError(error.Corrupt, ofSlot(&view, slotWord(5, offset)));
+}
