@@ -5,7 +5,7 @@
  */
 import { checkFunction } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
-import { Entries, type VerifyReport } from "./segment/entries.ts";
+import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
 import { MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
@@ -157,7 +157,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   set(key: string, value: V): this {
-    this.#entries.set(key, value);
+    this.#entries.put(key, value, 0);
     return this;
   }
 
@@ -177,7 +177,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   add(key: string, value: V): boolean {
-    return this.#entries.add(key, value);
+    return this.#entries.put(key, value, ONLY_IF_ABSENT) === 1;
   }
 
   /** The value of `key`; stores `value` first if there is none. */

@@ -209,7 +209,7 @@ export class SharedValue<T = unknown> extends SharedObject {
         `Cannot set ${this.#entry.segment.label} to ${arguments.length} values: it takes one`,
       );
     }
-    this.#entry.set(value);
+    this.#entry.put(value, "set");
   }
 
   /**

@@ -7,7 +7,16 @@ import { flags } from "../ffi/abi.ts";
 import { DATA, KEY } from "../ffi/scratch.ts";
 import { writeKey } from "../values/kinds.ts";
 import { encodeEntries, encodeKeys, Records } from "./records.ts";
-import { KIND_BYTES, Store, VERSION_BYTES } from "./store.ts";
+import type { Segment } from "./segment.ts";
+import {
+  bytesOf,
+  encodeValue,
+  isFinal,
+  KIND_BYTES,
+  takeValue,
+  unreadable,
+  VERSION_BYTES,
+} from "./value_io.ts";
 
 /**
  * What `verify` or `repair` found.
@@ -35,51 +44,72 @@ export interface VerifyReport {
 }
 
 /** A flag beside the kind: store only if the key is absent. */
-const ONLY_IF_ABSENT = 256;
+export const ONLY_IF_ABSENT = 256;
 /** How often `update` tries again at once before it pauses between its attempts. */
 const EAGER_ATTEMPTS = 4;
 const LONGEST_PAUSE_MS = 5;
 
 /** The entries of one open segment. */
-export class Entries<V> extends Store<V> {
+export class Entries<V> {
+  readonly segment: Segment;
+
+  constructor(segment: Segment) {
+    this.segment = segment;
+  }
+
   /** The value of `key`, or undefined. */
   get(key: string): V | undefined {
     const length = this.#read(writeKey(key, KEY.bytes, 0));
-    return length < 0 ? undefined : this.take(length, key);
+    return length < 0 ? undefined : takeValue<V>(this.segment, length, key);
   }
 
-  set(key: string, value: V): void {
-    this.store(value, "write", key);
-  }
-
-  /** Stores `value` if `key` is absent; says whether it did. */
-  add(key: string, value: V): boolean {
-    return this.store(value, "write", key, ONLY_IF_ABSENT) === 1;
+  /** Stores `value` under `key` if the flags allow: 1, or 0 if they do not. */
+  put(key: string, value: V, putFlags: number): number {
+    const { segment } = this;
+    if (segment.writeHandle === 0) segment.assertWritable("write");
+    const kind = encodeValue(segment, value, "write");
+    const bytes = bytesOf(value, kind);
+    // The key is written last: a codec that itself uses a map overwrites `KEY`.
+    const keyLength = writeKey(key, KEY.bytes, 0);
+    const { native, writeHandle } = segment;
+    const result = native.shm_map_put(
+      writeHandle,
+      KEY.bytes,
+      keyLength,
+      bytes,
+      DATA.end,
+      kind | putFlags,
+    );
+    DATA.release();
+    if (result < 0) throw segment.failure(result, "write");
+    return result;
   }
 
   /** The value of `key`; if there is none, what `compute` returns is stored. */
   getOrInsertComputed(key: string, compute: (key: string) => V): V {
-    this.segment.assertWritable("write");
+    const { segment } = this;
+    segment.assertWritable("write");
     checkFunction("compute", compute);
     let computed: { value: V } | undefined;
     for (;;) {
       const length = this.#read(writeKey(key, KEY.bytes, 0));
-      if (length >= 0) return this.take(length, key);
+      if (length >= 0) return takeValue<V>(segment, length, key);
       computed ??= { value: compute(key) };
-      if (this.add(key, computed.value)) return computed.value;
+      if (this.put(key, computed.value, ONLY_IF_ABSENT) === 1) return computed.value;
     }
   }
 
   /** Stores what `fn` makes of the value of `key`, and tries again if the key changed meanwhile. */
   update(key: string, fn: (current: V | undefined) => V): V {
-    this.segment.assertWritable("write");
+    const { segment } = this;
+    segment.assertWritable("write");
     checkFunction("fn", fn);
-    this.segment.locker.assertFree("write");
+    segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
       const version = length < 0 ? 0 : DATA.view.getFloat64(length + KIND_BYTES, true);
-      const next = fn(length < 0 ? undefined : this.take(length, key));
-      if (this.store(next, "write", key, 0, version) === 1) return next;
+      const next = fn(length < 0 ? undefined : takeValue<V>(segment, length, key));
+      if (this.#putVersion(key, next, version)) return next;
       if (attempt >= EAGER_ATTEMPTS) pause(attempt - EAGER_ATTEMPTS);
     }
   }
@@ -135,7 +165,7 @@ export class Entries<V> extends Store<V> {
     segment.assertWritable("write");
     checkIterable("entries", entries);
     let stored = 0;
-    for (const { bytes, end, count } of encodeEntries(entries, this.codec)) {
+    for (const { bytes, end, count } of encodeEntries(entries, segment.codec)) {
       segment.locker.assertFree("write", { stored });
       const { native, writeHandle } = segment;
       const result = native.shm_map_put_many(writeHandle, bytes, end, count);
@@ -187,7 +217,7 @@ export class Entries<V> extends Store<V> {
           yield pick(key, this.#valueOf(records, key));
         } else {
           const length = this.#read(writeKey(key, KEY.bytes, 0));
-          if (length >= 0) yield pick(key, this.take(length, key));
+          if (length >= 0) yield pick(key, takeValue<V>(segment, length, key));
         }
       }
     }
@@ -219,50 +249,57 @@ export class Entries<V> extends Store<V> {
     return { ok: problems === 0, problems, entries, dropped, first };
   }
 
-  protected override send(
-    bytes: Uint8Array,
-    length: number,
-    kind: number,
-    key: string,
-    version: number | undefined,
-  ): number {
-    // The key is written last: a codec that itself uses a map overwrites `KEY`.
+  /** Stores `value` if the key still has `version`; says whether it did. */
+  #putVersion(key: string, value: V, version: number): boolean {
+    const { segment } = this;
+    const kind = encodeValue(segment, value, "write");
+    const bytes = bytesOf(value, kind);
     const keyLength = writeKey(key, KEY.bytes, 0);
-    const { native, writeHandle } = this.segment;
-    const keyBytes = KEY.bytes;
-    return version === undefined
-      ? native.shm_map_put(writeHandle, keyBytes, keyLength, bytes, length, kind)
-      : native.shm_map_put_version(writeHandle, keyBytes, keyLength, bytes, length, kind, version);
+    const { native, writeHandle } = segment;
+    const result = native.shm_map_put_version(
+      writeHandle,
+      KEY.bytes,
+      keyLength,
+      bytes,
+      DATA.end,
+      kind,
+      version,
+    );
+    DATA.release();
+    if (result < 0) throw segment.failure(result, "write");
+    return result === 1;
   }
 
   /** Reads the value of the key in `KEY` into `DATA`, then its kind. Its length, or `absent`. */
   #read(keyLength: number): number {
-    const { native, handle } = this.segment;
+    const { segment } = this;
+    const { native, handle } = segment;
     let length: number;
     do {
       length = native.shm_map_get(handle, KEY.bytes, keyLength, DATA.bytes, DATA.bytes.length);
-    } while (!this.isFinal(length, KIND_BYTES));
+    } while (!isFinal(segment, length, KIND_BYTES));
     return length;
   }
 
   /** As `#read`; the version follows the kind. */
   #readWithVersion(keyLength: number): number {
-    const { native, handle } = this.segment;
+    const { segment } = this;
+    const { native, handle } = segment;
     const keyBytes = KEY.bytes;
     let length: number;
     do {
       const { bytes } = DATA;
       length = native.shm_map_get_version(handle, keyBytes, keyLength, bytes, bytes.length);
-    } while (!this.isFinal(length, KIND_BYTES + VERSION_BYTES));
+    } while (!isFinal(segment, length, KIND_BYTES + VERSION_BYTES));
     return length;
   }
 
   /** The value of the record `records` is at. */
   #valueOf(records: Records, key: string): V {
     try {
-      return records.value(this.codec) as V;
+      return records.value(this.segment.codec) as V;
     } catch (error) {
-      throw this.unreadable(error, key);
+      throw unreadable(this.segment, error, key);
     }
   }
 }

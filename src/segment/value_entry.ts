@@ -5,7 +5,7 @@ import { statuses } from "../ffi/abi.ts";
 import { DATA } from "../ffi/scratch.ts";
 import { describe } from "../values/msgpack.ts";
 import type { Segment } from "./segment.ts";
-import { KIND_BYTES, Store, VERSION_BYTES } from "./store.ts";
+import { bytesOf, encodeValue, isFinal, KIND_BYTES, takeValue, VERSION_BYTES } from "./value_io.ts";
 
 const { locked: LOCKED, unchanged: UNCHANGED } = statuses;
 
@@ -13,7 +13,8 @@ const { locked: LOCKED, unchanged: UNCHANGED } = statuses;
 const NO_VERSION = 0;
 
 /** The value of one open segment. */
-export class ValueEntry<T> extends Store<T> {
+export class ValueEntry<T> {
+  readonly segment: Segment;
   readonly #isFrozen: boolean;
   /** What `get` returns for as long as the version is `#keptVersion`. */
   #kept: T | undefined;
@@ -22,7 +23,7 @@ export class ValueEntry<T> extends Store<T> {
 
   /** With `isFrozen`, `get` gives one frozen object for as long as the value stays the same. */
   constructor(segment: Segment, isFrozen: boolean) {
-    super(segment, "maxBytes");
+    this.segment = segment;
     this.#isFrozen = isFrozen;
   }
 
@@ -35,11 +36,19 @@ export class ValueEntry<T> extends Store<T> {
 
   get(): T | undefined {
     const length = this.#read(this.#keptVersion);
-    return length === UNCHANGED ? this.#kept : this.#takeAndKeep(length);
+    return length === UNCHANGED ? this.#kept : this.#takeAndKeep(this.#complete(length));
   }
 
-  set(value: T): void {
-    this.store(value, "set");
+  /** Stores `value`. `action` is the verb of messages. */
+  put(value: T, action: string): void {
+    const { segment } = this;
+    if (segment.writeHandle === 0) segment.assertWritable(action);
+    const kind = encodeValue(segment, value, action);
+    const bytes = bytesOf(value, kind);
+    const { native, writeHandle } = segment;
+    const result = native.shm_value_put(writeHandle, bytes, DATA.end, kind);
+    DATA.release();
+    if (result < 0) throw segment.failure(result, action, { limit: "maxBytes" });
   }
 
   update(fn: (current: T | undefined) => T): T {
@@ -52,12 +61,12 @@ export class ValueEntry<T> extends Store<T> {
     return segment.locker.during("update", () => {
       this.#isUpdating = true;
       try {
-        const length = this.#read(NO_VERSION);
-        const next = fn(length < 0 ? undefined : this.take(length));
+        const length = this.#complete(this.#read(NO_VERSION));
+        const next = fn(length < 0 ? undefined : takeValue<T>(segment, length));
         if (isThenable(next)) {
           throw new TypeError(`Cannot update ${segment.label} to a promise: it must be the value`);
         }
-        this.store(next, "update");
+        this.put(next, "update");
         return next;
       } finally {
         this.#isUpdating = false;
@@ -65,28 +74,29 @@ export class ValueEntry<T> extends Store<T> {
     });
   }
 
-  protected override send(bytes: Uint8Array, length: number, kind: number): number {
-    const { native, writeHandle } = this.segment;
-    return native.shm_value_put(writeHandle, bytes, length, kind);
-  }
-
   /**
-   * Reads the value into `DATA`, then its kind and its version. Returns its length, `absent`, or
-   * `unchanged` if it still has `knownVersion`.
+   * Reads the value into `DATA`, then its kind and its version. Returns its length, `unchanged` if
+   * it still has `knownVersion`, or another status.
    */
   #read(knownVersion: number): number {
     const { native, handle } = this.segment;
-    let length: number;
-    do {
-      length = native.shm_value_get(handle, knownVersion, DATA.bytes, DATA.bytes.length);
-    } while (!this.isFinal(length, KIND_BYTES + VERSION_BYTES));
-    return length;
+    const { bytes } = DATA;
+    return native.shm_value_get(handle, knownVersion, bytes, bytes.length);
+  }
+
+  /** Reads again until all of the value is in `DATA`. Returns its length, or `absent`. */
+  #complete(length: number): number {
+    let complete = length;
+    while (!isFinal(this.segment, complete, KIND_BYTES + VERSION_BYTES)) {
+      complete = this.#read(NO_VERSION);
+    }
+    return complete;
   }
 
   /** Decodes what was read, and keeps it for the next `get` if the caller cannot change it. */
   #takeAndKeep(length: number): T | undefined {
     const version = length < 0 ? NO_VERSION : DATA.view.getFloat64(length + KIND_BYTES, true);
-    const value = length < 0 ? undefined : this.take(length);
+    const value = length < 0 ? undefined : takeValue<T>(this.segment, length);
     const isKept = typeof value !== "object" || value === null || this.#isFrozen && freeze(value);
     this.#kept = isKept ? value : undefined;
     this.#keptVersion = isKept ? version : NO_VERSION;
