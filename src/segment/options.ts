@@ -41,7 +41,9 @@ export interface OpenOptions {
   mode?: "shared" | "create" | "attach" | "exclusive";
   /** Only attach and read. Every call that writes throws `"ReadOnly"`. */
   readonly?: boolean;
-  /** Mode bits of a new segment, whatever the umask. Default 0o600. Without effect on Windows. */
+  /**
+   * Mode bits of a new segment, independent of the umask. Default 0o600. Without effect on Windows.
+   */
   permissions?: number;
   /** Accept a segment that belongs to another user, other than root. Default false. */
   allowForeignOwner?: boolean;

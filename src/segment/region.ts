@@ -95,7 +95,7 @@ export class Region extends Handle {
     throw this.refusal("ReadOnly", action, why);
   }
 
-  /** As of every handle, but a region over a file has none. */
+  /** The token of a region in memory. Throws "Unsupported" for a region over a file. */
   override get token(): string {
     this.assertOpen("identify");
     if (this.source === MEMORY) return super.token;

@@ -41,7 +41,9 @@ export function encodeValue(segment: Segment, value: unknown, action: string): n
   return kind;
 }
 
-/** The bytes of a value that was encoded: its own, if they cross as they lie, or those in `DATA`. */
+/**
+ * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `DATA`.
+ */
 export function bytesOf(value: unknown, kind: number): Uint8Array {
   return kind === BYTES_KIND && DATA.end >= DIRECT_BYTES ? value as Uint8Array : DATA.bytes;
 }

@@ -177,7 +177,7 @@ export class Undecodable extends Error {
   override readonly name = "Undecodable";
 }
 
-/** The value of `kind` in `length` bytes at `offset`. Throws `Undecodable` where there is none. */
+/** The value of `kind` in `length` bytes at `offset`. Throws `Undecodable` if they are none. */
 export function decode(
   memory: Scratch,
   offset: number,
