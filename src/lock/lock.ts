@@ -117,7 +117,7 @@ export class Lock implements Disposable {
     this.recovered = recovered;
   }
 
-  /** Gives the lock to the next waiter. Unlocking twice, or after `close`, does nothing. */
+  /** Releases the lock. Unlocking twice, or after `close`, does nothing. */
   unlock(): void {
     this.#locker.release(this, false);
   }
