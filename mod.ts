@@ -3,8 +3,8 @@
  * Deno and Bun.
  *
  * Processes that open the same name see the same entries at once. Any of them may be killed at any
- * instant: the others go on with the old or the new value of every key, never a mixture. Nobody
- * ever states a size.
+ * instant: the others go on with the old or the new value of every key, never a mixture. No size
+ * has to be stated.
  *
  * @example Count words from several processes
  * ```ts
@@ -27,8 +27,8 @@
  * using accounts = SharedMap.anonymous<number>().set("from", 10).set("to", 0);
  * {
  *   using lock = await accounts.lockAsync();
- *   if (lock.recovered) console.log("whoever had the lock died between its two writes");
- *   accounts.set("from", 7).set("to", 3); // nobody else writes in between
+ *   if (lock.recovered) console.log("the last holder died between its two writes");
+ *   accounts.set("from", 7).set("to", 3); // no other process writes in between
  * }
  * assert.deepEqual(accounts.toObject(), { from: 7, to: 3 });
  * ```
@@ -36,18 +36,16 @@
  * @module
  */
 export { SharedMap } from "./src/shared_map.ts";
-export type {
-  AnonymousOptions,
-  AttachOptions,
-  Codec,
-  MapStats,
-  OpenOptions,
-  SegmentInfo,
-  SharedObject,
-  VerifyReport,
-} from "./src/shared_map.ts";
 export { type FrozenOption, SharedValue } from "./src/shared_value.ts";
-export { Mmap, type MmapOptions, type RegionLockOptions } from "./src/mmap.ts";
-export { type AsyncLockOptions, Lock, type LockOptions } from "./src/lock/lock.ts";
+export { Mmap } from "./src/mmap.ts";
+export { Lock } from "./src/lock/lock.ts";
+export type { AsyncLockOptions, LockOptions, RegionLockOptions } from "./src/lock/lock.ts";
+export type { AnonymousOptions, AttachOptions, OpenOptions } from "./src/segment/options.ts";
+export type { SharedObject } from "./src/segment/shared_object.ts";
+export type { MapStats } from "./src/segment/segment.ts";
+export type { SegmentInfo } from "./src/segment/directory.ts";
+export type { VerifyReport } from "./src/segment/entries.ts";
+export type { MmapOptions } from "./src/segment/region.ts";
+export type { Codec } from "./src/values/kinds.ts";
 export { pack, type PackValue, unpack, type UnpackedValue } from "./src/pack/pack.ts";
 export { type ErrorCode, SharedMemoryError } from "./src/errors.ts";

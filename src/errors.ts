@@ -1,6 +1,6 @@
 /**
- * The error a caller may sensibly catch, and the one function that makes it from what a call of the
- * library ended with.
+ * `SharedMemoryError`, the error of every operation that fails, and the function that makes one
+ * from the status and the fault record of a call of the library.
  *
  * @module
  */
@@ -10,11 +10,11 @@ import { layoutVersion, reasons, statuses } from "./ffi/abi.ts";
 /**
  * How an operation can fail: a stable word to branch on.
  *
- * - `"NotFound"`, `"Exists"`: there is none, or one already.
- * - `"PermissionDenied"`: the system, the segment's owner or the runtime's permissions say no.
- * - `"NoSpace"`, `"TooLarge"`: no room for more, or one value beyond its limit.
- * - `"Timeout"`, `"Locked"`: another process, or this isolate itself, holds what is waited for.
- * - `"Corrupt"`: the bytes do not make sense. `"Incompatible"`: they do, for somebody else.
+ * - `"NotFound"`, `"Exists"`: there is none, or there is one already.
+ * - `"PermissionDenied"`: the system, the segment's owner or the runtime's permissions forbid it.
+ * - `"NoSpace"`, `"TooLarge"`: there is no room for more, or one value is beyond its limit.
+ * - `"Timeout"`, `"Locked"`: another process, or this isolate itself, holds what the call needs.
+ * - `"Corrupt"`: the bytes are damaged. `"Incompatible"`: they are of another kind or version.
  * - `"Replaced"`: an exclusive open displaced this segment. `"Closed"`: this object was closed.
  * - `"ReadOnly"`, `"WriteOnly"`: opened for the other direction.
  * - `"Unsupported"`: not on this system. `"LibraryLoad"`: the native library does not load.
@@ -48,8 +48,8 @@ export type ErrorCode =
   | "System";
 
 /**
- * What every operating error of this module is. Arguments of the wrong kind or beyond a limit are
- * a `TypeError` or a `RangeError` instead.
+ * The error that every operation of this module throws when it fails. Arguments of the wrong type
+ * or beyond a limit are a `TypeError` or a `RangeError` instead.
  *
  * @example Branch on the code
  * ```ts
@@ -71,7 +71,7 @@ export class SharedMemoryError extends Error {
   override readonly name = "SharedMemoryError";
   /** What happened, as a stable word. */
   readonly code: ErrorCode;
-  /** The name of the system's error behind it, such as `"ENOSPC"` or `"ERROR_DISK_FULL"`. */
+  /** The name of the system's error that caused it, such as `"ENOSPC"` or `"ERROR_DISK_FULL"`. */
   declare readonly errno?: string;
   /** How many entries `setMany` had stored when it failed. */
   declare readonly stored?: number;
@@ -95,25 +95,29 @@ export class SharedMemoryError extends Error {
   }
 }
 
-/** What was being done when a call failed: the words of its message. */
-export interface Attempt {
+/** What only the caller of the library knows about a failure, besides what was attempted. */
+export interface FailureDetails {
+  /** How long the call was willing to wait, in milliseconds. */
+  readonly timeout?: number;
+  /** The process that was waited for, where the fault record does not name it. */
+  readonly holder?: number;
+  /** The option that sets the limit of one value. */
+  readonly limit?: string | undefined;
+  /** How many entries of a bulk call were stored before the part that failed. */
+  readonly stored?: number;
+}
+
+/** What was attempted when a call failed: the words of the message. */
+export interface Attempt extends FailureDetails {
   /** The verb: "open", "write". */
   readonly action: string;
   /** Its object: `map "jobs"`. */
   readonly thing: string;
   /** The directory or file system it lies in. */
   readonly where: string;
-  /** How long the call was willing to wait, in milliseconds. */
-  readonly timeout?: number;
-  /** The process that was waited for, where the fault does not know it. */
-  readonly holder?: number;
   /** The user's file that was to be opened, as it was given. */
-  readonly file?: string;
-  /** The option that sets the limit of one value. */
-  readonly limit?: string;
-  /** How many entries of a bulk call were stored before this part of it. */
-  readonly stored?: number;
-  /** What an open asked for, to say beside what it found. */
+  readonly file?: string | undefined;
+  /** What an open asked for, named in the message beside what it found. */
   readonly wanted?: {
     readonly kind: string;
     readonly codec?: string;
@@ -122,16 +126,16 @@ export interface Attempt {
   };
 }
 
-/** The numbers a failed call leaves behind, and the text after them. */
+/** The size of a fault record: the numbers that a failed call leaves, and a text after them. */
 export const FAULT_BYTES = 128;
 const FAULT_TEXT_OFFSET = 64;
 
-/** The process that holds what was waited for, in the fault of a failed call; 0 if unknown. */
+/** The process that holds what a failed call waited for, by its fault record; 0 if unknown. */
 export function holderIn(record: Uint8Array): number {
   return readFault(record).holder;
 }
 
-/** The fault record, read once. */
+/** A fault record. */
 interface Fault {
   readonly errno: string | undefined;
   readonly needed: number;
@@ -144,7 +148,7 @@ interface Fault {
   readonly text: string;
 }
 
-/** The error for `status`, a negative result of the library, and the fault it left in `record`. */
+/** The error for `status`, a negative result of the library, and its fault record. */
 export function failure(status: number, attempt: Attempt, record: Uint8Array): Error {
   const fault = readFault(record);
   if (status === statuses.invalidArgument) {
@@ -174,7 +178,7 @@ function readFault(record: Uint8Array): Fault {
   return { errno: errnoName(errno), needed, used, ceiling, holder, stored, reason, found, text };
 }
 
-/** The errors of Windows that a call of ours meets, by their names in its headers. */
+/** The errors of Windows that calls of the library meet, by their names in Windows' headers. */
 const WINDOWS_ERRORS: ReadonlyMap<number, string> = new Map([
   [1, "ERROR_INVALID_FUNCTION"],
   [2, "ERROR_FILE_NOT_FOUND"],
@@ -208,7 +212,7 @@ const WINDOWS_ERRORS: ReadonlyMap<number, string> = new Map([
   [1455, "ERROR_COMMITMENT_LIMIT"],
 ]);
 
-/** The name of a system's error. Numbers of Windows are its own, not those of `errno`. */
+/** The name of a system's error. Windows has numbers of its own, which are not those of `errno`. */
 export function errnoName(errno: number, system: string = platform()): string | undefined {
   if (errno === 0) return undefined;
   if (system === "win32") return WINDOWS_ERRORS.get(errno) ?? `Windows error ${errno}`;
@@ -221,13 +225,13 @@ function cannot({ action, thing }: Attempt): string {
 }
 
 /** The system's error in brackets, where there is one. */
-function because({ errno }: Fault): string {
+function systemCause({ errno }: Fault): string {
   return errno === undefined ? "" : ` (${errno})`;
 }
 
 type Describe = (attempt: Attempt, fault: Fault) => string;
 
-/** What the system says of a user's file that it does not open. */
+/** The message for a user's file that the system does not open. */
 function cannotOpen(attempt: Attempt, { errno }: Fault): string {
   return `${cannot(attempt)}: Can't open ${attempt.file}: ${errno ?? "not allowed"}`;
 }
@@ -247,7 +251,7 @@ function describePermission(attempt: Attempt, fault: Fault): string {
     }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
   }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
-  return `${cannot(attempt)}: permission denied${because(fault)}`;
+  return `${cannot(attempt)}: permission denied${systemCause(fault)}`;
 }
 
 function describeNoSpace(attempt: Attempt, fault: Fault): string {
@@ -257,12 +261,12 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   const more = needed > 0 ? `${formatBytes(needed)} more needed` : "no room for more";
   if (reason === reasons.addressSpace) {
     const amount = formatBytes(ceiling > 0 ? ceiling : needed);
-    return `${cannot(attempt)}: no room for ${amount} in the address space${because(fault)}; ` +
+    return `${cannot(attempt)}: no room for ${amount} in the address space${systemCause(fault)}; ` +
       `a smaller ${attempt.wanted?.kind === "a region" ? "length" : "maxBytes"} asks for less`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
     return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
-      because(fault);
+      systemCause(fault);
   }
   return `${grow}: ${formatBytes(used)} of ${
     formatBytes(ceiling)
@@ -289,7 +293,7 @@ function describeTimeout(attempt: Attempt, fault: Fault): string {
     : `${cannot(attempt)}: another process holds it${waited}`;
 }
 
-/** What is wrong with a segment, by the number the library gives for it. */
+/** What is damaged in a segment, by the library's reason. */
 export function damageText(reason: number): string {
   return new Map<number, string>([
     [reasons.truncated, "its file is cut short"],
@@ -349,19 +353,19 @@ function describeUnsupported(attempt: Attempt, fault: Fault): string {
     [reasons.networkFileSystem, `${attempt.where} is on a network file system`],
     [reasons.filesystem, `the file system of ${attempt.where} cannot hold shared memory`],
   ]).get(fault.reason) ?? "this system cannot do it";
-  return `${cannot(attempt)}: ${what}${because(fault)}`;
+  return `${cannot(attempt)}: ${what}${systemCause(fault)}`;
 }
 
 const SYSTEM: [ErrorCode, Describe] = [
   "System",
-  (attempt, fault) => `${cannot(attempt)}: the system refused${because(fault)}`,
+  (attempt, fault) => `${cannot(attempt)}: the system refused${systemCause(fault)}`,
 ];
 
 function plain(text: string): Describe {
   return (attempt) => `${cannot(attempt)}: ${text}`;
 }
 
-/** Every status that ends a call with an error. */
+/** The code and the message of every status that means an error. */
 const ENDINGS: ReadonlyMap<number, [ErrorCode, Describe]> = new Map([
   [statuses.notFound, ["NotFound", describeNotFound]],
   [statuses.exists, ["Exists", (a) => `${cannot(a)}: there is one already in ${a.where}`]],

@@ -1,56 +1,30 @@
 /**
- * `Mmap`: a raw region of bytes that processes share, over a file of the user's or in memory.
+ * `Mmap`: a raw region of bytes that processes share, over a file or in memory.
  *
  * @module
  */
 import { types } from "node:util";
-import type { AsyncLockOptions, Lock, LockOptions } from "./lock/lock.ts";
+import { wrongType } from "./arguments.ts";
+import type { AsyncLockOptions, Lock, LockOptions, RegionLockOptions } from "./lock/lock.ts";
+import { pack, type PackValue, unpack } from "./pack/pack.ts";
 import {
   anonymousRegion,
   attachRegion,
   type MmapOptions,
   openRegion,
   Region,
-  wrongType,
 } from "./segment/region.ts";
-import { pack, type PackValue, unpack } from "./pack/pack.ts";
-
-export type { MmapOptions };
-
-/**
- * Which lock of a region is meant.
- *
- * @example
- * ```ts
- * import { Mmap, type RegionLockOptions } from "shmap";
- * import assert from "node:assert/strict";
- * const options: RegionLockOptions = { shared: true };
- * using region = Mmap.anonymous(100);
- * using other = Mmap.attach(region.token);
- * using lock = region.lock(options);
- * using beside = other.lock(options);
- * assert.ok(lock !== beside);
- * ```
- */
-export interface RegionLockOptions {
-  /**
-   * Whether others may hold such a lock at the same time. Default: true for a region that does not
-   * write to its file, which can have no other, false for all others.
-   */
-  shared?: boolean;
-}
 
 /**
  * A raw region of bytes that processes share: a file mapped into memory, or memory without a file.
- * Nothing in it is interpreted; what belongs together is protected by `lock`, which all regions
- * over the same file or memory have in common.
+ * The bytes have no structure. All regions over the same file or memory have one `lock` in common,
+ * which protects changes that belong together.
  *
- * Copies in and out are the caller's own. Offsets and lengths are whole numbers: an offset outside
- * the region is a `RangeError`, a length that reaches beyond its end is cut to what is there.
+ * Reading and writing copies bytes. Offsets and lengths are whole numbers: an offset outside the
+ * region is a `RangeError`, a length beyond its end is cut.
  *
- * A file may be cut short by others while it is mapped. Copies then end early or with `"Corrupt"`,
- * and what was in a hole of a file may find no room on the disk (`"NoSpace"`); neither ends the
- * process.
+ * Other processes may shorten a file while it is mapped. A copy then ends early or throws
+ * `"Corrupt"`; a write into a hole of a file may throw `"NoSpace"`. Neither ends the process.
  *
  * @example Share a file
  * ```ts
@@ -79,14 +53,14 @@ export class Mmap implements Disposable {
   /**
    * Maps a file.
    *
-   * @param file Its path, its URL, or a file descriptor of this process, whose file is opened once
-   *   more and which may be closed afterwards.
+   * @param file Its path, its URL, or a file descriptor of this process. The file of a descriptor
+   *   is opened once more, so that the descriptor may be closed.
    * @param options How to map it.
    * @returns The region, to be closed after use.
-   * @throws {TypeError | RangeError} For a file or an option that cannot be.
+   * @throws {TypeError | RangeError} For a file or an option that is not valid.
    * @throws {SharedMemoryError} `"NotFound"`, `"PermissionDenied"`, `"NoSpace"`; `"Incompatible"`
-   *   for what is no regular file, is empty, or too short to be only read; `"Unsupported"` for a
-   *   descriptor on Windows.
+   *   if it is not a regular file, is empty, or is too short and not written to; `"Unsupported"`
+   *   for a descriptor on Windows.
    *
    * @example
    * ```ts
@@ -108,8 +82,8 @@ export class Mmap implements Disposable {
    *
    * @param length How many bytes.
    * @returns The region; its `token` leads other processes to it.
-   * @throws {TypeError | RangeError} For a length that cannot be.
-   * @throws {SharedMemoryError} `"NoSpace"` when there is not as much memory.
+   * @throws {TypeError | RangeError} For a length that is not valid.
+   * @throws {SharedMemoryError} `"NoSpace"` if there is not enough memory.
    *
    * @example
    * ```ts
@@ -128,9 +102,9 @@ export class Mmap implements Disposable {
    *
    * @param token The `token` of an open region of this or another process.
    * @returns The region, to be closed after use.
-   * @throws {TypeError} When `token` is none.
-   * @throws {SharedMemoryError} `"NotFound"` when it leads nowhere any more, `"Incompatible"` when
-   *   it leads to a map or a value.
+   * @throws {TypeError} If `token` is not a token.
+   * @throws {SharedMemoryError} `"NotFound"` if the region it was for is gone, `"Incompatible"` if
+   *   it is of a map or a value.
    *
    * @example
    * ```ts
@@ -146,7 +120,7 @@ export class Mmap implements Disposable {
     return new Mmap(attachRegion(token));
   }
 
-  /** A string that leads `attach` here while this region is open. Only those in memory have one. */
+  /** A string for `attach`, for as long as this region is open. Only regions in memory have one. */
   get token(): string {
     return this.#region.token;
   }
@@ -157,21 +131,21 @@ export class Mmap implements Disposable {
     return this.#region.length;
   }
 
-  /** The path of the file as it was given; undefined for a descriptor, and in memory. */
+  /** The path of the file as it was given; undefined for a descriptor and in memory. */
   get filename(): string | undefined {
     this.#region.assertOpen("describe");
     return this.#region.source.filename;
   }
 
   /**
-   * The region's own descriptor of the file, which closes with it; undefined in memory. It is a
-   * number of the system: Deno's functions for files take only descriptors that Deno has opened.
+   * The region's own descriptor of the file, closed with the region; undefined in memory. It is a
+   * descriptor of the system: Deno's file functions take only those that Deno has opened.
    */
   get fd(): number | undefined {
     return this.#region.descriptor;
   }
 
-  /** Whether anybody holds a lock, this region included. */
+  /** Whether any region over the same bytes holds the lock, this one included. */
   get locked(): boolean {
     this.#region.assertOpen("describe");
     return this.#region.locker.locked;
@@ -182,9 +156,10 @@ export class Mmap implements Disposable {
    *
    * @param offset Where to begin.
    * @param length How many at most. Default: up to the end.
-   * @returns The bytes; fewer if the region or, by now, its file ends before.
-   * @throws {TypeError | RangeError} For an offset outside the region, or a length that cannot be.
-   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` when the file ends before `offset`.
+   * @returns The bytes; fewer if the region, or a file that was shortened, ends before.
+   * @throws {TypeError | RangeError} For an offset outside the region or a length that is not
+   *   valid.
+   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` if the file ends before `offset`.
    *
    * @example
    * ```ts
@@ -205,13 +180,13 @@ export class Mmap implements Disposable {
   }
 
   /**
-   * Copies bytes out, into memory that is there already.
+   * Copies bytes out, into an array of the caller.
    *
-   * @param target Where they go; as many as it has.
+   * @param target Is filled, as far as there are bytes.
    * @param offset Where to begin in the region.
-   * @returns How many; fewer if the region or, by now, its file ends before.
+   * @returns How many bytes; fewer if the region, or a file that was shortened, ends before.
    * @throws {TypeError | RangeError} For an offset outside the region.
-   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` when the file ends before `offset`.
+   * @throws {SharedMemoryError} `"WriteOnly"`; `"Corrupt"` if the file ends before `offset`.
    *
    * @example
    * ```ts
@@ -234,10 +209,11 @@ export class Mmap implements Disposable {
    * @param data The bytes; a string is written in UTF-8.
    * @param offset Where to begin in the region.
    * @param length How many bytes at most. Default: all.
-   * @returns How many; fewer if the region or, by now, its file ends before.
-   * @throws {TypeError | RangeError} For an offset outside the region, or a length that cannot be.
-   * @throws {SharedMemoryError} `"ReadOnly"`; `"Corrupt"` when the file ends before `offset`;
-   *   `"NoSpace"` when there was a hole, and the disk is full.
+   * @returns How many bytes; fewer if the region, or a file that was shortened, ends before.
+   * @throws {TypeError | RangeError} For an offset outside the region or a length that is not
+   *   valid.
+   * @throws {SharedMemoryError} `"ReadOnly"`; `"Corrupt"` if the file ends before `offset`;
+   *   `"NoSpace"` if the file has a hole there and the disk is full.
    *
    * @example
    * ```ts
@@ -261,10 +237,10 @@ export class Mmap implements Disposable {
    * Packs values by a template, as the function `pack`, and writes them.
    *
    * @param offset Where to begin in the region.
-   * @param template What is made of which value.
+   * @param template How to pack each value.
    * @param values The values.
    * @returns How many bytes; fewer than the template makes if the region ends before.
-   * @throws {SyntaxError | TypeError | RangeError} For a template or values that cannot be.
+   * @throws {SyntaxError | TypeError | RangeError} For a template or values that are not valid.
    * @throws {SharedMemoryError} As `write`.
    *
    * @example
@@ -288,9 +264,9 @@ export class Mmap implements Disposable {
    *
    * @param offset Where to begin in the region.
    * @param length How many bytes at most.
-   * @param template What they are.
+   * @param template How to unpack them.
    * @returns The values.
-   * @throws {SyntaxError | TypeError | RangeError} For a template that cannot be.
+   * @throws {SyntaxError | TypeError | RangeError} For a template that is not valid.
    * @throws {SharedMemoryError} As `read`.
    *
    * @example
@@ -308,12 +284,12 @@ export class Mmap implements Disposable {
 
   /**
    * Waits for the lock, blocking this thread. All regions over the same file or memory, in all
-   * processes, have one lock in common. It keeps others from locking, not from reading and writing.
+   * processes, have one lock in common. It keeps them from locking, not from reading and writing.
    *
    * @param options How to wait, and for which lock.
    * @returns The lock. Over a user's file its `recovered` is always false.
-   * @throws {SharedMemoryError} `"Timeout"`; `"Locked"` when this thread itself has it;
-   *   `"ReadOnly"` for an exclusive one of a region that does not write to its file.
+   * @throws {SharedMemoryError} `"Timeout"`; `"Locked"` if this isolate itself has it; `"ReadOnly"`
+   *   for an exclusive lock of a region that does not write to its file.
    *
    * @example
    * ```ts
@@ -333,7 +309,7 @@ export class Mmap implements Disposable {
   }
 
   /**
-   * Takes the lock if it can be had at once.
+   * Takes the lock if it is free and no task of this isolate waits for it.
    *
    * @param options Which lock.
    * @returns The lock, or undefined.
@@ -373,36 +349,18 @@ export class Mmap implements Disposable {
   }
 
   /**
-   * Returns when what was written so far has reached the disk. Other processes see it anyway.
+   * Returns when all that was written so far has reached the disk. Other processes see it without
+   * this.
    *
-   * @throws {SharedMemoryError} `"Corrupt"` when the file was cut short.
-   *
-   * @example
-   * ```ts
-   * import { Mmap } from "shmap";
-   * import { rmSync } from "node:fs";
-   * using region = Mmap.open("/tmp/shmap-example-flush", { length: 5, protection: "write" });
-   * region.write("hello");
-   * region.flush();
-   * rmSync("/tmp/shmap-example-flush");
-   * ```
+   * @throws {SharedMemoryError} `"Corrupt"` if the file was shortened.
    */
   flush(): void {
     this.#region.flush();
   }
 
   /**
-   * Closes this region, and unlocks what it has locked. Every later call throws `"Closed"`; closing
-   * twice does nothing.
-   *
-   * @example
-   * ```ts
-   * import { Mmap } from "shmap";
-   * import assert from "node:assert/strict";
-   * const region = Mmap.anonymous(8);
-   * region.unmap();
-   * assert.throws(() => region.read(), { code: "Closed" });
-   * ```
+   * Closes this region and releases its lock. Every later call throws `"Closed"`; closing twice
+   * does nothing.
    */
   unmap(): void {
     this.#region.close();

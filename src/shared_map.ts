@@ -3,48 +3,23 @@
  *
  * @module
  */
+import { checkFunction } from "./arguments.ts";
+import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
-import {
-  type AnonymousOptions,
-  anonymousSegment,
-  type AttachOptions,
-  attachSegment,
-  checkFunction,
-  type Codec,
-  flags,
-  listSegments,
-  MAP,
-  type MapStats,
-  type OpenOptions,
-  openSegment,
-  type Segment,
-  type SegmentInfo,
-  unlinkSegment,
-} from "./segment/segment.ts";
+import { MAP } from "./segment/options.ts";
+import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
+import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { SharedObject } from "./segment/shared_object.ts";
-import { DEFAULT_CODEC_ID } from "./values/kinds.ts";
-
-export type {
-  AnonymousOptions,
-  AttachOptions,
-  Codec,
-  MapStats,
-  OpenOptions,
-  SegmentInfo,
-  SharedObject,
-  VerifyReport,
-};
 
 /**
- * A map that processes share: by its name, or without one by its token. Keys are strings; values
- * are whatever can be stored, and what is read is a copy of the caller's own. All calls are
- * synchronous and safe to use from any number of processes, any of which may be killed at any
- * moment.
+ * A map that processes share: by its name, or without one by its token. Keys are strings; a value
+ * that is read is a copy, which the caller may change. All calls are synchronous. Any number of
+ * processes may use the map, and any of them may be killed at any moment.
  *
  * Several calls throw `SharedMemoryError` with these codes: `"Closed"` after `close`, `"Replaced"`
- * after an exclusive open elsewhere, `"Corrupt"` for bytes that make no sense. Calls that write
- * also throw `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and, while somebody else has the lock,
- * `"Timeout"` or `"Locked"`.
+ * after an exclusive open elsewhere, `"Corrupt"` for damaged bytes. Calls that write also throw
+ * `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and, while another handle has the lock, `"Timeout"` or
+ * `"Locked"`.
  *
  * @typeParam V The type of the values. It is not checked: other processes may store anything.
  *
@@ -73,8 +48,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * @param name 1 to 200 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
    * @param options How to open it.
    * @returns The map, to be closed after use.
-   * @throws {TypeError | RangeError} For a name or an option that cannot be.
-   * @throws {SharedMemoryError} When it cannot be opened as the options ask; the code says why.
+   * @throws {TypeError | RangeError} For a name or an option that is not valid.
+   * @throws {SharedMemoryError} If it cannot be opened as the options ask; the code says why.
    *
    * @example
    * ```ts
@@ -86,7 +61,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
-    return new SharedMap(openSegment(MAP, name, options, DEFAULT_CODEC_ID));
+    return new SharedMap(openSegment(MAP, name, options));
   }
 
   /**
@@ -94,7 +69,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param options How to make it.
    * @returns The map; its `token` leads other processes to it.
-   * @throws {TypeError | RangeError} For an option that cannot be.
+   * @throws {TypeError | RangeError} For an option that is not valid.
    *
    * @example
    * ```ts
@@ -105,7 +80,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
-    return new SharedMap(anonymousSegment(MAP, options, DEFAULT_CODEC_ID));
+    return new SharedMap(anonymousSegment(MAP, options));
   }
 
   /**
@@ -114,8 +89,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * @param token The `token` of an open map of this or another process.
    * @param options How to attach.
    * @returns The map, to be closed after use.
-   * @throws {TypeError} When `token` is none.
-   * @throws {SharedMemoryError} `"NotFound"` when it leads nowhere any more.
+   * @throws {TypeError} If `token` is not a token.
+   * @throws {SharedMemoryError} `"NotFound"` if the map it was for is gone.
    *
    * @example
    * ```ts
@@ -127,45 +102,23 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
-    return new SharedMap(attachSegment(MAP, token, options, DEFAULT_CODEC_ID));
+    return new SharedMap(attachSegment(MAP, token, options));
   }
 
   /**
-   * Removes the name of a map. Whoever has it open goes on with it; its memory goes with the last.
+   * Removes the name of a map. Open handles stay usable; the memory is freed with the last of them.
    *
    * @param name The name of the map.
    * @param options Where it lies.
    * @returns Whether there was one.
-   * @throws {SharedMemoryError} `"Incompatible"` when it is no map: then it stays.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * SharedMap.open("shmap-example-unlink").close();
-   * assert.equal(SharedMap.unlink("shmap-example-unlink"), true);
-   * assert.equal(SharedMap.unlink("shmap-example-unlink"), false);
-   * ```
+   * @throws {SharedMemoryError} `"Incompatible"` if the name is of something else, which then
+   *   stays.
    */
   static unlink(name: string, options: { directory?: string } = {}): boolean {
     return unlinkSegment(MAP, name, options);
   }
 
-  /**
-   * Lists the segments in a directory, other kinds than maps too.
-   *
-   * @param options Where to look.
-   * @returns What each of them says of itself.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.open("shmap-example-list");
-   * assert.ok(SharedMap.list().some(({ name, inUse }) => name === map.name && inUse));
-   * map.unlink();
-   * ```
-   */
+  /** Lists the segments in a directory, values and regions too. */
   static list(options: { directory?: string } = {}): SegmentInfo[] {
     return listSegments(options);
   }
@@ -176,32 +129,23 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * The value of `key`, as a copy of the caller's own.
+   * The value of `key`, as a copy; undefined if there is none.
    *
    * @param key The key.
-   * @returns The value, or undefined if there is none.
-   * @throws {TypeError | RangeError} For what cannot be a key.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", { list: [1] });
-   * assert.deepEqual(map.get("a"), { list: [1] });
-   * assert.equal(map.get("b"), undefined);
-   * ```
+   * @returns The value or undefined.
+   * @throws {TypeError | RangeError} For a key that is not valid.
    */
   get(key: string): V | undefined {
     return this.#entries.get(key);
   }
 
   /**
-   * Stores `value` under `key`, in place of what was there.
+   * Stores `value` under `key`, in place of the old value.
    *
    * @param key A non-empty string of up to 65,535 bytes in UTF-8, without lone surrogates.
-   * @param value A string, number, bigint, boolean, null, Uint8Array, or what the codec can keep.
+   * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
    * @returns This map.
-   * @throws {TypeError | RangeError} For what cannot be a key or a value. Nothing is stored.
+   * @throws {TypeError | RangeError} For a key or a value that cannot be stored.
    *
    * @example
    * ```ts
@@ -218,7 +162,7 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Stores `value` only if there is nothing under `key`.
+   * Stores `value` only if `key` is absent.
    *
    * @param key The key.
    * @param value The value.
@@ -236,32 +180,18 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.put(key, value, ONLY_IF_ABSENT) === 1;
   }
 
-  /**
-   * The value of `key`; stores `value` first if there is none.
-   *
-   * @param key The key.
-   * @param value What to store if there is nothing.
-   * @returns What was there, or `value`.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous();
-   * assert.deepEqual([map.getOrInsert("a", 1), map.getOrInsert("a", 2)], [1, 1]);
-   * ```
-   */
+  /** The value of `key`; stores `value` first if there is none. */
   getOrInsert(key: string, value: V): V {
     return this.getOrInsertComputed(key, () => value);
   }
 
   /**
-   * The value of `key`; computes and stores one if there is none. No lock is held meanwhile: when
-   * another process stores one first, that stays and is returned.
+   * The value of `key`; computes and stores one if there is none. No lock is held meanwhile: if
+   * another process stores a value first, that one stays and is returned.
    *
    * @param key The key.
-   * @param compute Called with the key, at most once, if there is nothing.
-   * @returns What was there, or what was stored.
+   * @param compute Called with the key, at most once, if it is absent.
+   * @returns The value that was there, or the one that was stored.
    *
    * @example
    * ```ts
@@ -276,12 +206,12 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Replaces the value of `key` by what `fn` makes of it, unless the key changed meanwhile: then
-   * `fn` runs again with the new value. No lock is held while it runs.
+   * Replaces the value of `key` by the result of `fn`. If the key changes while `fn` runs, `fn`
+   * runs again with the new value. No lock is held meanwhile.
    *
    * @param key The key.
-   * @param fn Gets the value or undefined, returns the next. If it throws, nothing changes.
-   * @returns What was stored.
+   * @param fn Gets the value or undefined, and returns the next. If it throws, nothing changes.
+   * @returns The value that was stored.
    *
    * @example
    * ```ts
@@ -296,53 +226,18 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.update(key, fn);
   }
 
-  /**
-   * Whether there is a value under `key`.
-   *
-   * @param key The key.
-   * @returns Whether there is one.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", null);
-   * assert.deepEqual([map.has("a"), map.has("b")], [true, false]);
-   * ```
-   */
+  /** Whether there is a value under `key`. */
   has(key: string): boolean {
     return this.#entries.has(key);
   }
 
-  /**
-   * Removes `key` and its value.
-   *
-   * @param key The key.
-   * @returns Whether it was there.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * assert.deepEqual([map.delete("a"), map.delete("a")], [true, false]);
-   * ```
-   */
+  /** Removes `key` and its value. Returns whether it was there. */
   delete(key: string): boolean {
     return this.#entries.delete(key);
   }
 
   /**
-   * Removes all entries, part by part: others may see it half done, and may add some meanwhile.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * map.clear();
-   * assert.equal(map.size, 0);
-   * ```
+   * Removes all entries, part by part: others may see it half done, and may add entries meanwhile.
    */
   clear(): void {
     this.#entries.clear();
@@ -368,7 +263,7 @@ export class SharedMap<V = unknown> extends SharedObject {
 
   /**
    * Stores many entries, after all of them were checked and encoded. Each is stored by itself:
-   * others may see some of them before the rest, and an error may leave some of them stored.
+   * other processes may see some before the rest, and an error may leave some of them stored.
    *
    * @param entries Keys and values.
    * @throws {SharedMemoryError} `stored` says how many entries were stored before the error.
@@ -387,96 +282,39 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Iterates over the keys. As all iteration here it takes one part of the map after the other: a
-   * key that stays all the time is seen once, and none twice.
-   *
-   * @returns An iterator.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1).set("b", 2);
-   * assert.deepEqual([...map.keys()].sort(), ["a", "b"]);
-   * ```
+   * Iterates over the keys, one part of the map after the other, as all iteration here does: a key
+   * that stays all the time is seen once, and none is seen twice.
    */
   keys(): IterableIterator<string> {
-    return this.#entries.iterate(flags.keysOnly, (key) => key);
+    return this.#entries.keys();
   }
 
-  /**
-   * Iterates over the values.
-   *
-   * @returns An iterator.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>().set("a", 1).set("b", 2);
-   * assert.equal([...map.values()].reduce((sum, value) => sum + value), 3);
-   * ```
-   */
+  /** Iterates over the values. */
   values(): IterableIterator<V> {
-    return this.#entries.iterate(0, (_key, value) => value);
+    return this.#entries.iterate((_key, value) => value);
   }
 
   /**
-   * Iterates over keys and values, in no order. Values of more than 64 KiB are read when their turn
+   * Iterates over keys and values, in no order. A value of more than 64 KiB is read when its turn
    * comes.
-   *
-   * @returns An iterator.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * assert.deepEqual([...map.entries()], [["a", 1]]);
-   * ```
    */
   entries(): IterableIterator<[string, V]> {
-    return this.#entries.iterate(0, (key, value): [string, V] => [key, value]);
+    return this.#entries.iterate((key, value): [string, V] => [key, value]);
   }
 
-  /**
-   * As `entries`, for `for … of`, spread and `new Map(map)`.
-   *
-   * @returns An iterator.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * for (const [key, value] of map) assert.deepEqual([key, value], ["a", 1]);
-   * ```
-   */
+  /** As `entries`, for `for … of`, spread and `new Map(map)`. */
   [Symbol.iterator](): IterableIterator<[string, V]> {
     return this.entries();
   }
 
-  /**
-   * Calls `fn` for each entry.
-   *
-   * @param fn Gets value, key and this map.
-   * @param thisArg What is `this` in `fn`.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * map.forEach((value, key) => assert.deepEqual([key, value], ["a", 1]));
-   * ```
-   */
+  /** Calls `fn` for each entry, with the value, the key and this map. */
   forEach(fn: (value: V, key: string, map: this) => void, thisArg?: unknown): void {
     checkFunction("fn", fn);
     for (const [key, value] of this.entries()) fn.call(thisArg, value, key, this);
   }
 
   /**
-   * The whole map as it was at one instant.
+   * All entries as they were at one instant.
    *
    * @returns A plain object; every key is an own property of it, `"__proto__"` too.
    *
@@ -493,27 +331,17 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Checks every part of the map, which writers of that part wait for.
-   *
-   * @returns What was found; nothing is changed.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * assert.equal(map.verify().ok, true);
-   * ```
+   * Checks every part of the map and changes nothing. Writers of a part wait while it is checked.
    */
   verify(): VerifyReport {
-    return this.#entries.verify(0);
+    return this.#entries.verify();
   }
 
   /**
-   * Checks every part of the map and repairs what it can: damaged entries are dropped. The death of
-   * a process needs no call of this, it is repaired at once.
+   * Checks every part of the map and drops damaged entries. After the death of a process no such
+   * call is needed: the next writer repairs what it left.
    *
-   * @returns What was found, and how much was lost.
+   * @returns What was wrong, and how many entries were dropped.
    *
    * @example
    * ```ts
@@ -524,6 +352,6 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   repair(): VerifyReport {
-    return this.#entries.verify(1);
+    return this.#entries.repair();
   }
 }

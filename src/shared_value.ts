@@ -3,38 +3,16 @@
  *
  * @module
  */
-import { DIRECT_BYTES, KIND_BYTES, unreadable, VERSION_BYTES } from "./segment/entries.ts";
-import {
-  type AnonymousOptions,
-  anonymousSegment,
-  type AttachOptions,
-  attachSegment,
-  checkObject,
-  checkType,
-  type Codec,
-  DATA,
-  listSegments,
-  type OpenOptions,
-  openSegment,
-  type Segment,
-  type SegmentInfo,
-  statuses,
-  unlinkSegment,
-  VALUE,
-} from "./segment/segment.ts";
+import { checkObject, checkType } from "./arguments.ts";
+import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
+import { VALUE } from "./segment/options.ts";
+import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
+import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { SharedObject } from "./segment/shared_object.ts";
-import {
-  BYTES_KIND,
-  checkedLength,
-  decode,
-  DEFAULT_CODEC_ID,
-  describe,
-  encode,
-  isBytes,
-} from "./values/kinds.ts";
+import { ValueEntry } from "./segment/value_entry.ts";
 
 /**
- * How `get` hands out structures.
+ * How `get` returns structures.
  *
  * @example
  * ```ts
@@ -49,27 +27,22 @@ import {
  */
 export interface FrozenOption {
   /**
-   * Hand out one deeply frozen object for as long as the value stays the same, instead of a copy
-   * each time. This holds for structures of plain objects, arrays and primitives; where anything
-   * else is inside, and for byte arrays, it is a copy each time all the same. Default false.
+   * Return one deeply frozen object for as long as the value stays the same, instead of a copy each
+   * time. This holds for structures of plain objects, arrays and primitives. A structure with
+   * anything else in it, and a byte array, is a copy each time all the same. Default false.
    */
   frozen?: boolean;
 }
 
-const { absent: ABSENT, locked: LOCKED, unchanged: UNCHANGED } = statuses;
-
-/** The version of no value: asked for it, the library sends the value in any case. */
-const NO_VERSION = 0;
-
 /**
  * One value that processes share: by its name, or without one by its token. It is stored and read
- * as a whole. All calls are synchronous and safe to use from any number of processes, any of which
+ * as a whole. All calls are synchronous. Any number of processes may use the value, and any of them
  * may be killed at any moment: the others find the old value or the new one.
  *
  * Several calls throw `SharedMemoryError` with these codes: `"Closed"` after `close`, `"Replaced"`
- * after an exclusive open elsewhere, `"Corrupt"` for bytes that make no sense. Calls that write
- * also throw `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and, while somebody else has the lock,
- * `"Timeout"` or `"Locked"`.
+ * after an exclusive open elsewhere, `"Corrupt"` for damaged bytes. Calls that write also throw
+ * `"ReadOnly"`, `"NoSpace"`, `"TooLarge"`, and, while another handle has the lock, `"Timeout"` or
+ * `"Locked"`.
  *
  * @typeParam T The type of the value. It is not checked: other processes may store anything.
  *
@@ -85,19 +58,11 @@ const NO_VERSION = 0;
  * ```
  */
 export class SharedValue<T = unknown> extends SharedObject {
-  readonly #segment: Segment;
-  readonly #codec: Codec | undefined;
-  readonly #isFrozen: boolean;
-  /** What `get` returns while the version is still this one. */
-  #kept: T | undefined;
-  #keptVersion = NO_VERSION;
-  #isUpdating = false;
+  readonly #entry: ValueEntry<T>;
 
   private constructor(segment: Segment, isFrozen: boolean) {
     super(segment);
-    this.#segment = segment;
-    this.#codec = segment.codec;
-    this.#isFrozen = isFrozen;
+    this.#entry = new ValueEntry(segment, isFrozen);
   }
 
   /**
@@ -106,8 +71,8 @@ export class SharedValue<T = unknown> extends SharedObject {
    * @param name 1 to 200 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
    * @param options How to open it. `maxBytes` is the limit of one encoded value.
    * @returns The value, to be closed after use.
-   * @throws {TypeError | RangeError} For a name or an option that cannot be.
-   * @throws {SharedMemoryError} When it cannot be opened as the options ask; the code says why.
+   * @throws {TypeError | RangeError} For a name or an option that is not valid.
+   * @throws {SharedMemoryError} If it cannot be opened as the options ask; the code says why.
    *
    * @example
    * ```ts
@@ -124,8 +89,7 @@ export class SharedValue<T = unknown> extends SharedObject {
     options: OpenOptions & FrozenOption = {},
   ): SharedValue<T> {
     const isFrozen = frozenIn(options);
-    const segment = openSegment(VALUE, name, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, isFrozen);
+    return new SharedValue(openSegment(VALUE, name, options), isFrozen);
   }
 
   /**
@@ -133,7 +97,7 @@ export class SharedValue<T = unknown> extends SharedObject {
    *
    * @param options How to make it. `maxBytes` is the limit of one encoded value.
    * @returns The value; its `token` leads other processes to it.
-   * @throws {TypeError | RangeError} For an option that cannot be.
+   * @throws {TypeError | RangeError} For an option that is not valid.
    *
    * @example
    * ```ts
@@ -145,8 +109,7 @@ export class SharedValue<T = unknown> extends SharedObject {
    */
   static anonymous<T = unknown>(options: AnonymousOptions & FrozenOption = {}): SharedValue<T> {
     const isFrozen = frozenIn(options);
-    const segment = anonymousSegment(VALUE, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, isFrozen);
+    return new SharedValue(anonymousSegment(VALUE, options), isFrozen);
   }
 
   /**
@@ -155,8 +118,8 @@ export class SharedValue<T = unknown> extends SharedObject {
    * @param token The `token` of an open value of this or another process.
    * @param options How to attach.
    * @returns The value, to be closed after use.
-   * @throws {TypeError} When `token` is none.
-   * @throws {SharedMemoryError} `"NotFound"` when it leads nowhere any more.
+   * @throws {TypeError} If `token` is not a token.
+   * @throws {SharedMemoryError} `"NotFound"` if the value it was for is gone.
    *
    * @example
    * ```ts
@@ -173,66 +136,39 @@ export class SharedValue<T = unknown> extends SharedObject {
     options: AttachOptions & FrozenOption = {},
   ): SharedValue<T> {
     const isFrozen = frozenIn(options);
-    const segment = attachSegment(VALUE, token, options, DEFAULT_CODEC_ID);
-    return new SharedValue(segment, isFrozen);
+    return new SharedValue(attachSegment(VALUE, token, options), isFrozen);
   }
 
   /**
-   * Removes the name of a value. Whoever has it open goes on with it; its memory goes with the
-   * last.
+   * Removes the name of a value. Open handles stay usable; the memory is freed with the last of
+   * them.
    *
    * @param name The name of the value.
    * @param options Where it lies.
    * @returns Whether there was one.
-   * @throws {SharedMemoryError} `"Incompatible"` when it is no value: then it stays.
-   *
-   * @example
-   * ```ts
-   * import { SharedValue } from "shmap";
-   * import assert from "node:assert/strict";
-   * SharedValue.open("shmap-example-value-unlink").close();
-   * assert.equal(SharedValue.unlink("shmap-example-value-unlink"), true);
-   * assert.equal(SharedValue.unlink("shmap-example-value-unlink"), false);
-   * ```
+   * @throws {SharedMemoryError} `"Incompatible"` if the name is of something else, which then
+   *   stays.
    */
   static unlink(name: string, options: { directory?: string } = {}): boolean {
     return unlinkSegment(VALUE, name, options);
   }
 
-  /**
-   * Lists the segments in a directory, other kinds than values too.
-   *
-   * @param options Where to look.
-   * @returns What each of them says of itself.
-   *
-   * @example
-   * ```ts
-   * import { SharedValue } from "shmap";
-   * import assert from "node:assert/strict";
-   * using value = SharedValue.open("shmap-example-value-list");
-   * const found = SharedValue.list().find(({ name }) => name === value.name);
-   * assert.equal(found?.kind, "value");
-   * value.unlink();
-   * ```
-   */
+  /** Lists the segments in a directory, maps and regions too. */
   static list(options: { directory?: string } = {}): SegmentInfo[] {
     return listSegments(options);
   }
 
   /**
-   * A number that grows with each `set`, from 0 where there was none yet: it tells without reading
-   * the value whether it may have changed.
+   * A number that grows with each `set`, from 0 before the first one. Comparing it shows, without
+   * reading the value, whether the value was set since.
    */
   get version(): number {
-    const { native, handle } = this.#segment;
-    const version = native.shm_value_version(handle);
-    if (version < 0) throw this.#segment.failure(version, "read");
-    return version;
+    return this.#entry.version;
   }
 
   /**
-   * The value. What is no primitive is a copy of the caller's own, unless opened with `frozen`; an
-   * unchanged primitive is returned without being decoded again.
+   * The value. Unless opened with `frozen`, anything but a primitive is a copy, which the caller
+   * may change. An unchanged primitive is returned without being decoded again.
    *
    * @returns The value, or undefined if none was stored yet.
    *
@@ -248,18 +184,15 @@ export class SharedValue<T = unknown> extends SharedObject {
    * ```
    */
   get(): T | undefined {
-    const { native, handle } = this.#segment;
-    const { bytes } = DATA;
-    const length = native.shm_value_get(handle, this.#keptVersion, bytes, bytes.length);
-    return length === UNCHANGED ? this.#kept : this.#takeAndKeep(length);
+    return this.#entry.get();
   }
 
   /**
-   * Stores `value` in place of what was there.
+   * Stores `value` in place of the old one.
    *
-   * @param value A string, number, bigint, boolean, null, Uint8Array, or what the codec can keep.
-   * @throws {TypeError} For what cannot be a value, and for a second argument.
-   * @throws {SharedMemoryError} `"TooLarge"` beyond `maxBytes`. The value stays what it was.
+   * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
+   * @throws {TypeError} For a value that cannot be stored, and for a second argument.
+   * @throws {SharedMemoryError} `"TooLarge"` beyond `maxBytes`. The old value stays.
    *
    * @example
    * ```ts
@@ -273,18 +206,18 @@ export class SharedValue<T = unknown> extends SharedObject {
   set(value: T): void {
     if (arguments.length > 1) {
       throw new TypeError(
-        `Cannot set ${this.#segment.label} to ${arguments.length} values: it takes one`,
+        `Cannot set ${this.#entry.segment.label} to ${arguments.length} values: it takes one`,
       );
     }
-    this.#put(value, "set");
+    this.#entry.put(value, "set");
   }
 
   /**
-   * Replaces the value by what `fn` makes of it. The lock is held meanwhile, so that `fn` runs once
-   * and no other process writes in between. If `fn` throws, or the process dies, nothing changes.
+   * Replaces the value by the result of `fn`. The lock is held meanwhile: `fn` runs once, and no
+   * other process writes in between. If `fn` throws, or the process dies, nothing changes.
    *
-   * @param fn Gets the value, as a copy of its own, or undefined; returns the next. Not a promise.
-   * @returns What was stored.
+   * @param fn Gets a copy of the value, or undefined, and returns the next; not a promise.
+   * @returns The value that was stored.
    * @throws {SharedMemoryError} `"Timeout"` or `"Locked"` as `lock`; `"Locked"` also inside `fn`.
    *
    * @example
@@ -297,91 +230,7 @@ export class SharedValue<T = unknown> extends SharedObject {
    * ```
    */
   update(fn: (current: T | undefined) => T): T {
-    const segment = this.#segment;
-    segment.assertWritable("update");
-    if (typeof fn !== "function") {
-      throw new TypeError(`Cannot update ${segment.label} by ${describe(fn)}: it is no function`);
-    }
-    if (this.#isUpdating) throw segment.failure(LOCKED, "update");
-    return segment.locker.during("update", () => {
-      this.#isUpdating = true;
-      try {
-        const next = fn(this.#read());
-        if (isThenable(next)) {
-          throw new TypeError(`Cannot update ${segment.label} to a promise: it must be the value`);
-        }
-        this.#put(next, "update");
-        return next;
-      } finally {
-        this.#isUpdating = false;
-      }
-    });
-  }
-
-  /** The value as a copy, whatever is kept. */
-  #read(): T | undefined {
-    const { native, handle } = this.#segment;
-    const { bytes } = DATA;
-    const length = native.shm_value_get(handle, NO_VERSION, bytes, bytes.length);
-    return this.#take(this.#complete(length));
-  }
-
-  /** What `get` returns after the library said `length`, and says from now on while it may. */
-  #takeAndKeep(length: number): T | undefined {
-    const complete = this.#complete(length);
-    const version = complete < 0 ? NO_VERSION : DATA.view.getFloat64(complete + KIND_BYTES, true);
-    const value = this.#take(complete);
-    const isKept = typeof value !== "object" || value === null || this.#isFrozen && freeze(value);
-    this.#kept = isKept ? value : undefined;
-    this.#keptVersion = isKept ? version : NO_VERSION;
-    return value;
-  }
-
-  /** Reads again until all of the value is in `DATA`; gives its length, or `absent`. */
-  #complete(length: number): number {
-    const { native, handle } = this.#segment;
-    for (;;) {
-      if (length === ABSENT) return length;
-      if (length < 0) throw this.#segment.failure(length, "read");
-      const needed = length + KIND_BYTES + VERSION_BYTES;
-      if (needed <= DATA.bytes.length) return length;
-      DATA.end = 0;
-      DATA.reserve(needed);
-      length = native.shm_value_get(handle, NO_VERSION, DATA.bytes, DATA.bytes.length);
-    }
-  }
-
-  /** The value of `length` bytes that was read into `DATA`, which is free again afterwards. */
-  #take(length: number): T | undefined {
-    if (length < 0) return undefined;
-    let value: unknown;
-    try {
-      value = decode(DATA, 0, length, DATA.bytes[length], this.#codec);
-    } catch (error) {
-      throw unreadable(this.#segment.label, error);
-    }
-    DATA.release();
-    return value as T;
-  }
-
-  #put(value: T, action: string): void {
-    const segment = this.#segment;
-    if (segment.writeHandle === 0) segment.assertWritable(action);
-    let result: number;
-    if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
-      const length = checkedLength(value);
-      segment.locker.assertFree(action);
-      const { native, writeHandle } = segment;
-      result = native.shm_value_put(writeHandle, value, length, BYTES_KIND);
-    } else {
-      DATA.end = 0;
-      const kind = encode(value, this.#codec, DATA);
-      segment.locker.assertFree(action); // the codec may have taken the lock
-      const { native, writeHandle } = segment;
-      result = native.shm_value_put(writeHandle, DATA.bytes, DATA.end, kind);
-      DATA.release();
-    }
-    if (result < 0) throw segment.failure(result, action, { limit: "maxBytes" });
+    return this.#entry.update(fn);
   }
 }
 
@@ -389,27 +238,4 @@ function frozenIn(options: FrozenOption): boolean {
   const { frozen = false } = checkObject(options);
   checkType("frozen", frozen, "boolean");
   return frozen;
-}
-
-function isThenable(value: unknown): boolean {
-  return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
-}
-
-/**
- * Freezes a structure of plain objects, arrays and primitives; cycles are fine. False, and nothing
- * is frozen, where anything else is inside: freezing would not keep it from changing.
- */
-function freeze(structure: object): boolean {
-  const found = new Set<object>([structure]);
-  for (const object of found) { // which grows meanwhile
-    const prototype = Object.getPrototypeOf(object);
-    if (prototype !== Object.prototype && prototype !== Array.prototype) return false;
-    for (const key of Reflect.ownKeys(object)) {
-      const member = (object as Record<PropertyKey, unknown>)[key];
-      if (typeof member === "function") return false;
-      if (typeof member === "object" && member !== null) found.add(member);
-    }
-  }
-  for (const object of found) Object.freeze(object);
-  return true;
 }

@@ -1,16 +1,19 @@
 /**
- * What a runtime must bring along: the calls of a native library, and its word on permissions.
- * `deno.ts` and `bun.ts` are the two that do.
+ * What this module needs of a runtime: a foreign function interface, and answers about permissions.
+ * `deno.ts` and `bun.ts` implement it.
  */
 
 /**
- * The functions of a library: for each, what goes in and what comes out, in the words of `abi.ts`.
- * The system's own functions need one word more, `size`: a signed integer as wide as a pointer,
- * which comes back as a number or a bigint.
+ * The functions of a library: for each, the types of its arguments and of its result, as `abi.ts`
+ * names them. Functions of the system need one type more, `size`: a signed integer as wide as a
+ * pointer, which the runtime returns as a number or a bigint.
  */
 export type SymbolTable = Readonly<
   Record<string, { readonly args: readonly string[]; readonly returns: string }>
 >;
+
+/** What a program may be granted for a path. */
+export type Access = "read" | "write";
 
 /** A runtime with a foreign function interface. */
 export interface Backend {
@@ -18,16 +21,16 @@ export interface Backend {
   readonly name: string;
   /** Whether this is the runtime the module runs in. */
   readonly isCurrent: boolean;
-  /** Whether `shm_bell_wait` leaves the isolate free; else it must not be called. */
+  /** Whether `shm_bell_wait` leaves the isolate free. Where it does not, it must not be called. */
   readonly canWait: boolean;
   /** Opens the library at `path`: one function for each symbol. Throws when it does not load. */
   open(path: string, table: SymbolTable): Record<string, unknown>;
-  /** Whether the program may load the library at `path`; without a path, any. Never asks. */
+  /** Whether the program may load the library at `path`, or any without a path. Never asks. */
   mayLoad(path?: string): boolean;
-  /** Whether the program may load any library, after asking the user if that can be. */
+  /** Whether the program may load any library. Asks the user where the runtime can ask. */
   requestLoad(): boolean;
   /** Whether the program was granted this access to `path`. Never asks. */
-  mayAccess(path: string, access: "read" | "write"): boolean;
-  /** An environment variable; undefined as well when the program may not read it. Never asks. */
+  mayAccess(path: string, access: Access): boolean;
+  /** An environment variable; undefined also if the program may not read it. Never asks. */
   readVariable(name: string): string | undefined;
 }

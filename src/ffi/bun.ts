@@ -1,13 +1,12 @@
 /**
- * Native libraries in the words of `bun:ffi`, and what else only Bun can answer.
+ * The backend for Bun: native libraries by `bun:ffi`. Bun has no permissions: all is allowed.
  *
- * The module comes from `process.getBuiltinModule`, which is synchronous and, unlike an import,
- * loads in every runtime.
+ * `bun:ffi` comes from `process.getBuiltinModule`: an import of it would not load in Deno.
  */
 import process from "node:process";
-import type { SymbolTable } from "./backend.ts";
+import type { Access, SymbolTable } from "./backend.ts";
 
-/** What is used of `bun:ffi`. */
+/** The part of `bun:ffi` used here. */
 interface Ffi {
   dlopen(
     path: string,
@@ -21,27 +20,30 @@ export const name: string = "Bun";
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Bun" in globalThis;
 
-/** Whether `shm_bell_wait` can be called: it would block the isolate here. */
+/** Whether `shm_bell_wait` can be called: here it would block the isolate. */
 export const canWait: boolean = false;
 
-/** What the words that differ are called here; `ptr` takes views as fast as `buffer`, and null. */
-const WORDS: Readonly<Record<string, string>> = { bytes: "ptr", size: "i64_fast" };
+/**
+ * The types of the symbol table that have another name here. `ptr` takes views as fast as `buffer`
+ * does, and null as well.
+ */
+const TYPES: Readonly<Record<string, string>> = { bytes: "ptr", size: "i64_fast" };
 
 /** Opens the library at `path`: one function for each symbol. */
 export function open(path: string, symbols: SymbolTable): Record<string, unknown> {
   const table: Record<string, { args: string[]; returns: string }> = {};
   for (const [symbol, { args, returns }] of Object.entries(symbols)) {
-    table[symbol] = { args: args.map(word), returns: word(returns) };
+    table[symbol] = { args: args.map(typeName), returns: typeName(returns) };
   }
   const ffi = process.getBuiltinModule("bun:ffi") as unknown as Ffi;
   return ffi.dlopen(path, table).symbols;
 }
 
-function word(ofTable: string): string {
-  return WORDS[ofTable] ?? ofTable;
+function typeName(type: string): string {
+  return TYPES[type] ?? type;
 }
 
-/** Whether the program may load the library at `path`: there is nobody to refuse it. */
+/** Whether the program may load the library at `path`. */
 export function mayLoad(_path?: string): boolean {
   return true;
 }
@@ -51,8 +53,8 @@ export function requestLoad(): boolean {
   return true;
 }
 
-/** Whether the program was granted this access to `path`: there is nobody to refuse it. */
-export function mayAccess(_path: string, _access: "read" | "write"): boolean {
+/** Whether the program was granted this access to `path`. */
+export function mayAccess(_path: string, _access: Access): boolean {
   return true;
 }
 

@@ -1,10 +1,10 @@
 /**
- * Native libraries in the words of `Deno.dlopen`, and what else only Deno can answer.
+ * The backend for Deno: native libraries by `Deno.dlopen`, and Deno's answers about permissions.
  *
  * Bytes cross as views. Pointers taken beforehand would save some nanoseconds a call, but only a
- * program with `--allow-ffi` for every path may take them, and nothing would check them.
+ * program with `--allow-ffi` for every path may take them, and the runtime would not check them.
  */
-import type { SymbolTable } from "./backend.ts";
+import type { Access, SymbolTable } from "./backend.ts";
 
 interface Permission {
   name: string;
@@ -12,7 +12,7 @@ interface Permission {
   variable?: string;
 }
 
-/** What is used of the runtime, so that this file needs none of its types. */
+/** The part of the runtime used here, so that this file needs none of its types. */
 interface Runtime {
   dlopen(
     path: string,
@@ -33,33 +33,33 @@ export const name: string = "Deno";
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Deno" in globalThis;
 
-/** The one call that only waits: it runs on a thread of the runtime's pool and gives a promise. */
+/** The one call that only waits. It runs on a thread of the runtime's pool: it gives a promise. */
 const WAITING = "shm_bell_wait";
 
-/** Whether that call can be made: it does not block the isolate here. */
+/** Whether `shm_bell_wait` can be called: here it does not block the isolate. */
 export const canWait: boolean = true;
 
-/** What the words that differ are called here. */
-const WORDS: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };
+/** The types of the symbol table that have another name here. */
+const TYPES: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };
 
 /** Opens the library at `path`: one function for each symbol. */
 export function open(path: string, symbols: SymbolTable): Record<string, unknown> {
   const table: Parameters<Runtime["dlopen"]>[1] = {};
   for (const [symbol, { args, returns }] of Object.entries(symbols)) {
     table[symbol] = {
-      parameters: args.map(word),
-      result: word(returns),
+      parameters: args.map(typeName),
+      result: typeName(returns),
       nonblocking: symbol === WAITING,
     };
   }
   return runtime.dlopen(path, table).symbols;
 }
 
-function word(ofTable: string): string {
-  return WORDS[ofTable] ?? ofTable;
+function typeName(type: string): string {
+  return TYPES[type] ?? type;
 }
 
-/** Whether the program may load the library at `path`; without a path, any. Never asks. */
+/** Whether the program may load the library at `path`, or any without a path. Never asks. */
 export function mayLoad(path?: string): boolean {
   return isGranted(path === undefined ? { name: "ffi" } : { name: "ffi", path });
 }
@@ -70,11 +70,11 @@ export function requestLoad(): boolean {
 }
 
 /** Whether the program was granted this access to `path`. Never asks the user. */
-export function mayAccess(path: string, access: "read" | "write"): boolean {
+export function mayAccess(path: string, access: Access): boolean {
   return isGranted({ name: access, path });
 }
 
-/** An environment variable; undefined as well when the program may not read it. Never asks. */
+/** An environment variable; undefined also if the program may not read it. Never asks. */
 export function readVariable(name: string): string | undefined {
   return isGranted({ name: "env", variable: name }) ? runtime.env.get(name) : undefined;
 }

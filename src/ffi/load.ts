@@ -1,6 +1,7 @@
 /**
- * Which native library is opened, and how: the file that `SHMAP_LIBRARY` names; else the one that
- * the package carries, from memory or from a cache file; else, in a source checkout, its own build.
+ * Finds and opens the native library: the file that `SHMAP_LIBRARY` names; else the library that
+ * the package carries, from a memory file or a cache file; else, in a source checkout, its own
+ * build.
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
@@ -8,16 +9,16 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
 import { symbols } from "./abi.ts";
-import type { Backend } from "./backend.ts";
-import { cacheFile } from "./load_cache.ts";
-import { libraries } from "./embedded.ts";
 import { SharedMemoryError } from "../errors.ts";
+import type { Backend } from "./backend.ts";
+import { libraries } from "./embedded.ts";
+import { cacheFile } from "./load_cache.ts";
 import { memoryFile } from "./load_memfd.ts";
 
-/** The environment variable that names another library, say of a distribution's package. */
+/** The environment variable that names another library, such as one of a distribution. */
 const LIBRARY_VARIABLE = "SHMAP_LIBRARY";
 
-/** Where a build leaves the library, seen from this file. */
+/** Where `npm run build` leaves the library, relative to this file. */
 const BUILDS: Readonly<Record<string, string>> = {
   darwin: "../../zig-out/lib/libshmap.dylib",
   win32: "../../zig-out/lib/shmap.dll",
@@ -32,11 +33,11 @@ export interface Library {
   readonly origin: string;
 }
 
-/** Opens the library. Throws "LibraryLoad", and says what to do, when that cannot be. */
+/** Opens the library. Throws "LibraryLoad", with what the user can do, where it cannot. */
 export function openLibrary(backend: Backend): Library {
   const named = backend.readVariable(LIBRARY_VARIABLE);
   if (named) return openFile(backend, named);
-  // A package has no build beside it, and must not open what others may have put in that place.
+  // Only a checkout has a build. A package must not open a file that others put at that path.
   if (Object.keys(libraries).length === 0) return openFile(backend, buildPath());
   const machine = `${process.platform}-${process.arch}`;
   const embedded = libraries[machine];
@@ -48,14 +49,14 @@ export function openLibrary(backend: Backend): Library {
   return openEmbedded(backend, embedded, machine);
 }
 
-/** "LibraryLoad", for this reason. */
+/** The error "LibraryLoad" with this reason. */
 export function loadError(reason: string, cause?: unknown): SharedMemoryError {
   return new SharedMemoryError("LibraryLoad", `Cannot load the native library: ${reason}`, {
     ...(cause === undefined ? {} : { cause }),
   });
 }
 
-/** Need not exist: only opening it can tell without a permission to read files. */
+/** The path of a build. Whether it exists shows only on opening it: looking needs a permission. */
 function buildPath(): string {
   const build = new URL(BUILDS[process.platform] ?? ELF_BUILD, import.meta.url);
   if (build.protocol === "file:") return fileURLToPath(build);
@@ -77,18 +78,20 @@ function openFile(backend: Backend, path: string): Library {
   }
 }
 
-/** The ways to a path for the linker, each tried when the one before it fails. */
-const WAYS: readonly { name: string; path: typeof memoryFile }[] = [
+/**
+ * What gives the linker a file with the embedded library; each is tried if the one before fails.
+ */
+const loaders: readonly { name: string; path: typeof memoryFile }[] = [
   { name: "memory", path: memoryFile },
   { name: "a cache file", path: (backend, hash, decode) => cacheFile(backend, hash, decode()) },
 ];
 
 function openEmbedded(backend: Backend, embedded: Embedded, machine: string): Library {
   const failures = new Set<string>();
-  let functions = openSomehow(backend, embedded, machine, failures);
-  // Only now is the user asked: a program may have been allowed just the paths that it takes.
+  let functions = tryLoaders(backend, embedded, machine, failures);
+  // Ask the user only now: the program may have been granted just the paths that were needed.
   if (functions === undefined && !backend.mayLoad() && backend.requestLoad()) {
-    functions = openSomehow(backend, embedded, machine, failures);
+    functions = tryLoaders(backend, embedded, machine, failures);
   }
   if (functions !== undefined) return { functions, origin: `the one for ${machine}` };
   const allow = backend.mayLoad() ? "" : "run with --allow-ffi, or ";
@@ -96,27 +99,27 @@ function openEmbedded(backend: Backend, embedded: Embedded, machine: string): Li
   throw loadError([...failures, advice].join("; "));
 }
 
-/** The functions, by the first way that leads to them; undefined when none does. */
-function openSomehow(
+/** The functions, by the first loader that succeeds; undefined, with `failures`, if none does. */
+function tryLoaders(
   backend: Backend,
   embedded: Embedded,
   machine: string,
   failures: Set<string>,
 ): Record<string, unknown> | undefined {
-  const ways = process.platform === "linux" ? WAYS : WAYS.slice(1);
-  for (const { name, path } of ways) {
+  const usable = process.platform === "linux" ? loaders : loaders.slice(1);
+  for (const { name, path } of usable) {
     try {
       const file = path(backend, embedded.sha256, () => decode(embedded, machine));
       return backend.open(file, symbols);
     } catch (error) {
-      if (error instanceof SharedMemoryError) throw error; // damaged: it is so on every way
+      if (error instanceof SharedMemoryError) throw error; // the embedded library is damaged
       failures.add(`from ${name}, ${error instanceof Error ? error.message : error}`);
     }
   }
   return undefined;
 }
 
-/** The bytes of a library, if they are the ones that were packed. */
+/** The bytes of an embedded library. Throws unless their hash is the recorded one. */
 function decode({ data, sha256 }: Embedded, machine: string): Uint8Array {
   let bytes: Uint8Array;
   try {

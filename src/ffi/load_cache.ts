@@ -1,9 +1,10 @@
 /**
- * A library in a file of the user's cache, for systems that open libraries from files only.
+ * Puts the library into a file of the user's cache, for systems that open libraries from files
+ * only.
  *
- * The file is named after the hash of its bytes, in a directory that only this user can write to,
- * and its bytes are read and compared before each load: what somebody tampered with is replaced,
- * and what cannot be replaced is not loaded. Nothing is ever seen half written.
+ * The file is named after the hash of its bytes and lies in a directory that only this user can
+ * write to. Its bytes are hashed before each load: a file that differs is replaced, and if that
+ * fails it is not loaded. A file gets its name by a rename, so no process sees it half written.
  */
 import { Buffer } from "node:buffer";
 import { createHash, randomBytes } from "node:crypto";
@@ -14,36 +15,37 @@ import type { Backend } from "./backend.ts";
 
 const EXTENSIONS: Readonly<Record<string, string>> = { darwin: "dylib", win32: "dll" };
 const isWindows = process.platform === "win32";
-/** What others than the owner must not have: the right to write. */
+/** The mode bits that let others than the owner write. */
 const OTHERS_WRITE = 0o022;
 
-/** A variable of the environment, and where a cache lies below the directory it names. */
-type Place = readonly [variable: string, ...below: string[]];
+/** An environment variable, and the path of the cache below the directory it names. */
+type Location = readonly [variable: string, ...below: string[]];
 
-const PLACES: Readonly<Record<string, readonly Place[]>> = {
+const LOCATIONS: Readonly<Record<string, readonly Location[]>> = {
   darwin: [["HOME", "Library", "Caches", "shmap"], ["TMPDIR", "shmap"]],
   win32: [["LOCALAPPDATA", "shmap"], ["TEMP", "shmap"]],
 };
-const ELSEWHERE: readonly Place[] = [
+const UNIX_LOCATIONS: readonly Location[] = [
   ["XDG_CACHE_HOME", "shmap"],
   ["HOME", ".cache", "shmap"],
   ["XDG_RUNTIME_DIR", "shmap"],
   ["TMPDIR", "shmap"],
 ];
 
-/** The variables of which one must be known. */
-export const CACHE_VARIABLES: readonly string[] = (PLACES[process.platform] ?? ELSEWHERE)
-  .map(([variable]) => variable);
+const locations = LOCATIONS[process.platform] ?? UNIX_LOCATIONS;
+
+/** The variables of which at least one must be set and readable. */
+export const CACHE_VARIABLES: readonly string[] = locations.map(([variable]) => variable);
 
 /**
- * The path of a verified file that holds these bytes, in the first cache where that can be. Throws
- * what was wrong with each of them when there is none.
+ * The path of a verified file with these bytes, in the first cache directory that can be used.
+ * Throws with what is wrong with each of them if none can.
  */
 export function cacheFile(backend: Backend, sha256: string, bytes: Uint8Array): string {
   const failures: string[] = [];
-  for (const [variable, ...below] of PLACES[process.platform] ?? ELSEWHERE) {
+  for (const [variable, ...below] of locations) {
     const base = backend.readVariable(variable);
-    if (!base || !isAbsolute(base)) continue; // a relative one leads anywhere
+    if (!base || !isAbsolute(base)) continue; // relative: it would depend on the working directory
     const directory = join(base, ...below);
     const file = join(directory, `${sha256}.${EXTENSIONS[process.platform] ?? "so"}`);
     const missing = missingFlags(backend, directory, file);
@@ -63,7 +65,7 @@ export function cacheFile(backend: Backend, sha256: string, bytes: Uint8Array): 
   throw new Error(`none of ${CACHE_VARIABLES.join(", ")} is set, or may be read (--allow-env)`);
 }
 
-/** The flags without which Deno lets nobody use this cache. */
+/** The permissions that Deno lacks to use this cache, as its flags. */
 function missingFlags(backend: Backend, directory: string, file: string): string[] {
   return [
     backend.mayLoad(file) ? "" : `--allow-ffi=${directory}`,
@@ -72,7 +74,7 @@ function missingFlags(backend: Backend, directory: string, file: string): string
   ].filter((flag) => flag !== "");
 }
 
-/** Makes the directory, and looks at what is there under its name. */
+/** Makes the directory if it is missing. Throws unless it is one that only this user can change. */
 function prepare(directory: string): void {
   fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   const state = fs.lstatSync(directory);
@@ -83,7 +85,7 @@ function prepare(directory: string): void {
   }
 }
 
-/** The number of this user. Deno tells it only if allowed to; then a file of ours does. */
+/** The id of this user. Where Deno may not tell it, the owner of a new file does. */
 function ownUser(directory: string): number | undefined {
   try {
     return process.getuid?.();
@@ -96,12 +98,14 @@ function ownUser(directory: string): number | undefined {
   }
 }
 
-/** Whether only its owner can change it. Windows has no such bits: the profile is the user's. */
+/**
+ * Whether only its owner can change it. Windows has no such bits; a profile belongs to its user.
+ */
 function isPrivate(state: fs.Stats): boolean {
   return isWindows || (state.mode & OTHERS_WRITE) === 0;
 }
 
-/** Whether the file is there, and of these very bytes. */
+/** Whether the file exists, is private, and has the bytes of this hash. */
 function isIntact(path: string, sha256: string): boolean {
   let file: number;
   try {
@@ -121,7 +125,7 @@ function isIntact(path: string, sha256: string): boolean {
   }
 }
 
-/** Puts a new file in the place of whatever is there, in one step. */
+/** Puts a new file in place of the old one, in one step. */
 function replace(directory: string, path: string, sha256: string, bytes: Uint8Array): void {
   const temporary = join(directory, `.${sha256.slice(0, 16)}.${randomBytes(8).toString("hex")}`);
   try {
@@ -129,7 +133,7 @@ function replace(directory: string, path: string, sha256: string, bytes: Uint8Ar
     fs.renameSync(temporary, path);
   } catch (error) {
     fs.rmSync(temporary, { force: true });
-    // Windows replaces no library in use: another process may have put it there just now.
+    // Windows does not replace a library in use: another process may have just put it there.
     if (!isIntact(path, sha256)) throw error;
   }
   if (!isIntact(path, sha256)) throw new Error(`${path} does not keep what is written to it`);

@@ -1,17 +1,17 @@
 /**
- * A library in a file that exists in memory only, on Linux: nothing is written to a disk, so that
- * the permission to load libraries is the only one it takes, and a read-only system will do.
+ * Puts the library into a memory file (`memfd_create`), on Linux: nothing is written to a disk. So
+ * loading needs no permission besides the one to load libraries, and works on a read-only system.
  *
- * The file has a descriptor and no name. It is found again by what the kernel says it was made as,
- * trusted when it is sealed and its bytes are right, and never closed: the linker takes two
- * libraries of one path for the same, so no other file may ever come by this descriptor's path.
+ * A memory file has a descriptor and no path. Workers find it by the label that `/proc` shows, and
+ * trust it if it is sealed and its bytes have the right hash. It is never closed: the linker takes
+ * two libraries of one path for the same, and the path of the file contains its descriptor.
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import process from "node:process";
 import type { Backend } from "./backend.ts";
 
-/** What is used of the C library. */
+/** The part of the C library used here. */
 const LIBC = {
   close: { args: ["i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
@@ -26,9 +26,9 @@ const LIBC = {
 type Libc = Record<keyof typeof LIBC, (...args: (number | Uint8Array)[]) => number | bigint>;
 
 /**
- * Where the C library may be. The first is found by the linker, also under musl, whose linker takes
- * any such name for itself; but Deno takes it for a file of the working directory, unless the
- * program may load everything. The others are for programs that may load some paths only.
+ * Where the C library may be. The linker finds the first, also under musl, whose linker takes any
+ * such name for itself. But unless the program may load any library, Deno takes it for a file of
+ * the working directory: the others are for programs that may load some paths only.
  */
 const LIBC_PATHS: readonly string[] = [
   "libc.so.6",
@@ -42,7 +42,7 @@ const LIBC_PATHS: readonly string[] = [
   "/lib/ld-musl-aarch64.so.1",
 ];
 
-/** Numbers of the kernel, the same on both processors unless said otherwise. */
+/** Constants of the kernel, the same on both processors except where a table has both. */
 const AT_FDCWD = -100;
 const O_CLOEXEC = 0o2000000;
 const MFD_CLOEXEC = 1;
@@ -50,7 +50,7 @@ const MFD_ALLOW_SEALING = 2;
 const MFD_NOEXEC_SEAL = 8;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
-/** Against more seals, shrinking, growing and writing. */
+/** All seals: against more seals, shrinking, growing and writing. */
 const SEALS = 0xf;
 const SYS_GETDENTS64: Readonly<Record<string, number>> = { x64: 217, arm64: 61 };
 
@@ -58,8 +58,9 @@ const CHUNK_BYTES = 32 * 1024;
 const DESCRIPTORS = "/proc/self/fd";
 
 /**
- * The path of a memory file that holds the library of this hash: one that this process has, be it
- * another Worker's, or else a new one of the bytes that `decode` gives. Throws when none can be.
+ * The path of a memory file with the library of this hash: one that this process already has,
+ * perhaps made by another Worker, or a new one with the bytes that `decode` gives. Throws if the
+ * system makes none.
  */
 export function memoryFile(backend: Backend, sha256: string, decode: () => Uint8Array): string {
   const libc = openLibc(backend);
@@ -81,7 +82,7 @@ function openLibc(backend: Backend): Libc {
   throw reason instanceof Error ? reason : new Error(`${reason}`);
 }
 
-/** A finished memory file of this process, the one with the lowest descriptor. */
+/** The descriptor of a finished memory file of this process, the lowest if there are several. */
 function find(libc: Libc, name: string, sha256: string): number | undefined {
   return descriptors(libc).sort((a, b) => a - b).find((file) =>
     leadsTo(libc, `${DESCRIPTORS}/${file}`, name) && isSealed(libc, file) &&
@@ -100,7 +101,7 @@ function descriptors(libc: Libc): number[] {
       libc.syscall(SYS_GETDENTS64[process.arch], directory, chunk, CHUNK_BYTES),
     );
     if (length <= 0) break;
-    // Each entry: inode and position, 8 bytes each, its length in 2, its type in 1, its name.
+    // An entry: inode and position (8 bytes each), its length (2), its type (1), its name.
     for (let at = 0; at < length; at += chunk.readUInt16LE(at + 16)) {
       const file = chunk.toString("latin1", at + 19, chunk.indexOf(0, at + 19));
       if (/^\d+$/.test(file)) found.push(Number(file));
@@ -110,14 +111,14 @@ function descriptors(libc: Libc): number[] {
   return found;
 }
 
-/** Whether `path` is a link to a memory file made with this name. */
+/** Whether `path` is a link to a memory file with this label. */
 function leadsTo(libc: Libc, path: string, name: string): boolean {
   const target = Buffer.alloc(128);
   const length = Number(libc.readlink(text(path), target, target.length));
   return length > 0 && target.toString("latin1", 0, length) === `/memfd:${name} (deleted)`;
 }
 
-/** Whether nobody can change the file any more. */
+/** Whether the file can no longer be changed. */
 function isSealed(libc: Libc, file: number): boolean {
   const seals = Number(libc.fcntl(file, F_GET_SEALS, 0));
   return seals > 0 && (seals & SEALS) === SEALS;
@@ -136,7 +137,7 @@ function hashOf(libc: Libc, file: number): string {
 
 function create(libc: Libc, name: string, sha256: string, bytes: Uint8Array): number {
   const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  // Some systems make none that could be executed as a program; older ones do not know the word.
+  // Some systems refuse a file that could be executed as a program; older ones refuse the flag.
   let file = Number(libc.memfd_create(text(name), flags | MFD_NOEXEC_SEAL));
   if (file < 0) file = Number(libc.memfd_create(text(name), flags));
   if (file < 0) throw new Error("the system makes no memory file");
@@ -146,8 +147,8 @@ function create(libc: Libc, name: string, sha256: string, bytes: Uint8Array): nu
       if (written <= 0) throw new Error("the system has no room for a memory file");
       offset += written;
     }
-    // Another Worker may have been faster. Once this file is sealed others rely on it, so that it
-    // stays: those that are sealed at the same instant all do, which costs memory and no more.
+    // Another Worker may have been faster. Once sealed, a file is never closed, because Workers may
+    // already use it. So files sealed at the same instant all stay, which only costs memory.
     const earlier = find(libc, name, sha256);
     if (earlier !== undefined) {
       libc.close(file);
@@ -162,16 +163,16 @@ function create(libc: Libc, name: string, sha256: string, bytes: Uint8Array): nu
 }
 
 /**
- * The path by which the linker knows the file. With the number of the process, because a program
- * may have loaded, and closed, another library as descriptor of the same number of "self".
+ * The path by which the linker knows the file. It contains the process id, because a program may
+ * have loaded another library from `/proc/self/fd` under the same descriptor, and closed that.
  */
 function pathOf(libc: Libc, name: string, file: number): string {
   const path = `/proc/${process.pid}/fd/${file}`;
-  // In a PID namespace with another's /proc, the number is somebody else's.
+  // In a PID namespace with the /proc of another one, the id may be of another process.
   return leadsTo(libc, path, name) ? path : `${DESCRIPTORS}/${file}`;
 }
 
-/** `string` as C has it. */
+/** `string` as C expects it: bytes, then a zero. */
 function text(string: string): Uint8Array {
   return Buffer.from(`${string}\0`, "latin1");
 }

@@ -1,18 +1,20 @@
 /**
- * `Lock`, and who gets it next in this isolate: its tasks stand in line for each lock, first in,
- * first out. Only the first in line contends with other processes, so that a thousand waiting tasks
- * cost as much as one.
+ * `Lock`, and the queue of this isolate for each lock: its tasks get the lock first in, first out.
+ * Only the first waiter contends with other processes, so that a thousand waiting tasks cost as
+ * much as one.
  *
- * Between processes the library decides. It cannot see that a call would wait for a lock of the
- * very isolate it blocks: that is found here, and is `"Locked"`.
+ * Between processes the library decides. It cannot see that a call would wait for a lock which the
+ * isolate it blocks holds itself: this file finds that, and throws `"Locked"`.
  *
  * @module
  */
 import process from "node:process";
 import { types } from "node:util";
-import { holderIn } from "../errors.ts";
-import { canWait, FAULT, type Native, Scratch, statuses } from "../ffi/native.ts";
-import { checkObject, checkTimeout, checkType, wrongType } from "../segment/options.ts";
+import { builtInGetter, checkObject, checkTimeout, checkType, wrongType } from "../arguments.ts";
+import { type FailureDetails, holderIn } from "../errors.ts";
+import { statuses } from "../ffi/abi.ts";
+import { canWait, type Native } from "../ffi/native.ts";
+import { FAULT, Scratch } from "../ffi/scratch.ts";
 
 /**
  * How to wait for a lock.
@@ -51,13 +53,36 @@ export interface AsyncLockOptions extends LockOptions {
   signal?: AbortSignal;
 }
 
-/** Makes a `Lock`, which nobody else can. */
+/**
+ * Which lock of a region is meant.
+ *
+ * @example
+ * ```ts
+ * import { Mmap, type RegionLockOptions } from "shmap";
+ * import assert from "node:assert/strict";
+ * const options: RegionLockOptions = { shared: true };
+ * using region = Mmap.anonymous(100);
+ * using other = Mmap.attach(region.token);
+ * using lock = region.lock(options);
+ * using beside = other.lock(options);
+ * assert.ok(lock !== beside);
+ * ```
+ */
+export interface RegionLockOptions {
+  /**
+   * Whether others may hold a shared lock at the same time. Default: true for a region that does
+   * not write to its file, which can have no other, false for all others.
+   */
+  shared?: boolean;
+}
+
+/** Calls the constructor of `Lock`, which is private. */
 let makeLock: (locker: Locker, recovered: boolean) => Lock;
 
 /**
  * A lock that is held, from `lock`, `tryLock` or `lockAsync` until `unlock`. Closing the locked
- * object unlocks too. The end of the process or Worker frees it for others as well, who then find
- * it `recovered`. Forgetting it does not.
+ * object unlocks too. So does the end of the process or Worker: the next holder then finds the lock
+ * `recovered`. Garbage collection of this object does not unlock.
  *
  * @example Two changes that belong together
  * ```ts
@@ -67,15 +92,15 @@ let makeLock: (locker: Locker, recovered: boolean) => Lock;
  * using map = SharedMap.anonymous<number>().set("from", 10).set("to", 0);
  * {
  *   using _lock = map.lock();
- *   map.set("from", 9).set("to", 1); // nobody else writes in between
+ *   map.set("from", 9).set("to", 1); // no other process writes in between
  * }
  * assert.equal(map.locked, false);
  * ```
  */
 export class Lock implements Disposable {
   /**
-   * Whether the last holder ended without unlocking, so that what the lock protects may be
-   * half-done. Over a user's file, where nothing can record it, always false.
+   * Whether the last holder ended without unlocking, so that its changes may be half-done. Always
+   * false for a region over a user's file, which has no place to record it.
    */
   readonly recovered: boolean;
   readonly #locker: Locker;
@@ -92,22 +117,9 @@ export class Lock implements Disposable {
     this.recovered = recovered;
   }
 
-  /**
-   * Gives the lock back; whoever is next gets it. Unlocking twice, or after `close`, does nothing.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous();
-   * const lock = map.lock();
-   * assert.equal(map.locked, true);
-   * lock.unlock();
-   * assert.equal(map.locked, false);
-   * ```
-   */
+  /** Releases the lock. Unlocking twice, or after `close`, does nothing. */
   unlock(): void {
-    this.#locker.release(this, 0);
+    this.#locker.release(this, false);
   }
 
   /** As `unlock`, at the end of a `using` scope. */
@@ -116,70 +128,60 @@ export class Lock implements Disposable {
   }
 }
 
-/** What a `Locker` must know of the open object it locks. */
+/** What a `Locker` needs of the open object it locks. */
 export interface Lockable {
   readonly native: Native;
   /** Zero once closed. */
   readonly handle: number;
-  /** How long calls wait unless they say otherwise. */
+  /** How long a call waits by default, in milliseconds. */
   readonly timeout: number;
-  /** Throws unless open, and open for such a lock; `shared` is 1 or 0. */
+  /** Throws unless it is open and can have such a lock; `shared` is 1 or 0. */
   assertLockable(action: string, shared: number): void;
   /** The error for a negative result of a call that was to do `action`. */
   failure(status: number, action: string, details?: FailureDetails): Error;
 }
 
-/** What the library's own record of a failure does not say. */
-interface FailureDetails {
-  readonly timeout?: number;
-  /** The process that holds what was waited for. */
-  readonly holder?: number;
-  /** How many entries of a bulk call were stored before. */
-  readonly stored?: number;
-}
-
-/** What regions understand besides: locks that several may hold at once. */
-interface Sharing {
-  shared?: boolean;
-}
-
 const { absent: ABSENT, locked: LOCKED, timeout: TIMEOUT } = statuses;
 const IDENTITY_BYTES = 16;
 /**
- * Where nothing wakes it, the first in line tries again after 1, 2, 4, 8 and from then on 10
- * milliseconds. After 10 the library lets it become first among the processes as well.
+ * Where no wake-up reaches it, the first waiter tries again after 1, 2, 4, 8 and from then on every
+ * 10 milliseconds. After 10 the library lets it become first among the processes as well.
  */
 const LONGEST_PAUSE_MS = 10;
-/** How long it sleeps where a bell wakes it: a wake-up may die with who was to give it. */
+/** The longest sleep on the wake sequence: a process may die before it wakes the sleepers. */
 const SLICE_MS = 50;
-/** Each sleep takes a thread of a pool that files need too: those beyond these use timers. */
+/**
+ * Each sleep takes a thread of a pool that file operations need too: further waiters use timers.
+ */
 const SLEEPS_MAX = 4;
-/** Timers with more than this fire at once. */
+/** A runtime fires timers with a longer delay at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 const IDENTITY = new Scratch(IDENTITY_BYTES);
-const BELL = new Scratch(16);
+/** Where the library writes the address and the count of a wake sequence. */
+const WAKE_SEQUENCE = new Scratch(16);
 
-/** What every signal has: one made to deceive has its own besides, which would fail in line. */
+// The methods of the prototype: a hostile AbortSignal may override them and throw while it is
+// being added to a queue.
 const { addEventListener, removeEventListener } = AbortSignal.prototype;
-const abortedOf = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!;
+const abortedOf = builtInGetter<boolean>(AbortSignal.prototype, "aborted");
 
 /** How many sleeps of this isolate have not ended. */
 let sleepCount = 0;
 
-/** How many locks this isolate holds: writes look no further while it is none. */
+/** How many locks this isolate holds. While it is none, writes need not look for one. */
 let heldCount = 0;
 
-/** Everybody in this isolate who holds or waits for a lock, by the identity of the lock. */
-const lines = new Map<string, Line>();
+/** The queue of each lock that this isolate holds or waits for, by the identity of the lock. */
+const queues = new Map<string, WaitQueue>();
 
-/** The locking of one open handle, which holds one lock at a time. */
+/** Locks one open handle, which holds one lock at a time. */
 export class Locker {
   readonly owner: Lockable;
   /** Whether locks are shared unless asked otherwise; undefined where all are exclusive. */
   readonly #isShared: boolean | undefined;
   #identity: string | undefined;
-  /** The lock this handle holds. From here the registry of lines keeps it and its owner alive. */
+  /** The lock this handle holds. `queues` keeps it and its owner alive meanwhile. */
   #lock: Lock | undefined;
 
   constructor(owner: Lockable, isShared?: boolean) {
@@ -188,27 +190,27 @@ export class Locker {
   }
 
   /** Waits for the lock, blocking the isolate. */
-  lock(options?: LockOptions & Sharing, action = "lock"): Lock {
-    const asked = checkObject(options);
-    const timeout = checkTimeout(asked.timeout, this.owner.timeout);
-    const shared = this.#sharedIn(asked);
+  lock(options?: LockOptions & RegionLockOptions, action = "lock"): Lock {
+    const given = checkObject(options);
+    const timeout = checkTimeout(given.timeout, this.owner.timeout);
+    const shared = this.#sharedIn(given);
     this.owner.assertLockable(action, shared);
-    const line = lines.get(this.identity);
-    if (line?.isBlocked(this, shared)) throw this.owner.failure(LOCKED, action);
-    line?.stepAside();
+    const queue = queues.get(this.identity);
+    if (queue?.isBlocked(this, shared)) throw this.owner.failure(LOCKED, action);
+    queue?.yieldTurn();
     const { native, handle } = this.owner;
     const result = native.shm_lock_acquire(handle, shared, timeout);
     if (result < 0) throw this.owner.failure(result, action, { timeout });
     return this.grant(shared, result);
   }
 
-  /** The lock if it can be had at once. */
-  tryLock(options?: Sharing): Lock | undefined {
+  /** Takes the lock if it is free at once. */
+  tryLock(options?: RegionLockOptions): Lock | undefined {
     const shared = this.#sharedIn(checkObject(options));
     this.owner.assertLockable("lock", shared);
-    const line = lines.get(this.identity);
-    // Who is in line comes first, even if the lock is free at this moment.
-    if (line !== undefined && (line.waiters.size > 0 || line.isBlocked(this, shared))) {
+    const queue = queues.get(this.identity);
+    // Waiters come first, even if the lock is free at this moment.
+    if (queue !== undefined && (queue.waiters.size > 0 || queue.isBlocked(this, shared))) {
       return undefined;
     }
     const { native, handle } = this.owner;
@@ -218,23 +220,23 @@ export class Locker {
     return this.grant(shared, result);
   }
 
-  /** Waits in line for the lock. */
-  lockAsync(options?: AsyncLockOptions & Sharing): Promise<Lock> {
+  /** Waits in the queue for the lock. */
+  lockAsync(options?: AsyncLockOptions & RegionLockOptions): Promise<Lock> {
     return new Promise((resolve, reject) => {
-      const asked = checkObject(options);
-      const { signal } = asked;
-      const timeout = checkTimeout(asked.timeout, this.owner.timeout);
-      const shared = this.#sharedIn(asked);
+      const given = checkObject(options);
+      const { signal } = given;
+      const timeout = checkTimeout(given.timeout, this.owner.timeout);
+      const shared = this.#sharedIn(given);
       if (signal !== undefined && (!(signal instanceof AbortSignal) || types.isProxy(signal))) {
         throw wrongType("signal", "an AbortSignal", signal);
       }
       this.owner.assertLockable("lock", shared);
       if (signal !== undefined && abortedOf.call(signal)) throw signal.reason;
-      this.#line().add(new Waiter(this, shared, timeout, signal, resolve, reject));
+      this.#queue().add(new Waiter(this, shared, timeout, signal, resolve, reject));
     });
   }
 
-  /** Whether anybody holds the lock, this isolate included. */
+  /** Whether any handle of any process holds the lock, this one included. */
   get locked(): boolean {
     const { native, handle } = this.owner;
     const result = native.shm_lock_held(handle);
@@ -242,67 +244,67 @@ export class Locker {
     return result === 1;
   }
 
-  /** Throws "Locked" before a write that would wait for a lock of this very isolate. */
+  /** Throws "Locked" before a write that would wait for a lock which this isolate itself holds. */
   assertFree(action: string, details?: FailureDetails): void {
     if (heldCount !== 0 && this.#lock === undefined) this.#assertNotLockedHere(action, details);
   }
 
   #assertNotLockedHere(action: string, details: FailureDetails | undefined): void {
     if (this.owner.handle === 0) return; // the call itself says "Closed"
-    const line = lines.get(this.identity);
-    if (line !== undefined && line.holders.size > 0) {
+    const queue = queues.get(this.identity);
+    if (queue !== undefined && queue.holders.size > 0) {
       throw this.owner.failure(LOCKED, action, details);
     }
   }
 
-  /** Runs `task` under the lock: the one this handle holds, or one that is taken for it. */
+  /** Runs `task` under the lock: the one this handle holds, or one taken for the task. */
   during<T>(action: string, task: () => T): T {
     if (this.#lock !== undefined) return task();
     const lock = this.lock(undefined, action);
     try {
       return task();
     } finally {
-      // Whoever locks next learns of a death that this call was not asked to make good.
-      this.release(lock, lock.recovered ? 1 : 0);
+      // The task repairs nothing, so the next holder must still learn that a holder died.
+      this.release(lock, lock.recovered);
     }
   }
 
-  /** Takes note of a lock that the library has granted; `result` is what it said. */
+  /** Records a lock that the library has granted with this result. */
   grant(shared: number, result: number): Lock {
     const lock = makeLock(this, result === 1);
     this.#lock = lock;
-    this.#line().holders.set(this, shared);
+    this.#queue().holders.set(this, shared);
     heldCount += 1;
     return lock;
   }
 
-  /** Gives `lock` back if it is still held. */
-  release(lock: Lock, keep: number): void {
+  /** Releases `lock` if it is still held. The next holder finds it `recovered` if so wished. */
+  release(lock: Lock, leaveRecovered: boolean): void {
     if (this.#lock !== lock) return;
     const { native, handle } = this.owner;
-    const result = native.shm_lock_release(handle, keep);
+    const result = native.shm_lock_release(handle, leaveRecovered ? 1 : 0);
     this.#forget();
     if (result < 0) throw this.owner.failure(result, "unlock");
   }
 
-  /** To be called when the handle is closed, with which the library has released its lock. */
+  /** Ends all waits of a handle that was closed. The library has released its lock already. */
   closed(): void {
-    const line = this.#identity === undefined ? undefined : lines.get(this.#identity);
-    if (line === undefined) return;
-    for (const waiter of [...line.waiters].filter(({ locker }) => locker === this)) {
-      line.leave(waiter, this.owner.failure(statuses.closed, "lock"));
+    const queue = this.#identity === undefined ? undefined : queues.get(this.#identity);
+    if (queue === undefined) return;
+    for (const waiter of [...queue.waiters].filter(({ locker }) => locker === this)) {
+      queue.leave(waiter, this.owner.failure(statuses.closed, "lock"));
     }
     this.#forget();
   }
 
-  /** The lock is no longer held: the next in line may have it. */
+  /** Records that the lock is no longer held, and tries for the next waiter. */
   #forget(): void {
     if (this.#lock === undefined) return;
     this.#lock = undefined;
     heldCount -= 1;
-    const line = this.#line();
-    line.holders.delete(this);
-    line.turn();
+    const queue = this.#queue();
+    queue.holders.delete(this);
+    queue.turn();
   }
 
   /** The same for all handles whose locks exclude each other. */
@@ -317,38 +319,40 @@ export class Locker {
     return IDENTITY.text.latin1Slice(0, IDENTITY_BYTES);
   }
 
-  #line(): Line {
+  #queue(): WaitQueue {
     const { identity } = this;
-    let line = lines.get(identity);
-    if (line === undefined) lines.set(identity, line = new Line(identity));
-    return line;
+    let queue = queues.get(identity);
+    if (queue === undefined) queues.set(identity, queue = new WaitQueue(identity));
+    return queue;
   }
 
-  #sharedIn({ shared }: Sharing): number {
+  #sharedIn({ shared }: RegionLockOptions): number {
     if (this.#isShared === undefined) return 0;
     checkType("shared", shared, "boolean");
     return shared ?? this.#isShared ? 1 : 0;
   }
 }
 
-/** Everybody in this isolate who holds one lock or waits for it. */
-class Line {
-  /** The handles that hold it; more than one where locks are shared. */
+/** The handles of this isolate that hold one lock, and the tasks that wait for it. */
+class WaitQueue {
+  /** The handles that hold it, each with 1 if shared, else 0; shared locks have several holders. */
   readonly holders = new Map<Locker, number>();
-  /** Who waits, in the order of arrival. */
+  /** The waiters, in the order of arrival. */
   readonly waiters = new Set<Waiter>();
   readonly #identity: string;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** How often the first in line has tried since it came there or this isolate unlocked. */
+  /** How often the first waiter has tried since it became first or this isolate unlocked. */
   #attempts = 0;
-  /** Counts turns, so that a sleep knows whether it is the last one. */
+  /** Counts turns: a sleep that ends after a later turn does nothing. */
   #turns = 0;
 
   constructor(identity: string) {
     this.#identity = identity;
   }
 
-  /** Whether this isolate itself is in the way, so that waiting for others helps nothing. */
+  /**
+   * Whether a lock of this isolate is in the way, so that waiting for other processes is no use.
+   */
   isBlocked(locker: Locker, shared: number): boolean {
     for (const [holder, holdsShared] of this.holders) {
       if (holder === locker || shared === 0 || holdsShared === 0) return true;
@@ -356,15 +360,15 @@ class Line {
     return false;
   }
 
-  /** Adds a waiter; the promise may be settled when this returns. */
+  /** Adds a waiter. Its promise may be settled already when this returns. */
   add(waiter: Waiter): void {
     this.waiters.add(waiter);
     if (this.first === waiter) this.turn();
     if (!this.waiters.has(waiter)) return;
     try {
-      waiter.await(this);
+      waiter.arm(this);
     } catch (cause) {
-      // The runtime reads options from where a program may have put some, `Object.prototype` say.
+      // A program may have put properties on `Object.prototype` that the runtime takes for options.
       this.leave(waiter, new TypeError("Cannot lock: the signal cannot be heard", { cause }));
     }
   }
@@ -373,61 +377,67 @@ class Line {
     return this.waiters.values().next().value;
   }
 
-  /** Tries for the first in line, and for the next ones as long as that succeeds. */
+  /** Tries to lock for the first waiter, and for the next ones as long as that succeeds. */
   turn(): void {
-    this.#awake();
+    this.#endSleep();
     for (const waiter of this.waiters) {
       const { locker, shared } = waiter;
       if (this.isBlocked(locker, shared)) {
         this.#attempts = 0;
-        return; // the unlock that helps calls this again
+        return; // the unlock in this isolate calls this again
       }
       const { native, handle } = locker.owner;
-      // Listens before it tries: a release in between ends the sleep at once.
-      const hasBell = canWait && native.shm_lock_bell(handle, BELL.bytes, BELL.bytes.length) > 0;
+      // The sequence is read before the try, so that a release in between ends the sleep at once.
+      const { bytes } = WAKE_SEQUENCE;
+      const hasWakeSequence = canWait && native.shm_lock_bell(handle, bytes, bytes.length) > 0;
       const result = native.shm_lock_try(handle, shared, waiter.waited);
       if (result === ABSENT) {
-        if (hasBell && sleepCount < SLEEPS_MAX) this.#sleepUntilRung(native, waiter.waited);
-        else this.#sleepAwhile();
+        if (hasWakeSequence && sleepCount < SLEEPS_MAX) {
+          this.#sleepUntilWoken(native, waiter.waited);
+        } else this.#sleepByTimer();
         return;
       }
       this.#remove(waiter);
       if (result >= 0) waiter.resolve(locker.grant(shared, result));
       else waiter.reject(locker.owner.failure(result, "lock"));
     }
-    if (this.holders.size === 0) lines.delete(this.#identity);
+    if (this.holders.size === 0) queues.delete(this.#identity);
   }
 
-  /** Ends the sleep; one on a thread of the pool ends by itself, and wakes nobody any more. */
-  #awake(): void {
+  /** Ends the sleep. One on a thread of the pool ends later by itself, and then does nothing. */
+  #endSleep(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#turns += 1;
   }
 
-  #sleepAwhile(): void {
+  #sleepByTimer(): void {
     const pause = Math.min(2 ** this.#attempts, LONGEST_PAUSE_MS);
     this.#timer = setTimeout(() => this.turn(), pause);
     this.#attempts += 1;
   }
 
-  async #sleepUntilRung(native: Native, waited: number): Promise<void> {
+  async #sleepUntilWoken(native: Native, waited: number): Promise<void> {
     const turn = this.#turns;
     const slice = waited < LONGEST_PAUSE_MS ? LONGEST_PAUSE_MS - waited : SLICE_MS;
-    const [bell, count] = [BELL.view.getFloat64(0, true), BELL.view.getFloat64(8, true)];
+    const address = WAKE_SEQUENCE.view.getFloat64(0, true);
+    const count = WAKE_SEQUENCE.view.getFloat64(8, true);
     sleepCount += 1;
-    await native.shm_bell_wait(bell, count, slice);
+    await native.shm_bell_wait(address, count, slice);
     sleepCount -= 1;
     if (turn === this.#turns) this.turn();
   }
 
-  /** Before a call that blocks this isolate: the first in line must not keep its place from it. */
-  stepAside(): void {
+  /**
+   * Before a call that blocks this isolate: gives up the first waiter's place among the processes,
+   * behind which that call would wait for ever.
+   */
+  yieldTurn(): void {
     const { first } = this;
     if (first !== undefined) first.cancel();
   }
 
-  /** Gives up at the deadline, unless the lock can be had at this very moment. */
+  /** Ends a wait at its deadline, unless a last try gets the lock. */
   expire(waiter: Waiter): void {
     this.turn();
     if (!this.waiters.has(waiter)) return;
@@ -436,7 +446,7 @@ class Line {
     this.leave(waiter, locker.owner.failure(TIMEOUT, "lock", { timeout, holder }));
   }
 
-  /** Takes a waiter out before its turn. */
+  /** Removes a waiter before it has the lock. */
   leave(waiter: Waiter, reason: unknown): void {
     const isFirst = this.first === waiter;
     this.#remove(waiter);
@@ -449,11 +459,11 @@ class Line {
   #remove(waiter: Waiter): void {
     if (this.first === waiter) this.#attempts = 0;
     this.waiters.delete(waiter);
-    waiter.settle();
+    waiter.disarm();
   }
 }
 
-/** One task in line. */
+/** One task that waits for a lock. */
 class Waiter {
   readonly #since = performance.now();
   readonly #signal: AbortSignal | undefined;
@@ -471,12 +481,12 @@ class Waiter {
     this.#signal = signal;
   }
 
-  /** For how long it has been waiting, in milliseconds. */
+  /** For how long it has waited, in milliseconds. */
   get waited(): number {
     return performance.now() - this.#since;
   }
 
-  /** The process that was in the way of the last try, as the library knows it. */
+  /** The process that held the lock at the last try, if the library knows it, else 0. */
   get holder(): number {
     const { native, handle } = this.locker.owner;
     FAULT.bytes.fill(0);
@@ -484,34 +494,34 @@ class Waiter {
     return holderIn(FAULT.bytes);
   }
 
-  /** Watches for what ends the wait before its turn. */
-  await(line: Line): void {
+  /** Listens to the signal and sets the timer of the deadline. */
+  arm(queue: WaitQueue): void {
     const signal = this.#signal;
     if (signal !== undefined) {
-      this.#onAbort = () => line.leave(this, signal.reason);
+      this.#onAbort = () => queue.leave(this, signal.reason);
       addEventListener.call(signal, "abort", this.#onAbort);
     }
-    this.#arm(line);
+    this.#setTimer(queue);
   }
 
-  #arm(line: Line): void {
+  #setTimer(queue: WaitQueue): void {
     const left = Math.max(0, this.timeout - this.waited);
     if (left === Infinity) return;
     const isLast = left <= LONGEST_TIMER_MS;
     this.#timer = setTimeout(
-      () => isLast ? line.expire(this) : this.#arm(line),
+      () => isLast ? queue.expire(this) : this.#setTimer(queue),
       isLast ? left : LONGEST_TIMER_MS,
     );
   }
 
-  /** Nothing is to be watched for any more. */
-  settle(): void {
+  /** Drops the timer, and stops listening to the signal. */
+  disarm(): void {
     clearTimeout(this.#timer);
     if (this.#onAbort === undefined) return;
     try {
       removeEventListener.call(this.#signal!, "abort", this.#onAbort);
     } catch {
-      // As in `Line.add`. It may still hear of an abort, and has no place to leave then.
+      // As in `WaitQueue.add`. A later abort then finds no waiter to remove.
     }
   }
 

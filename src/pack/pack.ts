@@ -1,5 +1,5 @@
 /**
- * `pack` and `unpack`: values to bytes and back, by the templates of Perl.
+ * `pack` and `unpack`: convert values to bytes and back, by the templates of Perl.
  *
  * @module
  */
@@ -31,31 +31,31 @@ export type { PackValue, UnpackedValue };
  * and groups; `!` for the sizes of C (`l!` and `L!` have 64 bits), for alignment (`x!8`), for
  * signed `n N v V` and for an `@` in bytes; then a count, which is a number, `*` for all there is,
  * or `[template]` for the size of that. `(...)` is a group; `n/a*` and `n/(...)` put a count before
- * what is counted. White space, commas, and comments from `#` to the end of the line mean nothing.
+ * what is counted. White space, commas, and comments from `#` to the end of the line are ignored.
  * Without `<` and `>` the order is the machine's, which is little-endian wherever this module runs.
  *
  * Text is a string of codes 0 to 255, or a `Uint8Array`. Numbers are numbers, bigint or strings
- * that hold nothing but a number; they are cut towards zero, and their low bits are taken, of the
- * largest or the smallest 64 bits when they are beyond those.
+ * that contain only a number. They are cut towards zero; beyond 64 bits they become the largest or
+ * the smallest number of 64 bits; then their low bits are taken.
  *
  * In Perl a template that starts with `U`, has a `U0`, or packs a character above 255 with `W`
  * makes a string of characters. The bytes given here are the UTF-8 of that string: `U` and 233 make
  * two bytes, and so do `W` and 233 after `W` and 300. `U0` and `C0` switch as in Perl between bytes
  * of that UTF-8 and bytes that become a character each.
  *
- * Perl packs an empty value with a warning where one is missing, and makes numbers of any text and
- * text of any number; here these are errors. Values left over do nothing, as in Perl. A template is
- * checked as a whole before anything is packed, and `/` counts right after a group too, which Perl
- * forgets.
+ * Perl packs an empty value, with a warning, for a missing one, and converts any text to a number
+ * and any number to text; here these are errors. Values left over are ignored, as in Perl. The
+ * whole template is checked before the first value is packed. `/` also counts right after a group,
+ * which Perl gets wrong.
  *
- * @param template What to pack, and how.
+ * @param template How to pack each value.
  * @param values The values, in the order of the template.
  * @returns The bytes.
- * @throws {SyntaxError} For a template that means nothing.
+ * @throws {SyntaxError} For a template that is not valid.
  * @throws {TypeError} For a value that is missing or of the wrong kind.
  * @throws {RangeError} For a value that the letter cannot hold: `NaN` and infinities in an integer,
- * negative numbers in `w`, codes above 255 in text; for `X` before the start; and when there would
- * be 2 GiB or more.
+ * negative numbers in `w`, codes above 255 in text; for `X` before the start; and for a result of
+ * 2 GiB or more.
  *
  * @example Pack a record
  * ```ts
@@ -80,22 +80,22 @@ export function pack(template: string, ...values: PackValue[]): Uint8Array {
  * bigint; `w` and `U` give a number, and bigint where a number would not be exact; all others give
  * numbers.
  *
- * Where the bytes end early there are fewer values. A count `*` takes what is left. Where Perl
- * stops or makes up bytes because `U`, a length before `/` in a group, or a number in character
- * mode meets the end, there are just fewer values too.
+ * If the bytes end early there are fewer values. A count `*` takes all that is left. Perl stops, or
+ * invents bytes, if `U`, a length before `/` in a group, or a number in character mode meets the
+ * end; here there are fewer values then, too.
  *
  * `C` and `W` give the codes of bytes, `U` the code points of UTF-8. A template that starts with
  * `U`, or has a `U0` somewhere, reads each byte as a character first: `U*` gives the codes of the
  * bytes, `C0U*` decodes UTF-8, and `U0` shows the UTF-8 of those characters. Perl reads malformed
  * UTF-8 under `U` as 0, with a warning; here that is an error.
  *
- * @param template What to unpack.
- * @param bytes Where from.
+ * @param template How to unpack the values.
+ * @param bytes The bytes to unpack.
  * @returns The values.
- * @throws {SyntaxError} For a template that means nothing.
- * @throws {TypeError} When `bytes` is no `Uint8Array`.
- * @throws {RangeError} When `x`, `X` or `@` leave the bytes, `w` or UTF-8 is broken, a count before
- * `/` is negative, or there would be too many values.
+ * @throws {SyntaxError} For a template that is not valid.
+ * @throws {TypeError} If `bytes` is not a `Uint8Array`.
+ * @throws {RangeError} If `x`, `X` or `@` leave the bytes, `w` or UTF-8 is malformed, a count
+ * before `/` is negative, or there would be too many values.
  *
  * @example Unpack a record
  * ```ts

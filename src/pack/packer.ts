@@ -1,6 +1,6 @@
 /**
- * Packs values by a template. The result grows as Perl's string does: as bytes, or, once a template
- * asks for characters beyond them, as UTF-8, in which a byte is the character of its code.
+ * Packs values by a template. The result grows as a string of Perl does: as bytes, or, after U0 or
+ * a character beyond a byte, as UTF-8, in which each byte is the character of its code.
  */
 import { types } from "node:util";
 import {
@@ -30,7 +30,7 @@ import type { Template } from "./template.ts";
  */
 export type PackValue = string | number | bigint | Uint8Array;
 
-/** Where a group started in the result, and in which group it stands. */
+/** Where a group started in the result, and the group around it. */
 interface Level {
   start: number;
   readonly outer: Level | undefined;
@@ -54,9 +54,9 @@ class Output {
   bytes = new Uint8Array(64);
   view = new DataView(this.bytes.buffer);
   length = 0;
-  /** Whether the bytes are UTF-8 by now, as after U0 or a character beyond a byte. */
+  /** Whether the bytes are UTF-8, as they are after U0 or a character beyond a byte. */
   isEncoded = false;
-  /** How far this buffer may hold something else than zeros. */
+  /** The end of the bytes that were ever written: behind it the buffer is zero. */
   #highest = 0;
 
   /** Makes room for `count` more bytes. */
@@ -72,7 +72,7 @@ class Output {
     this.#use(larger);
   }
 
-  /** Adds bytes, each of them as a character if so wished. */
+  /** Adds bytes, in character mode each of them as a character. */
   put(bytes: Uint8Array, asCharacters: boolean): void {
     const added = asCharacters ? bytesAsCharacters(bytes) : bytes;
     this.reserve(added.length);
@@ -82,7 +82,7 @@ class Output {
 
   fill(count: number, byte: number): void {
     this.reserve(count);
-    const isFresh = this.length >= this.#highest; // then it is zero, and its pages need no memory
+    const isFresh = this.length >= this.#highest; // zero already; untouched pages take no memory
     if (byte !== 0 || !isFresh) this.bytes.fill(byte, this.length, this.length + count);
     this.length += count;
   }
@@ -93,7 +93,7 @@ class Output {
     this.length = length;
   }
 
-  /** From now on the result is UTF-8: what there is becomes characters, and the groups move. */
+  /** Makes the result UTF-8: its bytes become characters, and the starts of groups move. */
   encode(level: Level): void {
     if (this.isEncoded) return;
     for (let group: Level | undefined = level; group; group = group.outer) {
@@ -104,7 +104,7 @@ class Output {
     this.isEncoded = true;
   }
 
-  /** Cuts the result; groups that started behind the cut start there. */
+  /** Cuts the result. Groups that started behind the cut start there. */
   cutGroups(length: number, level: Level): void {
     this.cut(length);
     for (let group: Level | undefined = level; group; group = group.outer) {
@@ -128,7 +128,7 @@ class Packer {
   readonly #values: readonly PackValue[];
   readonly #account: Account;
   readonly #out = new Output();
-  /** The number to write in place of a value: how long the item after `/` is. */
+  /** Inside an item before `/`: the length of the item after it, to write in place of a value. */
   #length: number | undefined;
   #next = 0;
 
@@ -171,7 +171,7 @@ class Packer {
     this.#length = undefined;
   }
 
-  /** What to write for `/`: characters of a text, or how many values the next item takes. */
+  /** The number to write before `/`: the length of a text, or the count of the next item. */
   #lengthOf(next: Item, left: number): number {
     if (!"aAZ".includes(next.letter)) {
       return next.repeat === "count" ? Math.min(next.count, left) : left;
@@ -231,7 +231,7 @@ class Packer {
     return asCharacters || this.#out.isEncoded !== wasEncoded;
   }
 
-  /** The next value, or the length that is packed in its place. */
+  /** The next value, or the length to pack in its place. */
   #value(item: Item): PackValue {
     if (this.#length !== undefined) return this.#length;
     if (this.#next >= this.#values.length) {
@@ -241,7 +241,7 @@ class Packer {
     return this.#values[this.#next++];
   }
 
-  /** Fails before anything is reserved for values that are not there. */
+  /** Throws, before memory is reserved, if there are not `count` values left. */
   #expect(item: Item, count: number): void {
     if (this.#length !== undefined || count <= this.#values.length - this.#next) return;
     this.#next = this.#values.length;
@@ -417,7 +417,7 @@ class Packer {
     return Object.is(number, 0) && /^\s*-/.test(value) ? -0 : number;
   }
 
-  /** The next value as a finite number, or as what a string or a bigint holds. */
+  /** The next value as a finite number or a bigint. */
   #integer(item: Item): number | bigint {
     const value = this.#value(item);
     const number = typeof value === "string" ? this.#parse(item, value) : value;
@@ -442,7 +442,7 @@ class Packer {
     const number = this.#integer(item);
     if (number < 0) this.#fail("cannot compress negative numbers", item);
     const whole = BigInt(typeof number === "number" ? Math.floor(number) : number);
-    const digits = whole.toString(2); // at once, for the number may be long
+    const digits = whole.toString(2); // all at once: a digit at a time is slow for a long number
     const length = Math.ceil(digits.length / 7);
     this.#account.spend(length, item);
     const padded = digits.padStart(7 * length, "0");
@@ -453,7 +453,7 @@ class Packer {
     this.#out.put(bytes, asCharacters);
   }
 
-  /** The next value as 64 bits, as Perl has code points. */
+  /** The next value as a code point, which in Perl has 64 bits. */
   #code(item: Item): number | bigint {
     const value = this.#integer(item);
     return value >= 0 && value <= Number.MAX_SAFE_INTEGER
@@ -499,20 +499,20 @@ class Packer {
   }
 }
 
-/** What a hexadecimal digit stands for; as in Perl any letter and any byte stand for something. */
+/** The value of a hexadecimal digit. As in Perl, any other byte has a value too. */
 function hexDigit(byte: number): number {
   const letter = byte | 0x20;
   return (letter >= 0x61 && letter <= 0x7a ? byte + 9 : byte) & 0xf;
 }
 
-/** The low 32 bits of a number as 64 bits hold it: cut towards zero, at most what fits. */
+/** The low 32 bits of `allBits(value)`. */
 function lowBits(value: number | bigint): number {
   if (typeof value === "bigint") return Number(BigInt.asIntN(32, allBits(value)));
   if (value >= 2 ** 64) return -1;
   return value < -(2 ** 63) ? 0 : value | 0;
 }
 
-/** A number as 64 bits hold it: cut towards zero, at most what fits. */
+/** A number as 64 bits, cut towards zero; beyond them, the largest or smallest that fits. */
 function allBits(value: number | bigint): bigint {
   const whole = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
   if (whole >= UNSIGNED_END) return UNSIGNED_END - 1n;

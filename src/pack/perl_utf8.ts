@@ -1,14 +1,14 @@
 /**
- * UTF-8 as Perl's strings are kept in: code points up to 2^63 - 1, surrogates among them, in one to
- * seven or in thirteen bytes.
+ * The UTF-8 of Perl's strings, which goes further than the standard: code points up to 2^63 - 1,
+ * surrogates too, in one to seven or in thirteen bytes.
  */
 
 const LONG_BYTES = 13;
 const CODE_MAX = 2n ** 63n - 1n;
-/** The first code point that needs one byte more: 2 bytes, 3, ... 7, and then 13. */
+/** The first code points that need 2, 3, 4, 5, 6, 7 and 13 bytes. */
 const LIMITS = [0x80, 0x800, 0x10000, 0x200000, 0x4000000, 2 ** 31, 2 ** 36];
 
-/** How many bytes a character takes by its first one; a stray continuation counts as one. */
+/** How many bytes a character has, by its first byte. A stray continuation byte counts as one. */
 export function characterBytes(lead: number): number {
   if (lead < 0xc0) return 1;
   return lead === 0xff ? LONG_BYTES : Math.clz32(~(lead << 24));
@@ -27,7 +27,7 @@ export function countCharacters(bytes: Uint8Array, start: number, end: number): 
   return at > end ? count - 1 : count;
 }
 
-/** The last place up to `end` that has a multiple of `unit` characters before it. */
+/** The last offset up to `end` with a multiple of `unit` characters before it. */
 export function alignedDown(bytes: Uint8Array, end: number, unit: number): number {
   let aligned = 0;
   let count = 0;
@@ -38,7 +38,7 @@ export function alignedDown(bytes: Uint8Array, end: number, unit: number): numbe
   return aligned;
 }
 
-/** The bytes of the code point `code`, which is assumed to be below 2^63. */
+/** The bytes of the code point `code`. Assumes that it is below 2^63. */
 export function encodeCharacter(code: number | bigint): number[] {
   if (code < 0x80) return [Number(code)];
   const size = encodedBytes(code);
@@ -57,7 +57,7 @@ function encodedBytes(code: number | bigint): number {
   return index < 0 ? LONG_BYTES : index + 1;
 }
 
-/** The character at `at`, or undefined when there is no well-formed one before `end`. */
+/** The character at `at`, or undefined if there is no well-formed one before `end`. */
 export function decodeCharacter(
   bytes: Uint8Array,
   at: number,
@@ -78,7 +78,7 @@ export function decodeCharacter(
   return { code: code <= Number.MAX_SAFE_INTEGER ? Number(code) : code, size };
 }
 
-/** Where the first malformed character of `bytes` stands, or -1. */
+/** The offset of the first malformed character of `bytes`, or -1. */
 export function findMalformed(bytes: Uint8Array, end: number): number {
   let at = 0;
   while (at < end) {
@@ -93,14 +93,14 @@ export function findMalformed(bytes: Uint8Array, end: number): number {
   return -1;
 }
 
-/** How many bytes from `start` to `end` take two once they are characters. */
+/** How many bytes from `start` to `end` need two bytes as characters. */
 export function countHigh(bytes: Uint8Array, start: number, end: number): number {
   let count = 0;
   for (let at = start; at < end; at++) count += bytes[at] >> 7;
   return count;
 }
 
-/** `bytes` up to `end` with every byte as the character of its code. */
+/** The UTF-8 of `bytes` up to `end`, each byte as the character of its code. */
 export function bytesAsCharacters(bytes: Uint8Array, end = bytes.length): Uint8Array<ArrayBuffer> {
   const characters = new Uint8Array(end + countHigh(bytes, 0, end));
   let target = 0;

@@ -1,12 +1,12 @@
 /**
- * Reads a template of `pack` and `unpack` once, as a whole: what comes out is sound, so that
- * packing and unpacking meet errors of values and of data only.
+ * Reads a template of `pack` or `unpack`, as a whole and once. Every error of the template is found
+ * here: packing and unpacking meet errors of values and of data only.
  */
 
-/** What is being done: the verb of every message. */
+/** The verb of every message. */
 export type Action = "pack" | "unpack";
 
-/** How a letter lays out one number. */
+/** The layout of one number. */
 export interface NumberForm {
   readonly bytes: 1 | 2 | 4 | 8;
   readonly isSigned: boolean;
@@ -14,23 +14,23 @@ export interface NumberForm {
   readonly isFloat: boolean;
 }
 
-/** One letter, or one group, with everything written after it. */
+/** One letter or group, with its modifiers and its count. */
 export interface Item {
   /** The letter; `(` for a group. */
   readonly letter: string;
   /** Whether `!` follows. */
   readonly isMarked: boolean;
-  /** How often: not said, a number, or `*`. */
+  /** Whether it has no count, a number, or `*`. */
   readonly repeat: "once" | "count" | "all";
-  /** The number; 1 where none is said. */
+  /** The number; 1 without one. */
   readonly count: number;
-  /** Whether `/` follows: it holds how many there are of the next item. */
+  /** Whether `/` follows: then it is the count of the next item. */
   readonly isLength: boolean;
-  /** The layout, where the letter is a number's of fixed size. */
+  /** The layout, if the letter stands for a number of fixed size. */
   readonly form: NumberForm | undefined;
-  /** What a group holds. */
+  /** The items of a group. */
   readonly items: readonly Item[];
-  /** Where it stands in the template. */
+  /** Its offset in the template. */
   readonly position: number;
 }
 
@@ -41,9 +41,9 @@ export interface Template {
   readonly items: readonly Item[];
 }
 
-/** The bytes one call may make, and the largest count. */
+/** The most bytes that one call may make, and the largest count. */
 export const BYTES_MAX = 2 ** 31 - 1;
-/** What a value and a round of a group count as, in bytes of work. */
+/** The cost of a value and of a round of a group, in bytes of work. */
 export const VALUE_COST = 16;
 export const ROUND_COST = 64;
 
@@ -56,7 +56,7 @@ const OTHER_LETTERS = "wUWxX@(";
 const MARKED_LETTERS = "sSiIlLxXnNvV@";
 const ORDERED_LETTERS = "sSiIlLqQjJfd(";
 
-/** Bytes of each number by its letter; `<` and `>` change the order of the little-endian ones. */
+/** The bytes of each number by its letter, and by letter and `!` where that changes them. */
 const NUMBER_BYTES: Record<string, 1 | 2 | 4 | 8> = {
   ...{ c: 1, C: 1, s: 2, S: 2, i: 4, I: 4, l: 4, L: 4, q: 8, Q: 8, j: 8, J: 8 },
   ...{ n: 2, N: 4, v: 2, V: 4, f: 4, d: 8 },
@@ -65,7 +65,7 @@ const NUMBER_BYTES: Record<string, 1 | 2 | 4 | 8> = {
 
 type Order = "" | "<" | ">";
 
-/** What surrounds an item: the order it inherits, how deep it is, whether `[]` measures it. */
+/** The surroundings of an item: inherited byte order, depth, whether it stands in `[]`. */
 interface Surroundings {
   readonly order: Order;
   readonly depth: number;
@@ -74,7 +74,7 @@ interface Surroundings {
 
 const caches: Record<Action, Map<string, Template>> = { pack: new Map(), unpack: new Map() };
 
-/** The template `text`, read before or now. */
+/** The template `text`, from the cache if it was read before. */
 export function readTemplate(action: Action, text: string): Template {
   const cache = caches[action];
   const known = cache.get(text);
@@ -87,7 +87,7 @@ export function readTemplate(action: Action, text: string): Template {
   return template;
 }
 
-/** The text of an error: what was done, with which template, what is wrong, and where. */
+/** The text of an error: the action, the template, what is wrong, and where. */
 export function message(
   { action, text }: Pick<Template, "action" | "text">,
   what: string,
@@ -97,7 +97,7 @@ export function message(
   return `Cannot ${action} ${quoted}: ${what}, at ${position}`;
 }
 
-/** Keeps one call within bounds, whatever its counts multiply to. */
+/** Bounds the work of one call: nested counts multiply. */
 export class Account {
   readonly #template: Template;
   readonly #limit: number;
@@ -155,7 +155,7 @@ class Reader {
     return items;
   }
 
-  /** Goes past white space, comments and, between items, commas. */
+  /** Skips white space, comments and, between items, commas. */
   #skipBlanks(end: number, withCommas: boolean): void {
     for (; this.#at < end; this.#at++) {
       const char = this.#text[this.#at];
@@ -189,7 +189,7 @@ class Reader {
     return { letter, isMarked, repeat, count, isLength, form, items, position };
   }
 
-  /** Checks how a group starts and says where it ends. */
+  /** Checks the start of a group and returns the offset of its end. */
   #groupStart(end: number, { depth }: Surroundings, position: number): number {
     if (/[\d*[]/.test(this.#text[this.#at] ?? "") && this.#at < end) {
       this.#fail("()-group starts with a count", position);
@@ -198,7 +198,7 @@ class Reader {
     return this.#closing(")", end, position);
   }
 
-  /** Where the bracket closes that was opened just before here. */
+  /** The offset of the bracket that closes the one just before the current offset. */
   #closing(bracket: string, end: number, position: number): number {
     const open = [bracket];
     for (let at = this.#at; at < end; at++) {
@@ -216,7 +216,7 @@ class Reader {
     this.#fail(`no group ending character '${open.at(-1)}' found`, position);
   }
 
-  /** `!`, `<` and `>`, and the order that holds after them. */
+  /** Reads `!`, `<` and `>`; returns them as the marking and the byte order of the item. */
   #modifiers(
     letter: string,
     end: number,
@@ -248,7 +248,7 @@ class Reader {
     this.#fail(`'${modifier}' allowed only after types ${letters}`, this.#at);
   }
 
-  /** A number, `*`, `[number]`, `[template]`, or nothing. */
+  /** Reads a count: a number, `*`, `[number]`, `[template]`, or nothing. */
   #count(end: number, around: Surroundings): Pick<Item, "repeat" | "count"> {
     const char = this.#at < end ? this.#text[this.#at] : "";
     if (isDigit(char)) return { repeat: "count", count: this.#number(end) };
@@ -302,7 +302,7 @@ class Reader {
     return true;
   }
 
-  /** How many bytes these items take, which stand in `[]`. */
+  /** How many bytes the items of a `[template]` take. */
   #measure(items: readonly Item[]): number {
     let total = 0;
     for (const item of items) {
@@ -333,7 +333,7 @@ class Reader {
         return isMarked ? -(total % unit) : -count;
       case "x":
         return isMarked ? (unit - total % unit) % unit : count;
-      default: // a A Z, and w U W as if each were one byte
+      default: // a A Z; and w U W, which count as one byte each
         return count;
     }
   }
@@ -351,7 +351,7 @@ function isLetter(char: string): boolean {
   return char in NUMBER_BYTES || TEXT_LETTERS.includes(char) || OTHER_LETTERS.includes(char);
 }
 
-/** The layout of a number: `n` and `N` are big-endian, others only when told so. */
+/** The layout of a number: `n` and `N` are big-endian, others only with `>`. */
 function numberForm(letter: string, isMarked: boolean, order: Order): NumberForm | undefined {
   const bytes = (isMarked ? NUMBER_BYTES[`${letter}!`] : undefined) ?? NUMBER_BYTES[letter];
   if (bytes === undefined) return undefined;

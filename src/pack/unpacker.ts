@@ -1,6 +1,6 @@
 /**
- * Unpacks bytes by a template. A template with U first or U0 in it reads them as the characters
- * they stand for, in UTF-8; character mode then sees the bytes again, U0 mode those of UTF-8.
+ * Unpacks bytes by a template. A template that starts with U, or has a U0, first makes a character
+ * of each byte, in UTF-8. Character mode then reads the original bytes, U0 mode those of the UTF-8.
  */
 import {
   alignedDown,
@@ -13,7 +13,7 @@ import {
 import { Account, type Item, message, ROUND_COST, type Template, VALUE_COST } from "./template.ts";
 
 /**
- * What `unpack` gives.
+ * What `unpack` returns.
  *
  * @example
  * ```ts
@@ -25,20 +25,20 @@ import { Account, type Item, message, ROUND_COST, type Template, VALUE_COST } fr
  */
 export type UnpackedValue = string | number | bigint;
 
-/** The state one item is taken in. */
+/** The state in which one item is unpacked. */
 interface Step {
   count: number;
-  /** Whether the count is `*`; after `/` still that of the length, as in Perl. */
+  /** Whether the count is `*`. After `/` it is still that of the length, as in Perl. */
   readonly isAll: boolean;
   /** Whether the count comes from the template, not from the data. */
   isWritten: boolean;
   /** Where the group started. */
   readonly start: number;
-  /** Whether a byte is read as a character. */
+  /** Whether this is character mode, which reads characters, each for one byte. */
   asCharacters: boolean;
 }
 
-/** Work that is free, and what each byte of the data and the template adds. */
+/** The work one call may do, and what each byte of the data and the template adds to it. */
 const WORK_FREE = 2 ** 26;
 const WORK_PER_BYTE = 512;
 const CHUNK = 8192;
@@ -46,7 +46,7 @@ const SPACES = new Set([0, 0x20, 0x09, 0x0a, 0x0b, 0x0c, 0x0d]);
 const PREFIX = /^[ \t-\r]*([+-]?)(?:(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|(inf))?/i;
 const BITS = Array.from({ length: 256 }, (_, byte) => byte.toString(2).padStart(8, "0"));
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
-/** What each byte is in digits, by letter. */
+/** The digits of each byte, by letter. */
 const DIGITS: Record<string, readonly string[]> = {
   B: BITS,
   H: HEX,
@@ -54,7 +54,7 @@ const DIGITS: Record<string, readonly string[]> = {
   h: HEX.map(reversed),
 };
 
-/** The values that `template` finds in `bytes`. */
+/** The values of `template` in `bytes`. */
 export function unpackBytes(template: Template, bytes: Uint8Array): UnpackedValue[] {
   return new Unpacker(template, bytes).unpack();
 }
@@ -67,7 +67,7 @@ class Unpacker {
   readonly #view: DataView;
   readonly #end: number;
   readonly #scratch = new DataView(new ArrayBuffer(8));
-  /** Whether the bytes are UTF-8, because the template looks at that. */
+  /** Whether the bytes were made UTF-8, as the template asks. */
   readonly #isEncoded: boolean;
   #at = 0;
 
@@ -93,7 +93,7 @@ class Unpacker {
     throw new RangeError(message(this.#template, what, item.position));
   }
 
-  /** Takes the items once. `asCharacters` is the mode they start in. */
+  /** Unpacks the items once. `asCharacters` is the mode they start in. */
   #run(items: readonly Item[], asCharacters: boolean): void {
     const start = this.#at;
     const firstValue = this.#values.length;
@@ -107,7 +107,7 @@ class Unpacker {
         const isBeyond = this.#at >= this.#end;
         this.#take(item, step);
         if (!item.isLength) break;
-        if (this.#values.length <= firstValue) return; // no length, so nothing after it
+        if (this.#values.length <= firstValue) return; // the bytes ended before the length
         if (isBeyond) this.#fail("length/code after end of string", item);
         step.count = Number(lengthFrom(this.#values.pop()!));
         if (step.count < 0) this.#fail("negative '/' count", item);
@@ -162,12 +162,12 @@ class Unpacker {
     }
   }
 
-  /** How many of `size` bytes there are at most, never more than asked for. */
+  /** How many numbers of `size` bytes are left, at most `count`. */
   #available(count: number, size = 1): number {
     return Math.min(count, Math.max(0, Math.floor((this.#end - this.#at) / size)));
   }
 
-  /** The next byte, or the next character, which is one of a byte; undefined at the end. */
+  /** The next byte, or in character mode the next character, as a byte; undefined at the end. */
   #byte(item: Item, asCharacters: boolean): number | undefined {
     if (this.#at >= this.#end) return undefined;
     if (!asCharacters) return this.#bytes[this.#at++];
@@ -177,7 +177,7 @@ class Unpacker {
     return Number(character.code);
   }
 
-  /** The next `count` bytes, fewer at the end. They are not the caller's to change. */
+  /** The next `count` bytes, fewer at the end. They must not be changed. */
   #slice(item: Item, count: number, asCharacters: boolean): Uint8Array {
     const bytes = Math.min(count, this.#end - this.#at);
     this.#account.spend(bytes, item);
@@ -233,7 +233,7 @@ class Unpacker {
     this.#skip(item, left, asCharacters);
   }
 
-  /** Goes forward `count` bytes or characters. */
+  /** Skips `count` bytes or characters. */
   #skip(item: Item, count: number, asCharacters: boolean): void {
     if (!asCharacters) this.#at += count;
     else {
@@ -247,7 +247,7 @@ class Unpacker {
     if (this.#at > this.#end) this.#fail(`'${item.letter}' outside of string`, item);
   }
 
-  /** Where this is, in bytes or in characters. */
+  /** The current offset, in bytes or in characters. */
   #place(item: Item, asCharacters: boolean): number {
     if (!asCharacters) return this.#at;
     this.#account.spend(this.#at, item);
@@ -298,7 +298,7 @@ class Unpacker {
     }
   }
 
-  /** Reads `count` characters into the scratch, or none when there are fewer. */
+  /** Reads `count` characters into the scratch, or none if fewer are left. */
   #fillScratch(item: Item, count: number): boolean {
     const before = this.#at;
     for (let index = 0; index < count; index++) {
@@ -332,7 +332,7 @@ class Unpacker {
 
   #compressed(item: Item, { count, asCharacters }: Step): void {
     for (let n = 0; n < count && this.#at < this.#end; n++) {
-      const digits: string[] = []; // of seven bits; joined once, for the number may be long
+      const digits: string[] = []; // of seven bits; joined once: adding up is slow for many
       for (let byte = 0x80; byte >= 0x80;) {
         const next = this.#byte(item, asCharacters);
         if (next === undefined) this.#fail("unterminated compressed integer", item);
@@ -374,7 +374,7 @@ class Unpacker {
     return character.code;
   }
 
-  /** The character that the next few characters, taken as bytes, encode. */
+  /** The character whose UTF-8 is the next few characters, taken as bytes. */
   #twiceEncoded(item: Item): number | bigint | undefined {
     const before = this.#at;
     const lead = this.#byte(item, true)!;
@@ -393,17 +393,17 @@ class Unpacker {
   }
 }
 
-/** Whether the template looks at the characters of its bytes: it starts with U, or has a U0. */
+/** Whether the template makes its bytes UTF-8: it starts with U, or has a U0. */
 function readsEncoded(text: string): boolean {
   return startsWithUnicode(text) || text.replace(/#[^\n]*/g, "").includes("U0");
 }
 
-/** Whether U is the very first of it; as in Perl only comments may stand before. */
+/** Whether the template starts with U. As in Perl only comments may stand before it. */
 function startsWithUnicode(text: string): boolean {
   return /^(?:#[^\n]*\n)*U/.test(text);
 }
 
-/** How many a value says there are: whole numbers and the digits a text starts with. */
+/** The count that a value before `/` gives: the number, or the one its text starts with. */
 function lengthFrom(value: UnpackedValue): bigint {
   let number = value;
   if (typeof number === "string") {

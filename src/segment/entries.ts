@@ -1,28 +1,22 @@
 /**
- * What can be done with a segment's entries, in JavaScript's terms: the one engine behind the
- * public objects, which are thin faces of it.
+ * The entries of a segment: what a `SharedMap` does.
  */
-import { damageText, SharedMemoryError } from "../errors.ts";
+import { checkFunction, checkIterable } from "../arguments.ts";
+import { damageText } from "../errors.ts";
+import { flags } from "../ffi/abi.ts";
+import { DATA, KEY } from "../ffi/scratch.ts";
+import { writeKey } from "../values/kinds.ts";
 import { encodeEntries, encodeKeys, Records } from "./records.ts";
+import type { Segment } from "./segment.ts";
 import {
-  checkFunction,
-  checkIterable,
-  type Codec,
-  DATA,
-  flags,
-  KEY,
-  type Segment,
-  statuses,
-} from "./segment.ts";
-import {
-  BYTES_KIND,
-  checkedLength,
-  decode,
-  encode,
-  isBytes,
-  Undecodable,
-  writeKey,
-} from "../values/kinds.ts";
+  bytesOf,
+  encodeValue,
+  isFinal,
+  KIND_BYTES,
+  takeValue,
+  unreadable,
+  VERSION_BYTES,
+} from "./value_io.ts";
 
 /**
  * What `verify` or `repair` found.
@@ -41,7 +35,7 @@ export interface VerifyReport {
   ok: boolean;
   /** How many problems were found. */
   problems: number;
-  /** How many entries are there, after the repair if it was one. */
+  /** How many entries there are, after a repair if it was one. */
   entries: number;
   /** How many entries this repair had to drop. */
   dropped: number;
@@ -49,55 +43,42 @@ export interface VerifyReport {
   first: { what: string; stripe: number } | undefined;
 }
 
-/** Beside the kind: store only if the key is absent. */
+/** A flag beside the kind: store only if the key is absent. */
 export const ONLY_IF_ABSENT = 256;
-/** What follows a value that was read: its kind, and its version if asked for. */
-export const KIND_BYTES = 1;
-export const VERSION_BYTES = 8;
-/** From here on, byte arrays are passed on as they lie instead of by way of a buffer. */
-export const DIRECT_BYTES = 64 * 1024;
-/** So often `update` tries again at once before it begins to wait in between. */
+/** How often `update` tries again at once before it pauses between its attempts. */
 const EAGER_ATTEMPTS = 4;
 const LONGEST_PAUSE_MS = 5;
-
-const { absent: ABSENT } = statuses;
 
 /** The entries of one open segment. */
 export class Entries<V> {
   readonly segment: Segment;
-  readonly codec: Codec | undefined;
 
   constructor(segment: Segment) {
     this.segment = segment;
-    this.codec = segment.codec;
   }
 
   /** The value of `key`, or undefined. */
   get(key: string): V | undefined {
     const length = this.#read(writeKey(key, KEY.bytes, 0));
-    return length < 0 ? undefined : this.#take(key, length);
+    return length < 0 ? undefined : takeValue<V>(this.segment, length, key);
   }
 
-  /** Stores `value` if `how` allows: 1, or 0 if it does not. */
-  put(key: string, value: V, how: number): number {
-    const segment = this.segment;
+  /** Stores `value` under `key` if the flags allow: 1, or 0 if they do not. */
+  put(key: string, value: V, putFlags: number): number {
+    const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable("write");
-    if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
-      return this.#putBytes(key, value, how);
-    }
-    DATA.end = 0;
-    const kind = encode(value, this.codec, DATA);
-    segment.locker.assertFree("write"); // the codec may have taken the lock
-    // The key comes after the codec, which may itself have used the map and its buffers.
+    const kind = encodeValue(segment, value, "write");
+    const bytes = bytesOf(value, kind);
+    // The key is written last: a codec that itself uses a map overwrites `KEY`.
     const keyLength = writeKey(key, KEY.bytes, 0);
     const { native, writeHandle } = segment;
     const result = native.shm_map_put(
       writeHandle,
       KEY.bytes,
       keyLength,
-      DATA.bytes,
+      bytes,
       DATA.end,
-      kind | how,
+      kind | putFlags,
     );
     DATA.release();
     if (result < 0) throw segment.failure(result, "write");
@@ -106,33 +87,35 @@ export class Entries<V> {
 
   /** The value of `key`; if there is none, what `compute` returns is stored. */
   getOrInsertComputed(key: string, compute: (key: string) => V): V {
-    this.segment.assertWritable("write");
+    const { segment } = this;
+    segment.assertWritable("write");
     checkFunction("compute", compute);
     let computed: { value: V } | undefined;
     for (;;) {
       const length = this.#read(writeKey(key, KEY.bytes, 0));
-      if (length >= 0) return this.#take(key, length);
+      if (length >= 0) return takeValue<V>(segment, length, key);
       computed ??= { value: compute(key) };
       if (this.put(key, computed.value, ONLY_IF_ABSENT) === 1) return computed.value;
     }
   }
 
-  /** Stores what `fn` makes of the value of `key`, again and again until nobody came between. */
+  /** Stores what `fn` makes of the value of `key`, and tries again if the key changed meanwhile. */
   update(key: string, fn: (current: V | undefined) => V): V {
-    this.segment.assertWritable("write");
+    const { segment } = this;
+    segment.assertWritable("write");
     checkFunction("fn", fn);
-    this.segment.locker.assertFree("write");
+    segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
-      const version = length < 0 ? 0 : DATA.view.getFloat64(length + 1, true);
-      const next = fn(length < 0 ? undefined : this.#take(key, length));
+      const version = length < 0 ? 0 : DATA.view.getFloat64(length + KIND_BYTES, true);
+      const next = fn(length < 0 ? undefined : takeValue<V>(segment, length, key));
       if (this.#putVersion(key, next, version)) return next;
       if (attempt >= EAGER_ATTEMPTS) pause(attempt - EAGER_ATTEMPTS);
     }
   }
 
   has(key: string): boolean {
-    const segment = this.segment;
+    const { segment } = this;
     const keyLength = writeKey(key, KEY.bytes, 0);
     const result = segment.native.shm_map_has(segment.handle, KEY.bytes, keyLength);
     if (result < 0) throw segment.failure(result, "read");
@@ -140,7 +123,7 @@ export class Entries<V> {
   }
 
   delete(key: string): boolean {
-    const segment = this.segment;
+    const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable("write");
     segment.locker.assertFree("write");
     const keyLength = writeKey(key, KEY.bytes, 0);
@@ -150,7 +133,7 @@ export class Entries<V> {
   }
 
   clear(): void {
-    const segment = this.segment;
+    const { segment } = this;
     segment.assertWritable("clear");
     segment.locker.assertFree("clear");
     const result = segment.native.shm_map_clear(segment.writeHandle);
@@ -158,14 +141,14 @@ export class Entries<V> {
   }
 
   get size(): number {
-    const segment = this.segment;
+    const { segment } = this;
     const size = segment.native.shm_map_size(segment.handle);
     if (size < 0) throw segment.failure(size, "read");
     return size;
   }
 
   getMany(keys: Iterable<string>): (V | undefined)[] {
-    const segment = this.segment;
+    const { segment } = this;
     checkIterable("keys", keys);
     const list = [...keys];
     encodeKeys(list, DATA);
@@ -178,21 +161,21 @@ export class Entries<V> {
   }
 
   setMany(entries: Iterable<readonly [string, V]>): void {
-    const segment = this.segment;
+    const { segment } = this;
     segment.assertWritable("write");
     checkIterable("entries", entries);
     let stored = 0;
-    for (const piece of encodeEntries(entries, this.codec)) {
+    for (const { bytes, end, count } of encodeEntries(entries, segment.codec)) {
       segment.locker.assertFree("write", { stored });
       const { native, writeHandle } = segment;
-      const result = native.shm_map_put_many(writeHandle, piece.bytes, piece.end, piece.count);
+      const result = native.shm_map_put_many(writeHandle, bytes, end, count);
       if (result < 0) throw segment.failure(result, "write", { stored });
-      stored += piece.count;
+      stored += count;
     }
   }
 
   toObject(): Record<string, V> {
-    const segment = this.segment;
+    const { segment } = this;
     const records = new Records();
     records.take(segment, segment.native.shm_map_snapshot(segment.handle));
     const object: Record<string, V> = {};
@@ -205,49 +188,60 @@ export class Entries<V> {
     return object;
   }
 
-  /** Iterates stripe by stripe; `pick` makes the results. With `keysOnly` it gets no values. */
-  iterate<T>(
-    what: number,
-    pick: (key: string, value: V) => T,
-  ): Generator<T, undefined, undefined> {
+  keys(): Generator<string, undefined, undefined> {
     this.segment.assertOpen("iterate over");
-    return this.#walk(what, pick);
+    return this.#walk(flags.keysOnly, (key) => key);
   }
 
+  /** Iterates over the entries; `pick` makes the results. */
+  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined, undefined> {
+    this.segment.assertOpen("iterate over");
+    return this.#walk(0, pick);
+  }
+
+  /** Iterates stripe by stripe. With `keysOnly` in `gatherFlags` there are no values to pick. */
   *#walk<T>(
-    what: number,
+    gatherFlags: number,
     pick: (key: string, value: V) => T,
   ): Generator<T, undefined, undefined> {
-    const segment = this.segment;
+    const { segment } = this;
     const records = new Records();
     for (let stripe = 0; stripe < segment.stripes; stripe += 1) {
-      records.take(segment, segment.native.shm_map_gather(segment.handle, stripe, what));
+      records.take(segment, segment.native.shm_map_gather(segment.handle, stripe, gatherFlags));
       while (records.next()) {
         const { key } = records;
         segment.assertOpen("iterate over");
-        if (what === flags.keysOnly) {
+        if (gatherFlags === flags.keysOnly) {
           yield pick(key, undefined as V);
         } else if (!records.isLeftOut) {
           yield pick(key, this.#valueOf(records, key));
         } else {
           const length = this.#read(writeKey(key, KEY.bytes, 0));
-          if (length >= 0) yield pick(key, this.#take(key, length));
+          if (length >= 0) yield pick(key, takeValue<V>(segment, length, key));
         }
       }
     }
   }
 
-  /** Checks every invariant; repairs if `repair` is 1. */
-  verify(repair: number): VerifyReport {
-    const segment = this.segment;
-    if (repair === 0) segment.assertOpen("verify");
-    else {
-      segment.assertWritable("repair");
-      segment.locker.assertFree("repair");
-    }
+  /** Checks every invariant. */
+  verify(): VerifyReport {
+    this.segment.assertOpen("verify");
+    return this.#check("verify", 0);
+  }
+
+  /** Checks every invariant and repairs what is wrong. */
+  repair(): VerifyReport {
+    const { segment } = this;
+    segment.assertWritable("repair");
+    segment.locker.assertFree("repair");
+    return this.#check("repair", 1);
+  }
+
+  #check(action: string, repair: number): VerifyReport {
+    const { segment } = this;
     const { native, handle } = segment;
     const length = native.shm_map_verify(handle, repair, DATA.bytes, DATA.bytes.length);
-    if (length < 0) throw segment.failure(length, repair === 1 ? "repair" : "verify");
+    if (length < 0) throw segment.failure(length, action);
     const [problems, entries, dropped, reason, stripe] = [0, 1, 2, 3, 4].map((index) =>
       DATA.view.getFloat64(index * 8, true)
     );
@@ -255,102 +249,59 @@ export class Entries<V> {
     return { ok: problems === 0, problems, entries, dropped, first };
   }
 
-  /** Reads the value of the key in `KEY` into `DATA`: its length, or `absent`. */
-  #read(keyLength: number): number {
-    const { native, handle } = this.segment;
-    for (;;) {
-      const size = DATA.bytes.length;
-      const length = native.shm_map_get(handle, KEY.bytes, keyLength, DATA.bytes, size);
-      if (length < 0) return this.#checkAbsent(length);
-      if (length + KIND_BYTES <= size) return length;
-      DATA.end = 0;
-      DATA.reserve(length + KIND_BYTES);
-    }
-  }
-
-  /** As `#read`; the version follows the kind. */
-  #readWithVersion(keyLength: number): number {
-    const { native, handle } = this.segment;
-    for (;;) {
-      const size = DATA.bytes.length;
-      const length = native.shm_map_get_version(handle, KEY.bytes, keyLength, DATA.bytes, size);
-      if (length < 0) return this.#checkAbsent(length);
-      if (length + KIND_BYTES + VERSION_BYTES <= size) return length;
-      DATA.end = 0;
-      DATA.reserve(length + KIND_BYTES + VERSION_BYTES);
-    }
-  }
-
-  #checkAbsent(status: number): number {
-    if (status === ABSENT) return status;
-    throw this.segment.failure(status, "read");
-  }
-
-  /** The value of `length` bytes that was read into `DATA`, which is free again afterwards. */
-  #take(key: string, length: number): V {
-    let value: unknown;
-    try {
-      value = decode(DATA, 0, length, DATA.bytes[length], this.codec);
-    } catch (error) {
-      throw this.#unreadable(key, error);
-    }
-    DATA.release();
-    return value as V;
-  }
-
-  /** The value of the record `records` is at. */
-  #valueOf(records: Records, key: string): V {
-    try {
-      return records.value(this.codec) as V;
-    } catch (error) {
-      throw this.#unreadable(key, error);
-    }
-  }
-
-  #unreadable(key: string, error: unknown): unknown {
-    const short = key.length > 100 ? `${key.slice(0, 100)}…` : key;
-    return unreadable(`"${short}" in ${this.segment.label}`, error);
-  }
-
-  /** As `put`, for many bytes, which cross without a copy in between. */
-  #putBytes(key: string, value: Uint8Array, how: number): number {
-    const length = checkedLength(value);
-    this.segment.locker.assertFree("write");
-    const { native, writeHandle } = this.segment;
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const kind = BYTES_KIND | how;
-    const result = native.shm_map_put(writeHandle, KEY.bytes, keyLength, value, length, kind);
-    if (result < 0) throw this.segment.failure(result, "write");
-    return result;
-  }
-
-  /** Stores `value` if the key still has `version`. */
+  /** Stores `value` if the key still has `version`; says whether it did. */
   #putVersion(key: string, value: V, version: number): boolean {
-    const { native, writeHandle, locker } = this.segment;
-    DATA.end = 0;
-    const kind = encode(value, this.codec, DATA);
-    locker.assertFree("write");
+    const { segment } = this;
+    const kind = encodeValue(segment, value, "write");
+    const bytes = bytesOf(value, kind);
     const keyLength = writeKey(key, KEY.bytes, 0);
+    const { native, writeHandle } = segment;
     const result = native.shm_map_put_version(
       writeHandle,
       KEY.bytes,
       keyLength,
-      DATA.bytes,
+      bytes,
       DATA.end,
       kind,
       version,
     );
     DATA.release();
-    if (result < 0) throw this.segment.failure(result, "write");
+    if (result < 0) throw segment.failure(result, "write");
     return result === 1;
   }
-}
 
-/** What to throw where decoding `thing` threw `error`. */
-export function unreadable(thing: string, error: unknown): unknown {
-  if (!(error instanceof Undecodable)) return error;
-  const message = `Cannot read ${thing}: ${error.message}`;
-  return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
+  /** Reads the value of the key in `KEY` into `DATA`, then its kind. Its length, or `absent`. */
+  #read(keyLength: number): number {
+    const { segment } = this;
+    const { native, handle } = segment;
+    let length: number;
+    do {
+      length = native.shm_map_get(handle, KEY.bytes, keyLength, DATA.bytes, DATA.bytes.length);
+    } while (!isFinal(segment, length, KIND_BYTES));
+    return length;
+  }
+
+  /** As `#read`; the version follows the kind. */
+  #readWithVersion(keyLength: number): number {
+    const { segment } = this;
+    const { native, handle } = segment;
+    const keyBytes = KEY.bytes;
+    let length: number;
+    do {
+      const { bytes } = DATA;
+      length = native.shm_map_get_version(handle, keyBytes, keyLength, bytes, bytes.length);
+    } while (!isFinal(segment, length, KIND_BYTES + VERSION_BYTES));
+    return length;
+  }
+
+  /** The value of the record `records` is at. */
+  #valueOf(records: Records, key: string): V {
+    try {
+      return records.value(this.segment.codec) as V;
+    } catch (error) {
+      throw unreadable(this.segment, error, key);
+    }
+  }
 }
 
 function defineOwn(object: object, key: string, value: unknown): void {
@@ -364,7 +315,7 @@ function defineOwn(object: object, key: string, value: unknown): void {
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Waits a random while, longer after more failures, so that competitors stop meeting. */
+/** Pauses for a random time, longer after more failures, so that competing updates get apart. */
 function pause(failures: number): void {
   const most = Math.min(2 ** failures / 16, LONGEST_PAUSE_MS);
   Atomics.wait(sleeper, 0, 0, Math.random() * most);

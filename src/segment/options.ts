@@ -1,34 +1,20 @@
 /**
- * How segments are opened: the options, and the checks of every argument before anything is made.
+ * The options for opening segments, and the checks of them: every argument of an open is checked
+ * before the library is loaded.
  */
 import process from "node:process";
-import { SharedMemoryError } from "../errors.ts";
-import { flags, mayAccess } from "../ffi/native.ts";
-
-/**
- * What turns structured values into bytes and back.
- *
- * @example
- * ```ts
- * import { type Codec, SharedMap } from "shmap";
- * import assert from "node:assert/strict";
- * const json: Codec = {
- *   id: "json",
- *   encode: (value) => new TextEncoder().encode(JSON.stringify(value)),
- *   decode: (bytes) => JSON.parse(new TextDecoder().decode(bytes)),
- * };
- * using map = SharedMap.anonymous({ codec: json }).set("a", { list: [1] });
- * assert.deepEqual(map.get("a"), { list: [1] });
- * ```
- */
-export interface Codec {
-  /** Recorded in the segment, so that no other codec reads it: 1 to 63 ASCII characters. */
-  readonly id: string;
-  /** The bytes of a value. */
-  encode(value: unknown): Uint8Array;
-  /** The value of bytes that `encode` made; they are the codec's to keep. */
-  decode(bytes: Uint8Array): unknown;
-}
+import {
+  checkInteger,
+  checkObject,
+  checkTimeout,
+  checkType,
+  checkWord,
+  wrongType,
+} from "../arguments.ts";
+import { flags } from "../ffi/abi.ts";
+import type { Access } from "../ffi/backend.ts";
+import { checkAccess } from "../ffi/native.ts";
+import { type Codec, DEFAULT_CODEC_ID } from "../values/kinds.ts";
 
 /**
  * How to open a segment by its name.
@@ -48,28 +34,31 @@ export interface OpenOptions {
    * `"shared"`, the default, creates or attaches; `"create"` fails with `"Exists"` when there is
    * one, `"attach"` with `"NotFound"` when there is none.
    *
-   * `"exclusive"` makes a fresh one in any case and **displaces what was there**: whoever has that
-   * open gets `"Replaced"` from every later call, and its data is gone with its last handle.
+   * `"exclusive"` always makes a new segment and **displaces the old one of that name**: every
+   * later call on an open handle of the old one throws `"Replaced"`, and its data is gone with its
+   * last handle.
    */
   mode?: "shared" | "create" | "attach" | "exclusive";
-  /** Only read: attaches, changes no byte, and every call that writes throws `"ReadOnly"`. */
+  /** Only attach and read. Every call that writes throws `"ReadOnly"`. */
   readonly?: boolean;
-  /** Mode bits of a new segment, whatever the umask. Default 0o600. Without effect on Windows. */
+  /**
+   * Mode bits of a new segment, independent of the umask. Default 0o600. Without effect on Windows.
+   */
   permissions?: number;
   /** Accept a segment that belongs to another user, other than root. Default false. */
   allowForeignOwner?: boolean;
-  /** Where the segment lies. Default: `/dev/shm` on Linux, elsewhere a directory of the user. */
+  /** Where the segment lies. Default: `/dev/shm` on Linux, else a directory of the user. */
   directory?: string;
   /** The ceiling in bytes, recorded at creation: of a map as a whole, or of one encoded value. */
   maxBytes?: number;
   /**
    * `"kernel"` also works across PID namespaces and C libraries, and is slower. Default of a new
-   * segment: `"robust"` on Linux, `"kernel"` elsewhere, where there is nothing else.
+   * segment: `"robust"` on Linux; on other systems `"kernel"`, the only one there.
    */
   lock?: "robust" | "kernel";
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
   timeout?: number;
-  /** For structured values, in place of MessagePack. Every process must name the same. */
+  /** For structured values, in place of MessagePack. Every process must give the same one. */
   codec?: Codec;
 }
 
@@ -107,27 +96,35 @@ export type AttachOptions = Pick<
   "readonly" | "allowForeignOwner" | "timeout" | "codec"
 >;
 
-/** What kinds of object there are on segments. */
+/** A kind of object that lies in a segment. */
 export interface SegmentKind {
-  /** As messages name it. */
+  /** How messages name it. */
   readonly noun: string;
   readonly flags: number;
-  /** The least `maxBytes`. */
+  /** The smallest `maxBytes`. */
   readonly maxBytesLeast: number;
 }
 
 export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024 };
 export const VALUE: SegmentKind = { noun: "value", flags: flags.value, maxBytesLeast: 1 };
 
+/** How messages name a segment: `map "jobs"`. */
+export function labelOf(kind: SegmentKind, name: string | undefined): string {
+  return name === undefined ? `anonymous ${kind.noun}` : `${kind.noun} "${name}"`;
+}
+
 const LIMITS = { name: 200, codecId: 63, directory: 4096, token: 5000, permissions: 0o777 };
+/** How long calls wait by default, in milliseconds. */
 export const DEFAULT_TIMEOUT = 5000;
 
-/** Where segments without a `directory` lie; elsewhere the platform has no path for it. */
+/** How messages name the default directory. Only on Linux is it the same for every user. */
 const DEFAULT_DIRECTORY = process.platform === "linux" ? "/dev/shm" : "shared memory";
 
-/** What an open asks for, checked and complete. */
-export interface Asked {
+/** The arguments of an open, checked and complete. */
+export interface OpenRequest {
+  readonly kind: SegmentKind;
   readonly name: string | undefined;
+  /** As messages name the directory. */
   readonly where: string;
   readonly directory: string | undefined;
   readonly mode: NonNullable<OpenOptions["mode"]>;
@@ -137,7 +134,7 @@ export interface Asked {
   readonly maxBytes: number;
   readonly lock: OpenOptions["lock"];
   readonly timeout: number;
-  /** As it was given; undefined for the default one. */
+  /** The codec that was given; undefined for the default one. */
   readonly codec: Codec | undefined;
   readonly codecId: string;
 }
@@ -145,44 +142,32 @@ export interface Asked {
 const TOKEN =
   /^(?:fd:\d{1,10}:\d{1,10}|file:[0-9a-f]{16}|name:(.+):([A-Za-z0-9._-]+)):[0-9a-f]{16}$/s;
 
-/** What opening `name` asks for. `codecId` is recorded where no codec is given. */
-export function askByName(
-  kind: SegmentKind,
-  name: string,
-  options: OpenOptions,
-  codecId: string,
-): Asked {
+/** The request to open `name`. */
+export function requestByName(kind: SegmentKind, name: string, options: OpenOptions): OpenRequest {
   checkName(name);
-  const asked = ask(kind, name, checkObject(options), codecId);
-  checkAccess(asked.directory, asked.readonly ? ["read"] : ["read", "write"]);
-  return asked;
+  const request = completeRequest(kind, name, checkObject(options));
+  checkDirectoryAccess(request.directory, accessOf(request));
+  return request;
 }
 
-/** What making a segment without a name asks for. */
-export function askAnonymous(
-  kind: SegmentKind,
-  options: AnonymousOptions,
-  codecId: string,
-): Asked {
+/** The request for a new segment without a name. */
+export function requestAnonymous(kind: SegmentKind, options: AnonymousOptions): OpenRequest {
   const { maxBytes, lock, timeout, codec } = checkObject(options);
-  return ask(kind, undefined, { maxBytes, lock, timeout, codec }, codecId);
+  return completeRequest(kind, undefined, { maxBytes, lock, timeout, codec });
 }
 
-/** What attaching by `token` asks for. */
-export function askByToken(
+/** The request to attach by `token`. */
+export function requestByToken(
   kind: SegmentKind,
   token: string,
   options: AttachOptions,
-  codecId: string,
-): Asked {
+): OpenRequest {
   const [, directory, name] = checkToken(token);
   const { readonly, allowForeignOwner, timeout, codec } = checkObject(options);
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
-  const asked = ask(kind, name, given, codecId);
-  if (directory !== DEFAULT_DIRECTORY) {
-    checkAccess(directory, asked.readonly ? ["read"] : ["read", "write"]);
-  }
-  return asked;
+  const request = completeRequest(kind, name, given);
+  if (directory !== DEFAULT_DIRECTORY) checkDirectoryAccess(directory, accessOf(request));
+  return request;
 }
 
 /** The parts of a token: all of it, then its directory and name if it has them. */
@@ -193,29 +178,29 @@ export function checkToken(token: string): RegExpExecArray {
   throw new TypeError(`Cannot attach to "${token.slice(0, 100)}": it is not a token`);
 }
 
-/** The directory of a call that needs no more than it, and how messages name that. */
-export function askDirectory(
+/** The directory of a call that opens no segment, and how messages name it. */
+export function requestDirectory(
   options: { directory?: string },
-  access: readonly ("read" | "write")[],
+  access: readonly Access[],
 ): { directory: string; where: string } {
   const directory = checkDirectory(checkObject(options).directory);
-  checkAccess(directory, access);
+  checkDirectoryAccess(directory, access);
   return { directory: directory ?? "", where: directory ?? DEFAULT_DIRECTORY };
 }
 
-/** Checks every option and fills in what was left out, reading each once. */
-function ask(
+/** Checks every option, reading each once, and fills in those that were left out. */
+function completeRequest(
   kind: SegmentKind,
   name: string | undefined,
   given: OpenOptions,
-  codecId: string,
-): Asked {
+): OpenRequest {
   const { readonly = false, allowForeignOwner = false, codec } = given;
   checkType("readonly", readonly, "boolean");
   checkType("allowForeignOwner", allowForeignOwner, "boolean");
   const timeout = checkTimeout(given.timeout, DEFAULT_TIMEOUT);
   const directory = checkDirectory(given.directory);
   return {
+    kind,
     name,
     where: name === undefined ? "memory" : directory ?? DEFAULT_DIRECTORY,
     directory,
@@ -227,11 +212,20 @@ function ask(
     lock: checkWord("lock", given.lock, ["robust", "kernel"]),
     timeout,
     codec,
-    codecId: codec === undefined ? codecId : checkCodec(codec),
+    codecId: codec === undefined ? DEFAULT_CODEC_ID : checkCodec(codec),
   };
 }
 
-/** Throws unless `name` may be a segment's. */
+function accessOf(request: OpenRequest): readonly Access[] {
+  return request.readonly ? ["read"] : ["read", "write"];
+}
+
+function checkDirectoryAccess(directory: string | undefined, access: readonly Access[]): void {
+  if (directory === undefined) return;
+  checkAccess(directory, access, `Cannot use the directory "${directory}"`);
+}
+
+/** Throws unless `name` can be the name of a segment. */
 export function checkName(name: string): void {
   if (typeof name !== "string") throw wrongType("name", "a string", name);
   if (name.length > LIMITS.name) {
@@ -244,67 +238,11 @@ export function checkName(name: string): void {
   }
 }
 
-/** The options of a call. Throws unless they are an object or left out. */
-export function checkObject<T extends object>(options: T | undefined): T {
-  if (options === undefined) return {} as T;
-  if (typeof options !== "object" || options === null) {
-    throw wrongType("options", "an object", options);
-  }
-  return options;
-}
-
-/** Throws unless `value` is of this type or left out. */
-export function checkType<Type>(option: string, value: Type | undefined, type: string): void {
-  if (value !== undefined && typeof value !== type) throw wrongType(option, `a ${type}`, value);
-}
-
-/** Throws unless `fn` can be called. */
-export function checkFunction(what: string, fn: unknown): void {
-  if (typeof fn !== "function") throw wrongType(what, "a function", fn);
-}
-
-/** Throws unless `list` can be iterated over. */
-export function checkIterable(what: string, list: Iterable<unknown>): void {
-  if (typeof list?.[Symbol.iterator] !== "function") throw wrongType(what, "an iterable", list);
-}
-
-/** The milliseconds a call may wait: `timeout`, or `preset` where it was left out. */
-export function checkTimeout(timeout: number | undefined, preset: number): number {
-  checkType("timeout", timeout, "number");
-  if (timeout === undefined || timeout >= 0) return timeout ?? preset;
-  throw new RangeError(`Cannot use timeout ${timeout}: it is 0 to Infinity`);
-}
-
-/** Throws unless `value` is one of `words` or left out. */
-export function checkWord<Word extends string>(
-  option: string,
-  value: Word | undefined,
-  words: readonly Word[],
-): Word | undefined {
-  if (value === undefined || words.includes(value)) return value;
-  throw wrongType(option, words.map((word) => `"${word}"`).join(" or "), value);
-}
-
-function checkMode(mode: OpenOptions["mode"], readonly: boolean): Asked["mode"] {
+function checkMode(mode: OpenOptions["mode"], readonly: boolean): OpenRequest["mode"] {
   const word = checkWord("mode", mode, ["shared", "create", "attach", "exclusive"]);
   if (!readonly) return word ?? "shared";
   if (word === undefined || word === "attach") return "attach";
   throw new TypeError(`Cannot open read-only in mode "${word}": readonly only attaches`);
-}
-
-/** Throws unless `value` is a whole number within these bounds or left out. */
-export function checkInteger(
-  option: string,
-  value: number | undefined,
-  least: number,
-  most: number = Number.MAX_SAFE_INTEGER,
-): number | undefined {
-  checkType(option, value, "number");
-  if (value === undefined) return value;
-  if (Number.isInteger(value) && value >= least && value <= most) return value + 0; // never -0
-  throw new RangeError(
-    `Cannot use ${option} ${value}: it is a whole number from ${least} to ${most}`,
-  );
 }
 
 function checkDirectory(directory: string | undefined): string | undefined {
@@ -317,6 +255,7 @@ function checkDirectory(directory: string | undefined): string | undefined {
   throw new RangeError(`Cannot use a directory of ${directory.length} characters`);
 }
 
+/** The id of a codec. Throws unless it is one. */
 function checkCodec(codec: Codec): string {
   const isObject = typeof codec === "object" && codec !== null;
   const { id, encode, decode }: Partial<Codec> = isObject ? codec : {};
@@ -332,19 +271,4 @@ function checkCodec(codec: Codec): string {
   throw new RangeError(
     `Cannot use a codec id of ${id.length} bytes: the limit is ${LIMITS.codecId}`,
   );
-}
-
-/** The error for `value` given as `what`. */
-export function wrongType(what: string, wanted: string, value: unknown): TypeError {
-  const found = typeof value === "string" ? `"${value}"` : value === null ? "null" : typeof value;
-  return new TypeError(`Cannot use ${found} as ${what}: it must be ${wanted}`);
-}
-
-/** Full trust in the library aside, a directory is only used as the program's permissions say. */
-function checkAccess(directory: string | undefined, access: readonly ("read" | "write")[]): void {
-  const missing = access.find((kind) => directory !== undefined && !mayAccess(directory, kind));
-  if (missing === undefined) return;
-  const message =
-    `Cannot use the directory "${directory}": run with --allow-${missing}=${directory}`;
-  throw new SharedMemoryError("PermissionDenied", message);
 }

@@ -1,32 +1,31 @@
 /**
- * Many entries in one crossing: the records that `setMany` sends, and those that iteration and
- * snapshots receive.
+ * Records, in which many entries cross to or from the library in one call: those that `setMany`
+ * sends, and those that `getMany`, iteration and snapshots receive.
  *
  * A record is four words of 32 bits (key length, value length, kind, zero), the key and the value,
  * zero-padded to a multiple of eight bytes.
  */
-import { Scratch, type Segment } from "./segment.ts";
-import { decode, encode, KEY_ROOM_BYTES, readKey, writeKey } from "../values/kinds.ts";
-
-type Codec = Parameters<typeof encode>[1];
+import { Scratch } from "../ffi/scratch.ts";
+import { type Codec, decode, encode, KEY_ROOM_BYTES, readKey, writeKey } from "../values/kinds.ts";
+import type { Segment } from "./segment.ts";
 
 const HEADER_BYTES = 16;
-/** Beside the kind of a gathered record: its value was too large to be gathered. */
+/** A flag beside the kind of a gathered record: its value was too large to be gathered. */
 const LEFT_OUT = 256;
-/** Entries are sent in pieces of about this size. */
-const PIECE_BYTES = 8 * 2 ** 20;
-/** How much is copied out at once at most. */
+/** Entries are sent in batches of about this size. */
+const BATCH_BYTES = 8 * 2 ** 20;
+/** The most bytes that one call copies out. */
 const COPY_BYTES = 2 ** 30;
-/** Where a value would begin in the answer of `getMany`, for a key that is missing. */
+/** The value length in an answer of `getMany` that means: the key is missing. */
 const MISSING = 0xffffffff;
 
-/** Records on their way into a map. */
-export class Piece extends Scratch {
-  /** How many there are. */
+/** Writes records for a map. */
+export class RecordWriter extends Scratch {
+  /** How many records there are. */
   count = 0;
 
   /** Checks, encodes and appends one entry. */
-  append(key: string, value: unknown, codec: Codec): void {
+  append(key: string, value: unknown, codec: Codec | undefined): void {
     const start = this.end;
     this.reserve(HEADER_BYTES + keyRoom(key));
     const keyLength = writeKey(key, this.bytes, start + HEADER_BYTES);
@@ -44,24 +43,26 @@ export class Piece extends Scratch {
   }
 }
 
-/** All entries, checked and encoded before any of them is sent. */
+/** All entries as batches of records: every one is checked and encoded before one is sent. */
 export function encodeEntries(
   entries: Iterable<readonly [string, unknown]>,
-  codec: Codec,
-): Piece[] {
-  const pieces: Piece[] = [];
+  codec: Codec | undefined,
+): RecordWriter[] {
+  const batches: RecordWriter[] = [];
   for (const entry of entries) {
     if (typeof entry !== "object" || entry === null) {
       throw new TypeError(`Cannot store ${String(entry)}: an entry is a key and a value`);
     }
-    let piece = pieces.at(-1);
-    if (piece === undefined || piece.end >= PIECE_BYTES) pieces.push(piece = new Piece(4096));
-    piece.append(entry[0], entry[1], codec);
+    let batch = batches.at(-1);
+    if (batch === undefined || batch.end >= BATCH_BYTES) {
+      batches.push(batch = new RecordWriter(4096));
+    }
+    batch.append(entry[0], entry[1], codec);
   }
-  return pieces;
+  return batches;
 }
 
-/** Writes keys for `getMany`, each after its length. */
+/** Writes the keys of a `getMany`, each after its length. */
 export function encodeKeys(keys: readonly string[], target: Scratch): void {
   target.end = 0;
   for (const key of keys) {
@@ -76,7 +77,7 @@ function keyRoom(key: string): number {
   return typeof key === "string" ? Math.min(3 * key.length, KEY_ROOM_BYTES) : 0;
 }
 
-/** What the library has gathered, copied at once into memory of its own, one record at a time. */
+/** Reads what the library has gathered, one record at a time, from a copy of its own. */
 export class Records {
   readonly #memory = new Scratch(4096);
   #end = 0;
@@ -87,7 +88,7 @@ export class Records {
   #valueLength = 0;
   #kind = 0;
 
-  /** Takes over what a call has gathered; `length` is the call's result. */
+  /** Copies what a call has gathered. `length` is the result of that call. */
   take(segment: Segment, length: number): void {
     if (length < 0) throw segment.failure(length, "read");
     const memory = this.#memory;
@@ -118,7 +119,7 @@ export class Records {
     return true;
   }
 
-  /** Moves to the next answer of `getMany`; false if its key is missing. */
+  /** Moves to the next answer of `getMany`; false if the key is missing. */
   nextAnswer(): boolean {
     const { view } = this.#memory;
     const at = this.#next;
@@ -134,17 +135,18 @@ export class Records {
     return readKey(this.#memory, this.#keyStart, this.#keyLength);
   }
 
-  /** Whether the value must be read by itself. */
+  /** Whether the value was not gathered and must be read by itself. */
   get isLeftOut(): boolean {
     return this.#kind >= LEFT_OUT;
   }
 
-  /** The value. Throws `Undecodable` where there is none. */
-  value(codec: Codec): unknown {
+  /** The value. Throws `Undecodable` if its bytes are no value. */
+  value(codec: Codec | undefined): unknown {
     return decode(this.#memory, this.#valueStart, this.#valueLength, this.#kind, codec);
   }
 }
 
-function padded(offset: number): number {
+/** The next multiple of eight, to which the library pads records. */
+export function padded(offset: number): number {
   return Math.ceil(offset / 8) * 8;
 }

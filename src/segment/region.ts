@@ -1,22 +1,24 @@
 /**
- * What is behind an `Mmap`: how a region is opened and closed, its checks, its copies, and its
- * failures.
+ * Regions, the raw bytes behind an `Mmap`: opening one over a file, in memory or by a token, and
+ * copying bytes in and out.
  */
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Attempt, failure, SharedMemoryError } from "../errors.ts";
-import { type Lockable, Locker } from "../lock/lock.ts";
-import { DATA, FAULT, flags, mayAccess, type Native, native, openNative } from "../ffi/native.ts";
 import {
+  bufferOf,
   checkInteger,
   checkObject,
-  checkToken,
   checkType,
   checkWord,
-  DEFAULT_TIMEOUT,
-} from "./options.ts";
-
-export { wrongType } from "./options.ts";
+  lengthOf,
+  offsetOf,
+} from "../arguments.ts";
+import { flags } from "../ffi/abi.ts";
+import type { Access } from "../ffi/backend.ts";
+import { checkAccess, type Native, openNative } from "../ffi/native.ts";
+import { DATA, FAULT } from "../ffi/scratch.ts";
+import { checkOpened, Handle, type HandleCalls, type Subject } from "./handle.ts";
+import { checkToken } from "./options.ts";
 
 /**
  * How to map a file.
@@ -34,126 +36,85 @@ export { wrongType } from "./options.ts";
  */
 export interface MmapOptions {
   /**
-   * How many bytes, from the start of the file. Default, and the meaning of 0: as many as it has. A
-   * shorter file is made longer if the region writes to it; a missing one is created then.
+   * How many bytes, from the start of the file. Default, and the meaning of 0: the whole file. If
+   * the region writes to the file, a shorter file is made longer, and a missing one is created.
    */
   length?: number;
   /** What the region is for. Default: `"read"`. */
   protection?: "read" | "write" | "read-write";
-  /** Whether writes reach the file and others, or are seen by this region only. */
+  /** Whether writes reach the file and other processes, or stay in this region. */
   sharing?: "shared" | "private";
 }
-
-/** The getters of every typed array: an object made to deceive has its own `length` besides. */
-const VIEW = Object.getPrototypeOf(Uint8Array.prototype);
-const [bufferOf, offsetOf, lengthOf] = ["buffer", "byteOffset", "byteLength"].map((name) =>
-  Object.getOwnPropertyDescriptor(VIEW, name)!.get!
-);
 
 /** Larger copies are made in pieces, for lengths cross as 32 bits. */
 const PIECE_BYTES = 2 ** 28;
 const DESCRIPTOR_MAX = 2 ** 31 - 1;
 
-/** What the message of a failure says besides what the library knows. */
-type FailureDetails = Pick<Attempt, "timeout" | "holder">;
-
-/** Closes what was forgotten. Held values are handles: a collected object has none to give. */
-const forgotten = new FinalizationRegistry<number>((handle) => {
-  native().shm_region_close(handle);
-});
-
-/** What is mapped, and for what. */
+/** What a region maps, and what it may do with it. */
 interface Source {
-  /** As messages name it: `region "data.bin"`. */
-  readonly label: string;
-  /** The directory, where it is known. */
-  readonly where: string;
-  /** The path, or the descriptor in words; undefined in memory. */
-  readonly file: string | undefined;
-  /** The path as it was given. */
+  readonly subject: Subject;
+  /** The path of the file as it was given; undefined for a descriptor, and in memory. */
   readonly filename: string | undefined;
   readonly canRead: boolean;
   readonly canWrite: boolean;
-  /** Whether the file itself was opened for writing. */
+  /** Whether writes reach the file: whether it was opened for writing. */
   readonly isWritten: boolean;
 }
 
-/** One open handle, and everything that outlives the public object. */
-export class Region implements Lockable {
-  readonly native: Native;
+const CALLS: HandleCalls = { close: "shm_region_close", token: "shm_region_token" };
+
+/** One open region. */
+export class Region extends Handle {
   readonly source: Source;
   readonly length: number;
-  readonly timeout = DEFAULT_TIMEOUT;
-  readonly locker: Locker;
-  /** Zero once closed, which the library refuses. */
-  handle: number;
 
   constructor(library: Native, handle: number, source: Source) {
-    this.native = library;
-    this.handle = handle;
+    super(library, handle, CALLS, source.subject, !source.isWritten);
     this.source = source;
     this.length = library.shm_region_length(handle);
-    this.locker = new Locker(this, !source.isWritten);
-    forgotten.register(this, handle, this);
   }
 
-  /** The error for a negative result of a call that was to do `action`. */
-  failure(status: number, action: string, details: FailureDetails = {}): Error {
-    if (this.handle === 0) return this.#refusal("Closed", action, "it is closed");
-    FAULT.bytes.fill(0);
-    this.native.shm_fault(this.handle, FAULT.bytes);
-    return openFailure(status, this.source, { action, ...details });
-  }
-
-  assertOpen(action: string): void {
-    if (this.handle === 0) throw this.#refusal("Closed", action, "it is closed");
-  }
-
+  /** Throws unless open for reading. */
   assertReadable(): void {
     this.assertOpen("read");
     if (this.source.canRead) return;
-    throw this.#refusal("WriteOnly", "read", "Invalid access on write-only region");
+    throw this.refusal("WriteOnly", "read", "Invalid access on write-only region");
   }
 
+  /** Throws unless open for writing. */
   assertWritable(): void {
     this.assertOpen("write");
     if (this.source.canWrite) return;
-    throw this.#refusal("ReadOnly", "write", "Invalid access on read-only region");
+    throw this.refusal("ReadOnly", "write", "Invalid access on read-only region");
   }
 
-  assertLockable(action: string, shared: number): void {
+  override assertLockable(action: string, shared: number): void {
     this.assertOpen(action);
     if (shared === 1 || this.source.isWritten) return;
     const why = "Invalid access on read-only region; only a shared lock can be had";
-    throw this.#refusal("ReadOnly", action, why);
+    throw this.refusal("ReadOnly", action, why);
   }
 
-  #refusal(code: "Closed" | "ReadOnly" | "WriteOnly", action: string, why: string): Error {
-    return new SharedMemoryError(code, `Cannot ${action} ${this.source.label}: ${why}`);
-  }
-
-  get token(): string {
+  /** The token of a region in memory. Throws "Unsupported" for a region over a file. */
+  override get token(): string {
     this.assertOpen("identify");
-    if (this.source.file !== undefined) {
-      const why = "it is over a file, and only regions in memory have a token";
-      throw new SharedMemoryError("Unsupported", `Cannot identify ${this.source.label}: ${why}`);
-    }
-    const length = this.native.shm_region_token(this.handle, DATA.bytes, DATA.bytes.length);
-    if (length < 0) throw this.failure(length, "identify");
-    return DATA.text.latin1Slice(0, length);
+    if (this.source === MEMORY) return super.token;
+    const why = "it is over a file, and only regions in memory have a token";
+    throw this.refusal("Unsupported", "identify", why);
   }
 
+  /** The descriptor of the file that the library has opened; undefined in memory. */
   get descriptor(): number | undefined {
     this.assertOpen("describe");
-    if (this.source.file === undefined) return undefined;
+    if (this.source === MEMORY) return undefined;
     return this.native.shm_region_descriptor(this.handle);
   }
 
-  /** How many of `length` bytes there are from `offset` on. Throws unless that is in the region. */
+  /** How many of `length` bytes the region has from `offset` on. Throws for an offset outside. */
   room(action: "read" | "write", offset: number, length = Number.MAX_SAFE_INTEGER): number {
     checkType("offset", offset, "number");
     checkType("length", length, "number");
-    const cannot = `Cannot ${action} ${this.source.label}`;
+    const cannot = `Cannot ${action} ${this.label}`;
     if (!Number.isSafeInteger(offset) || offset < 0) {
       throw new RangeError(`${cannot} at offset ${offset}: it is a whole number from 0`);
     }
@@ -165,14 +126,14 @@ export class Region implements Lockable {
     throw new RangeError(`${cannot} at offset ${offset}: ${action} failed: ${why}`);
   }
 
-  /** Copies out as much as `room` allows and `target` has; less if its file is shorter by now. */
+  /** Copies out what `room` and `target` allow. Less if the file is shorter by now. */
   read(target: Uint8Array, offset: number, room: number): number {
     return this.#inPieces("read", target, room, (piece, done, size) => {
       return this.native.shm_region_read(this.handle, offset + done, piece, size);
     });
   }
 
-  /** Copies in as much as `room` allows and `bytes` has; less if its file is shorter by now. */
+  /** Copies in what `room` and `bytes` allow. Less if the file is shorter by now. */
   write(bytes: Uint8Array, offset: number, room: number): number {
     return this.#inPieces("write", bytes, room, (piece, done, size) => {
       return this.native.shm_region_write(this.handle, offset + done, piece, size);
@@ -181,7 +142,7 @@ export class Region implements Lockable {
 
   /** As `write`, for a string in UTF-8. */
   writeText(text: string, offset: number, room: number): number {
-    // A character more, for the last one may be half of two that belong together.
+    // One code unit more, so that a surrogate pair at the end is not cut in two.
     const length = DATA.write(text.slice(0, room + 1));
     try {
       return this.write(DATA.bytes, offset, Math.min(room, length));
@@ -190,7 +151,7 @@ export class Region implements Lockable {
     }
   }
 
-  /** Calls `copy` for one piece after the other until one is short. */
+  /** Calls `copy` for one piece after the other, until one is copied in part or not at all. */
   #inPieces(
     action: string,
     bytes: Uint8Array,
@@ -214,58 +175,55 @@ export class Region implements Lockable {
     const result = this.native.shm_region_flush(this.handle);
     if (result < 0) throw this.failure(result, "flush");
   }
-
-  close(): void {
-    const { handle } = this;
-    if (handle === 0) return;
-    this.handle = 0;
-    forgotten.unregister(this);
-    this.native.shm_region_close(handle);
-    this.locker.closed();
-  }
 }
 
 function pieceOf(bytes: Uint8Array, start: number, length: number): Uint8Array {
   return new Uint8Array(bufferOf.call(bytes), offsetOf.call(bytes) + start, length);
 }
 
-/** A region in memory: it may do everything, and there is nothing to name it by. */
+/** What messages say an open looked for. */
+const WANTED = { kind: "a region" };
+
+/** Memory without a file: it may be read and written, and no name leads to it. */
 const MEMORY: Source = {
-  label: "anonymous region",
-  where: "memory",
-  file: undefined,
+  subject: { thing: "anonymous region", where: "memory", wanted: WANTED },
   filename: undefined,
   canRead: true,
   canWrite: true,
   isWritten: true,
 };
 
-/** Maps a file. */
+/** Opens a region over a file. */
 export function openRegion(file: string | URL | number, options: MmapOptions): Region {
   const { length, protection = "read", sharing = "shared" } = checkObject(options);
   const bytes = checkInteger("length", length, 0) ?? 0;
   checkWord("protection", protection, ["read", "write", "read-write"]);
   checkWord("sharing", sharing, ["shared", "private"]);
-  const place = typeof file === "number" ? descriptorPlace(file) : pathPlace(file);
+  const target = typeof file === "number" ? targetOfDescriptor(file) : targetOfPath(file);
+  const { subject, filename } = target;
   const canRead = protection !== "write";
   const canWrite = protection !== "read";
   const isWritten = canWrite && sharing === "shared";
-  const source = { ...place, canRead, canWrite, isWritten };
-  if (place.filename !== undefined) checkAccess(source);
+  if (filename !== undefined) {
+    const access: Access[] = [];
+    if (canRead || !isWritten) access.push("read");
+    if (isWritten) access.push("write");
+    checkAccess(filename, access, `Cannot open ${subject.thing}: Can't open ${filename}`);
+  }
   const library = openNative();
-  const pathLength = DATA.write(place.filename ?? "");
+  const pathLength = DATA.write(filename ?? "");
   const handle = library.shm_region_open(
     DATA.bytes,
     pathLength,
-    place.descriptor,
+    target.descriptor,
     bytes,
     (canRead ? flags.regionRead : 0) | (canWrite ? flags.regionWrite : 0) |
       (sharing === "private" ? flags.regionPrivate : 0) |
-      (place.filename === undefined ? flags.regionDescriptor : 0),
+      (filename === undefined ? flags.regionDescriptor : 0),
     FAULT.bytes,
   );
   DATA.release();
-  return opened(library, handle, source, "open");
+  return opened(library, handle, { subject, filename, canRead, canWrite, isWritten }, "open");
 }
 
 /** Makes a region in memory. */
@@ -288,32 +246,26 @@ export function attachRegion(token: string): Region {
 }
 
 function opened(library: Native, handle: number, source: Source, action: string): Region {
-  if (handle > 0) return new Region(library, handle, source);
-  throw openFailure(handle, source, { action });
+  return new Region(library, checkOpened(handle, action, source.subject), source);
 }
 
-function openFailure(
-  status: number,
-  { label, where, file }: Source,
-  details: FailureDetails & { action: string },
-): Error {
-  const attempt = { thing: label, where, file, wanted: { kind: "a region" }, ...details };
-  return failure(status, attempt, FAULT.bytes);
+/** What is to be mapped: a path, or a descriptor, which is 0 for a path. */
+interface Target {
+  readonly subject: Subject;
+  readonly filename: string | undefined;
+  readonly descriptor: number;
 }
 
-type Place = Pick<Source, "label" | "where" | "file" | "filename"> & { descriptor: number };
-
-function descriptorPlace(descriptor: number): Place {
+function targetOfDescriptor(descriptor: number): Target {
   if (!Number.isInteger(descriptor) || descriptor < 0 || descriptor > DESCRIPTOR_MAX) {
     throw new RangeError(`Cannot open region: ${descriptor} is no file descriptor`);
   }
   const file = `descriptor ${descriptor}`;
-  const where = "its file system";
-  const label = `region over ${file}`;
-  return { label, where, file, filename: undefined, descriptor: descriptor + 0 }; // never -0
+  const subject = { thing: `region over ${file}`, where: "its file system", file, wanted: WANTED };
+  return { subject, filename: undefined, descriptor: descriptor + 0 }; // never -0
 }
 
-function pathPlace(file: string | URL): Place {
+function targetOfPath(file: string | URL): Target {
   const path = file instanceof URL ? fileURLToPath(file) : file;
   if (typeof path !== "string" || path === "") {
     throw new TypeError("Cannot open region: No filename or filehandle provided.");
@@ -321,17 +273,6 @@ function pathPlace(file: string | URL): Place {
   if (path.includes("\0") || !path.isWellFormed()) {
     throw new TypeError(`Cannot open region: ${JSON.stringify(path)} cannot be a path`);
   }
-  const label = `region "${path}"`;
-  return { label, where: dirname(path), file: path, filename: path, descriptor: 0 };
-}
-
-/** Full trust in the library aside, a path is only used as the program's permissions say. */
-function checkAccess({ label, filename, canRead, isWritten }: Source): void {
-  const access = [...(canRead || !isWritten ? ["read"] : []), ...(isWritten ? ["write"] : [])];
-  const missing = (access as ("read" | "write")[]).find((kind) => !mayAccess(filename!, kind));
-  if (missing === undefined) return;
-  throw new SharedMemoryError(
-    "PermissionDenied",
-    `Cannot open ${label}: Can't open ${filename}: run with --allow-${missing}=${filename}`,
-  );
+  const subject = { thing: `region "${path}"`, where: dirname(path), file: path, wanted: WANTED };
+  return { subject, filename: path, descriptor: 0 };
 }

@@ -1,18 +1,17 @@
 /**
- * What every shared object on a segment has, whatever it holds: its name and token, its lock, its
- * life.
+ * `SharedObject`, the base of `SharedMap` and `SharedValue`: name, token, lock, statistics, close.
  */
-import { type MapStats, Segment } from "./segment.ts";
 import type { AsyncLockOptions, Lock, LockOptions } from "../lock/lock.ts";
+import { type MapStats, Segment } from "./segment.ts";
 
 /**
  * What a `SharedMap` and a `SharedValue` have in common.
  *
- * One lock belongs to each of them, for all handles of all processes alike. While one handle holds
- * it, writes through any other wait, up to that handle's `timeout`; reads never do. It is not
- * re-entrant: where this isolate itself is in the way, a call that could only wait for ever throws
- * `"Locked"`. What is written through the handle that holds the lock goes through, no matter which
- * task writes; tasks that take turns should have a handle each, or lock before every write.
+ * Each of them has one lock, the same for all handles of all processes. While one handle holds it,
+ * writes through any other wait, up to the `timeout` of that other handle; reads never wait. The
+ * lock is not re-entrant: a call that would wait for a lock which this isolate itself holds throws
+ * `"Locked"`. Writes through the handle that holds the lock succeed, no matter which task writes:
+ * tasks that exclude each other should have a handle each, or lock before every write.
  *
  * @example
  * ```ts
@@ -27,7 +26,7 @@ import type { AsyncLockOptions, Lock, LockOptions } from "../lock/lock.ts";
 export abstract class SharedObject implements Disposable {
   readonly #segment: Segment;
 
-  /** Made by `open`, `anonymous` and `attach`. */
+  /** Called by `open`, `anonymous` and `attach`. */
   protected constructor(segment: unknown) {
     if (!(segment instanceof Segment)) {
       throw new TypeError(`Cannot construct ${new.target.name}: use open, anonymous or attach`);
@@ -41,23 +40,24 @@ export abstract class SharedObject implements Disposable {
     return this.#segment.name;
   }
 
-  /** A string that leads `attach` here, in this and other processes, while this one is open. */
+  /** A string for `attach`, in this and other processes, for as long as this object is open. */
   get token(): string {
     return this.#segment.token;
   }
 
-  /** Whether anybody holds the lock, this handle included. */
+  /** Whether any handle holds the lock, this one included. */
   get locked(): boolean {
     return this.#segment.locker.locked;
   }
 
   /**
-   * Waits for the lock and takes it. This blocks the whole isolate: a server uses `lockAsync`.
+   * Waits for the lock and takes it. This blocks the whole isolate: a server should use
+   * `lockAsync`.
    *
    * @param options How long to wait.
    * @returns The lock, to be unlocked after use.
-   * @throws {SharedMemoryError} `"Timeout"` with the process that has it; `"Locked"` when this
-   * isolate has it.
+   * @throws {SharedMemoryError} `"Timeout"`, which names the process that has it; `"Locked"` if
+   * this isolate has it.
    *
    * @example
    * ```ts
@@ -66,7 +66,7 @@ export abstract class SharedObject implements Disposable {
    * using map = SharedMap.anonymous<number>().set("count", 1);
    * {
    *   using lock = map.lock({ timeout: 1000 });
-   *   if (lock.recovered) map.clear(); // whoever had it died half-way
+   *   if (lock.recovered) map.clear(); // the last holder died half-way
    *   map.set("count", map.get("count")! + 1);
    * }
    * assert.equal(map.get("count"), 2);
@@ -77,7 +77,7 @@ export abstract class SharedObject implements Disposable {
   }
 
   /**
-   * Takes the lock if nobody has it and nobody stands in line for it.
+   * Takes the lock if it is free and no task of this isolate waits for it.
    *
    * @returns The lock, or undefined.
    *
@@ -100,8 +100,8 @@ export abstract class SharedObject implements Disposable {
    *
    * @param options How long to wait, and a signal that ends the wait.
    * @returns The lock, to be unlocked after use.
-   * @throws {SharedMemoryError} `"Timeout"` with the process that has it; `"Closed"` when this
-   * object is closed meanwhile.
+   * @throws {SharedMemoryError} `"Timeout"`, which names the process that has it; `"Closed"` if
+   * this object is closed meanwhile.
    *
    * @example
    * ```ts
@@ -123,51 +123,23 @@ export abstract class SharedObject implements Disposable {
   }
 
   /**
-   * What it says of itself, for people who look for the cause of a problem.
-   *
-   * @returns Sizes, counts and facts; each is right by itself, not all at one instant.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1);
-   * assert.equal(map.stats().entries, 1);
-   * ```
+   * Figures for people who look for the cause of a problem. Each is right by itself, but they are
+   * not all of the same instant.
    */
   stats(): MapStats {
     return this.#segment.stats();
   }
 
   /**
-   * Removes the name, if this object still has it. All who have it open go on with it.
-   *
-   * @returns Whether it had it.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.open("shmap-example-unlink-own");
-   * assert.deepEqual([map.unlink(), map.unlink()], [true, false]);
-   * ```
+   * Removes the name, if it still leads here, and returns whether it did. Open handles stay usable.
    */
   unlink(): boolean {
     return this.#segment.unlink();
   }
 
   /**
-   * Lets go of it; its data stays. A lock that is held is unlocked, whoever waits for one gets
-   * `"Closed"`, and so does every other call from now on. Closing twice does nothing.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * const map = SharedMap.anonymous();
-   * map.close();
-   * assert.throws(() => map.size, { code: "Closed" });
-   * ```
+   * Closes this object; the data stays. The lock is released, waiting `lockAsync` calls and all
+   * later calls throw `"Closed"`. Closing twice does nothing.
    */
   close(): void {
     this.#segment.close();

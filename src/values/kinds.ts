@@ -1,45 +1,42 @@
 /**
- * JavaScript values to bytes and back, and the keys beside them.
+ * Encodes and decodes values and keys.
  *
  * A stored value is a kind byte and its bytes. Primitives and byte arrays have kinds of their own
  * and come back exactly. Everything else goes through a codec; the default one is `msgpack.ts`.
  */
 import { Buffer } from "node:buffer";
 import { types } from "node:util";
+import { lengthOf } from "../arguments.ts";
 import { formatBytes, SharedMemoryError } from "../errors.ts";
+import type { Scratch } from "../ffi/scratch.ts";
 import { describe, NEVER_USED, pack, type Shape, shapeOf, unpack } from "./msgpack.ts";
 
-export { describe };
-
-/** What turns structures into bytes and back, in place of the default. */
-interface Coder {
+/**
+ * What turns structured values into bytes and back.
+ *
+ * @example
+ * ```ts
+ * import { type Codec, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const json: Codec = {
+ *   id: "json",
+ *   encode: (value) => new TextEncoder().encode(JSON.stringify(value)),
+ *   decode: (bytes) => JSON.parse(new TextDecoder().decode(bytes)),
+ * };
+ * using map = SharedMap.anonymous({ codec: json }).set("a", { list: [1] });
+ * assert.deepEqual(map.get("a"), { list: [1] });
+ * ```
+ */
+export interface Codec {
+  /** Recorded in the segment, so that no other codec reads it: 1 to 63 ASCII characters. */
   readonly id: string;
+  /** The bytes of a value. */
   encode(value: unknown): Uint8Array;
+  /** The value of bytes that `encode` made. The codec may keep and change them. */
   decode(bytes: Uint8Array): unknown;
 }
 
-/** Bytes to read, and two more views of the same memory. */
-interface Memory {
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
-  readonly text: TextSlices;
-}
-
-/** What buffers can do, in both runtimes, beyond their published types. */
-interface TextSlices {
-  latin1Slice(start: number, end: number): string;
-  utf8Slice(start: number, end: number): string;
-  ucs2Slice(start: number, end: number): string;
-}
-
-/** Memory that grows: encoders append at `end`. */
-interface Room extends Memory {
-  end: number;
-  /** Makes room for `length` bytes after `end`; the views may be others afterwards. */
-  reserve(length: number): void;
-}
-
-/** The kind bytes. Stable: other processes, runtimes and versions read them. Zero is none. */
+/** The kind bytes. Stable: other processes, runtimes and versions read them. Zero is no kind. */
 const KIND = {
   structure: 1,
   /** A structure with errors in it. */
@@ -76,13 +73,13 @@ export const DEFAULT_CODEC_ID = "msgpackr";
 const MAX_KEY_BYTES = 65_535;
 const MAX_VALUE_BYTES = 2 ** 30;
 
-/** Up to here a loop over the code units is the fastest encoder in both runtimes. */
+/** Up to this length a loop over the code units is the fastest encoder in both runtimes. */
 const SHORT_TEXT = 40;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** What a key needs at most while it is written, its length not yet checked. */
+/** The room that writing a key needs at most, before its length is checked. */
 export const KEY_ROOM_BYTES = MAX_KEY_BYTES + 1;
 
 /**
@@ -128,34 +125,34 @@ function keyTypeError(key: unknown): TypeError {
 }
 
 /** The key of `length` bytes at `offset`. */
-export function readKey(memory: Memory, offset: number, length: number): string {
+export function readKey(memory: Scratch, offset: number, length: number): string {
   return memory.text.utf8Slice(offset, offset + length);
 }
 
 /**
- * Appends the bytes of `value` to `room` and returns its kind. Code of the caller's, such as a
- * codec, runs before the first byte is written.
+ * Appends the bytes of `value` to `target` and returns its kind. Code of the user, such as a codec
+ * or a getter, runs before the first byte is written.
  */
-export function encode(value: unknown, codec: Coder | undefined, room: Room): number {
+export function encode(value: unknown, codec: Codec | undefined, target: Scratch): number {
   switch (typeof value) {
     case "string":
-      return encodeString(value, room);
+      return encodeString(value, target);
     case "number":
-      if (room.end + 8 > room.bytes.length) room.reserve(8);
-      room.view.setFloat64(room.end, value, true);
-      room.end += 8;
+      if (target.end + 8 > target.bytes.length) target.reserve(8);
+      target.view.setFloat64(target.end, value, true);
+      target.end += 8;
       return KIND.number;
     case "boolean":
       return value ? KIND.true : KIND.false;
     case "bigint":
-      return encodeBigint(value, room);
+      return encodeBigint(value, target);
     case "object":
       if (value === null) return KIND.null;
       if (isBytes(value)) {
-        append(value, room);
+        append(value, target);
         return KIND.bytes;
       }
-      return encodeStructure(value, codec, room);
+      return encodeStructure(value, codec, target);
     case "undefined":
       throw new TypeError("Cannot store undefined: value must be defined");
     default:
@@ -163,28 +160,30 @@ export function encode(value: unknown, codec: Coder | undefined, room: Room): nu
   }
 }
 
-/** The kind of a byte array, for callers that pass its bytes on without a copy. */
+/** The kind of a byte array, for callers that pass its bytes to the library without a copy. */
 export const BYTES_KIND: number = KIND.bytes;
 
-/** Whether `value` is stored as its bytes: a Uint8Array, or a Buffer, which comes back as one. */
+/**
+ * Whether `value` is stored as its bytes: a Uint8Array, or a Buffer, which is read as the former.
+ */
 export function isBytes(value: unknown): value is Uint8Array {
   if (!ArrayBuffer.isView(value)) return false;
   const prototype = Object.getPrototypeOf(value);
   return prototype === Uint8Array.prototype || prototype === Buffer.prototype;
 }
 
-/** Bytes that no value has: the cause is why. */
+/** The error for bytes that are no value. */
 export class Undecodable extends Error {
   override readonly name = "Undecodable";
 }
 
-/** The value of `kind` in `length` bytes at `offset`. Throws `Undecodable` where there is none. */
+/** The value of `kind` in `length` bytes at `offset`. Throws `Undecodable` if they are none. */
 export function decode(
-  memory: Memory,
+  memory: Scratch,
   offset: number,
   length: number,
   kind: number,
-  codec: Coder | undefined,
+  codec: Codec | undefined,
 ): unknown {
   const end = offset + length;
   switch (kind) {
@@ -226,24 +225,18 @@ export function decode(
   throw new Undecodable(`no value has kind ${kind} and ${length} bytes`);
 }
 
-/** The getter of every byte array: an object made to deceive has a `length` of its own besides. */
-const lengthOf = Object.getOwnPropertyDescriptor(
-  Object.getPrototypeOf(Uint8Array.prototype),
-  "length",
-)!.get!;
-
-/** How many bytes there really are. Throws "TooLarge" for more than any value may have. */
+/** How many bytes there are. Throws "TooLarge" for more than any value may have. */
 export function checkedLength(bytes: Uint8Array): number {
-  const length: number = lengthOf.call(bytes);
+  const length = lengthOf.call(bytes);
   if (length > MAX_VALUE_BYTES) throw tooLarge(length);
   return length;
 }
 
-function append(bytes: Uint8Array, room: Room): void {
+function append(bytes: Uint8Array, target: Scratch): void {
   const length = checkedLength(bytes);
-  if (room.end + length > room.bytes.length) room.reserve(length);
-  room.bytes.set(bytes, room.end);
-  room.end += length;
+  if (target.end + length > target.bytes.length) target.reserve(length);
+  target.bytes.set(bytes, target.end);
+  target.end += length;
 }
 
 function tooLarge(length: number): SharedMemoryError {
@@ -254,53 +247,53 @@ function tooLarge(length: number): SharedMemoryError {
   );
 }
 
-function encodeString(value: string, room: Room): number {
+function encodeString(value: string, target: Scratch): number {
   const length = value.length;
-  if (length > SHORT_TEXT) return encodeLongString(value, room);
-  if (room.end + SHORT_TEXT > room.bytes.length) room.reserve(SHORT_TEXT);
-  const { bytes, end } = room;
+  if (length > SHORT_TEXT) return encodeLongString(value, target);
+  if (target.end + SHORT_TEXT > target.bytes.length) target.reserve(SHORT_TEXT);
+  const { bytes, end } = target;
   for (let i = 0; i < length; i += 1) {
     const code = value.charCodeAt(i);
-    if (code > 127) return encodeLongString(value, room);
+    if (code > 127) return encodeLongString(value, target);
     bytes[end + i] = code;
   }
-  room.end = end + length;
+  target.end = end + length;
   return KIND.ascii;
 }
 
-function encodeLongString(value: string, room: Room): number {
+function encodeLongString(value: string, target: Scratch): number {
   if (value.length > MAX_VALUE_BYTES) throw tooLarge(value.length);
-  if (!value.isWellFormed()) return encodeCodeUnits(value, room);
-  const start = room.end;
-  // Most strings are ASCII: ask for three bytes a character only where one was not enough.
-  room.reserve(value.length);
-  const { read, written } = encoder.encodeInto(value, tail(room));
-  room.end += written;
+  if (!value.isWellFormed()) return encodeCodeUnits(value, target);
+  const start = target.end;
+  // Most strings are ASCII: reserve three bytes a character only if one was not enough.
+  target.reserve(value.length);
+  const { read, written } = encoder.encodeInto(value, tail(target));
+  target.end += written;
   if (read < value.length) {
     const rest = value.slice(read);
-    room.reserve(3 * rest.length);
-    room.end += encoder.encodeInto(rest, tail(room)).written;
+    target.reserve(3 * rest.length);
+    target.end += encoder.encodeInto(rest, tail(target)).written;
   }
-  const length = room.end - start;
+  const length = target.end - start;
   if (length > MAX_VALUE_BYTES) throw tooLarge(length);
   return length === value.length ? KIND.ascii : KIND.utf8;
 }
 
-function tail(room: Room): Uint8Array {
-  return room.end === 0 ? room.bytes : room.bytes.subarray(room.end);
+function tail(target: Scratch): Uint8Array {
+  return target.end === 0 ? target.bytes : target.bytes.subarray(target.end);
 }
 
-function encodeCodeUnits(value: string, room: Room): number {
+function encodeCodeUnits(value: string, target: Scratch): number {
   const length = 2 * value.length;
   if (length > MAX_VALUE_BYTES) throw tooLarge(length);
-  room.reserve(length);
-  const { view, end } = room;
+  target.reserve(length);
+  const { view, end } = target;
   for (let i = 0; i < value.length; i += 1) view.setUint16(end + 2 * i, value.charCodeAt(i), true);
-  room.end += length;
+  target.end += length;
   return KIND.utf16;
 }
 
-function decodeUtf8({ bytes }: Memory, offset: number, end: number): string {
+function decodeUtf8({ bytes }: Scratch, offset: number, end: number): string {
   try {
     return decoder.decode(bytes.subarray(offset, end));
   } catch (cause) {
@@ -309,44 +302,44 @@ function decodeUtf8({ bytes }: Memory, offset: number, end: number): string {
   }
 }
 
-function encodeBigint(value: bigint, room: Room): number {
+function encodeBigint(value: bigint, target: Scratch): number {
   if (BigInt.asIntN(64, value) === value) {
-    if (room.end + 8 > room.bytes.length) room.reserve(8);
-    room.view.setBigInt64(room.end, value, true);
-    room.end += 8;
+    if (target.end + 8 > target.bytes.length) target.reserve(8);
+    target.view.setBigInt64(target.end, value, true);
+    target.end += 8;
     return KIND.int64;
   }
-  // By way of hexadecimal digits: both runtimes convert those in linear time.
+  // Hexadecimal digits on the way: both runtimes convert them in linear time.
   const digits = (value < 0n ? -value : value).toString(16);
   const whole = digits.length % 2 === 0 ? digits : `0${digits}`;
   const length = whole.length / 2;
   if (length > MAX_VALUE_BYTES) throw tooLarge(length);
-  room.reserve(length);
-  room.bytes.subarray(room.end, room.end + length).setFromHex(whole);
-  room.end += length;
+  target.reserve(length);
+  target.bytes.subarray(target.end, target.end + length).setFromHex(whole);
+  target.end += length;
   return value < 0n ? KIND.negative : KIND.positive;
 }
 
-function decodeMagnitude({ bytes }: Memory, offset: number, end: number): bigint {
+function decodeMagnitude({ bytes }: Scratch, offset: number, end: number): bigint {
   return BigInt(`0x0${bytes.subarray(offset, end).toHex()}`);
 }
 
-function encodeStructure(value: object, codec: Coder | undefined, room: Room): number {
-  const start = room.end;
+function encodeStructure(value: object, codec: Codec | undefined, target: Scratch): number {
+  const start = target.end;
   if (codec !== undefined) {
     const bytes = encodeWith(codec, value);
-    room.end = start; // calls the codec made, and that failed, leave their bytes behind
-    append(bytes, room);
+    target.end = start; // a call that the codec made, and that failed, may have moved it
+    append(bytes, target);
     return KIND.structure;
   }
   const shape = shapeOf(value);
   const packed = pack(value, shape);
-  room.end = start; // as do those that getters made
-  append(packed, room);
+  target.end = start; // a call that a getter made, and that failed, may have moved it
+  append(packed, target);
   return SHAPE_KINDS[shape];
 }
 
-function encodeWith(codec: Coder, value: object): Uint8Array {
+function encodeWith(codec: Codec, value: object): Uint8Array {
   let bytes: unknown;
   try {
     bytes = codec.encode(value);
@@ -363,11 +356,11 @@ function encodeWith(codec: Coder, value: object): Uint8Array {
 }
 
 function decodeStructure(
-  memory: Memory,
+  memory: Scratch,
   start: number,
   end: number,
   shape: Shape,
-  codec: Coder | undefined,
+  codec: Codec | undefined,
 ): unknown {
   try {
     if (codec !== undefined) return codec.decode(memory.bytes.slice(start, end));

@@ -1,29 +1,29 @@
 /**
- * Structures to bytes and back, by the default codec: MessagePack, as `msgpackr` writes it, behind
- * a check that refuses what would be lost. What the check finds to be plain is written without the
- * extensions that keep identity, cycles and classes, and read in half the time.
+ * The default codec: MessagePack, as `msgpackr` writes it. A check before it refuses structures
+ * that would not come back as they were. Structures that the check finds to be plain are written
+ * without the extensions for identity, cycles and classes, and are read in half the time.
  */
 import { Buffer } from "node:buffer";
 import { types } from "node:util";
 import { Packr, RESET_BUFFER_MODE } from "msgpackr/pack";
 
 /**
- * What a structure is made of: plain objects, arrays and primitives alone, none of them twice; or
- * other things besides; errors among them.
+ * What a structure consists of. `plain`: plain objects, arrays and primitives, no object twice.
+ * `full`: other objects too, but no errors. `withErrors`: errors too.
  */
 export type Shape = "plain" | "full" | "withErrors";
 
-/** Buffers larger than this are not kept by the packer after use. */
+/** The packer keeps no buffer larger than this after use. */
 const SPARE_BYTES = 4 * 2 ** 20;
 
 const packer = new Packr({ structuredClone: true, moreTypes: true, useToJSON: false });
 const unpacker = new Packr({ structuredClone: true, moreTypes: true, copyBuffers: true });
 const plainPacker = new Packr({ useRecords: false, useToJSON: false });
 
-/** What an unpacker makes of the byte that MessagePack never uses. */
+/** The value that the unpacker gives for 0xc1, a byte that MessagePack never uses. */
 export const NEVER_USED: unknown = unpacker.unpack(Uint8Array.of(0xc1));
 
-/** What `value` is made of. Throws a TypeError for what would not come back as it was. */
+/** What `value` consists of. Throws a TypeError if it would not come back as it was. */
 export function shapeOf(value: object): Shape {
   const check = new Check();
   check.visit(value, undefined, 0);
@@ -31,7 +31,7 @@ export function shapeOf(value: object): Shape {
   return check.isPlain ? "plain" : "full";
 }
 
-/** The bytes of a structure of this shape; the next call may use their memory again. */
+/** The bytes of a structure of this shape. The next call may overwrite them. */
 export function pack(value: object, shape: Shape): Uint8Array {
   const chosen = shape === "plain" ? plainPacker : packer;
   try {
@@ -44,38 +44,38 @@ export function pack(value: object, shape: Shape): Uint8Array {
   }
 }
 
-/** What was packed into `bytes` from `start` to `end`; it may throw anything for other bytes. */
+/** The structure packed in `bytes` from `start` to `end`. Throws any error for damaged bytes. */
 export function unpack(bytes: Uint8Array, start: number, end: number, shape: Shape): unknown {
   const place = start === 0 ? end : { start, end };
   if (shape === "plain") return plainPacker.unpack(bytes, place);
   const value: unknown = unpacker.unpack(bytes, place);
-  return shape === "withErrors" ? mend(value, new Set()) : value;
+  return shape === "withErrors" ? removeAddedCauses(value, new Set()) : value;
 }
 
-/** Takes back the `cause` that the unpacker gives to every error, where there was none. */
-function mend(value: unknown, seen: Set<unknown>): unknown {
+/** Deletes the undefined `cause` that the unpacker gives to errors without one. */
+function removeAddedCauses(value: unknown, seen: Set<unknown>): unknown {
   if (typeof value !== "object" || value === null || seen.has(value)) return value;
   seen.add(value);
   if (value instanceof Error) {
     if (value.cause === undefined) delete value.cause;
-    else mend(value.cause, seen);
+    else removeAddedCauses(value.cause, seen);
   } else if (value instanceof Map) {
     for (const [key, entry] of value) {
-      mend(key, seen);
-      mend(entry, seen);
+      removeAddedCauses(key, seen);
+      removeAddedCauses(entry, seen);
     }
   } else if (value instanceof Set) {
-    for (const member of value) mend(member, seen);
+    for (const member of value) removeAddedCauses(member, seen);
   } else if (!ArrayBuffer.isView(value)) {
-    for (const member of Object.values(value)) mend(member, seen);
+    for (const member of Object.values(value)) removeAddedCauses(member, seen);
   }
   return value;
 }
 
-/** Deeper structures would overflow the stack of one runtime or another, here or at the reader. */
+/** Deeper structures could overflow the stack here or in the runtime that reads them. */
 const MAX_DEPTH = 500;
 
-/** Longer arrays are not searched for properties besides their elements, which takes too long. */
+/** Longer arrays are not searched for properties besides their elements: it takes too long. */
 const MAX_SEARCHED_LENGTH = 32;
 
 /** The unpacker drops a byte order mark at the start of strings with more bytes than this. */
@@ -104,20 +104,20 @@ const ERRORS: ReadonlyMap<object, string> = new Map(
 const ERROR_NAMES = new Set([...ERRORS.values(), "AggregateError"]);
 
 /**
- * One walk over a structure, in the packer's order, that throws a TypeError for what would not come
- * back as it was. Each object is visited once.
+ * One walk over a structure, in the packer's order. It throws a TypeError for a value that would
+ * not come back as it was. Each object is visited once.
  */
 class Check {
   /** Whether the structure has errors in it. */
   foundError = false;
-  /** Whether it is of the plain shape, as far as the walk has come. */
+  /** Whether all that the walk has visited so far is of the plain shape. */
   isPlain = true;
   #root: object | undefined;
   #seen: Set<object> | undefined;
-  /** The errors the walk is inside of. */
+  /** The errors that the walk is inside of. */
   readonly #open: object[] = [];
 
-  /** Checks `value`, found under `place`. */
+  /** Checks `value`, found under the key `place`. */
   visit(value: unknown, place: unknown, depth: number): void {
     if (typeof value === "string") return checkText(value, place);
     if (typeof value !== "object") {
@@ -142,7 +142,7 @@ class Check {
     }
   }
 
-  /** Whether the walk has met this object before. Most structures are one object: no set then. */
+  /** Whether the walk has visited this object. The first one needs no set: often it is the only. */
   #isKnown(value: object): boolean {
     if (this.#root === undefined) {
       this.#root = value;
@@ -158,10 +158,10 @@ class Check {
     const record = value as Record<string, unknown>;
     for (const key in record) {
       checkText(key, key);
-      // The packer would rename the first, and the second is a name of its own.
+      // The packer would rename the first, and uses the second for itself.
       if (key === "__proto__" || key === "__keys__") throw refusal(`a key "${key}"`, key);
       const member = record[key];
-      // Reading twice costs less than asking whether it is a getter, and more cannot be lost.
+      // The packer reads it once more. Reading twice here is cheaper than looking for a getter.
       if (!Object.is(member, record[key])) throw refusal("a getter that changes its value", key);
       this.visit(member, key, depth + 1);
     }
@@ -211,7 +211,7 @@ class Check {
     }
   }
 
-  /** An error keeps its class, name, message and cause, and gets the stack of its reader. */
+  /** An error keeps its class, name, message and cause. Its stack becomes that of its reader. */
   #visitError(error: Error, kind: string, place: unknown, depth: number): void {
     const { name, message } = error;
     const isRenamed = kind === "Error" && typeof name === "string" && !ERROR_NAMES.has(name);
@@ -255,7 +255,7 @@ function refusal(what: unknown, place: unknown): TypeError {
   return new TypeError(`Cannot store ${typeof what === "string" ? what : describe(what)}${where}`);
 }
 
-/** A value as messages name it. */
+/** How messages name a value. */
 export function describe(value: unknown): string {
   if (typeof value === "function") {
     const { name }: { name: unknown } = value;

@@ -1,0 +1,83 @@
+/**
+ * Checks of arguments, for every public call: a value of the wrong type is a `TypeError`, one
+ * beyond its limits a `RangeError`, and the message names the argument.
+ */
+
+/** The options of a call. Throws unless they are an object or left out. */
+export function checkObject<T extends object>(options: T | undefined): T {
+  if (options === undefined) return {} as T;
+  if (typeof options !== "object" || options === null) {
+    throw wrongType("options", "an object", options);
+  }
+  return options;
+}
+
+/** Throws unless `value` is of this type or left out. */
+export function checkType<Type>(option: string, value: Type | undefined, type: string): void {
+  if (value !== undefined && typeof value !== type) throw wrongType(option, `a ${type}`, value);
+}
+
+/** Throws unless `fn` can be called. */
+export function checkFunction(what: string, fn: unknown): void {
+  if (typeof fn !== "function") throw wrongType(what, "a function", fn);
+}
+
+/** Throws unless `list` can be iterated over. */
+export function checkIterable(what: string, list: Iterable<unknown>): void {
+  if (typeof list?.[Symbol.iterator] !== "function") throw wrongType(what, "an iterable", list);
+}
+
+/** The milliseconds a call may wait: `timeout`, or `preset` where it was left out. */
+export function checkTimeout(timeout: number | undefined, preset: number): number {
+  checkType("timeout", timeout, "number");
+  if (timeout === undefined || timeout >= 0) return timeout ?? preset;
+  throw new RangeError(`Cannot use timeout ${timeout}: it is 0 to Infinity`);
+}
+
+/** Throws unless `value` is one of `words` or left out. */
+export function checkWord<Word extends string>(
+  option: string,
+  value: Word | undefined,
+  words: readonly Word[],
+): Word | undefined {
+  if (value === undefined || words.includes(value)) return value;
+  throw wrongType(option, words.map((word) => `"${word}"`).join(" or "), value);
+}
+
+/** Throws unless `value` is a whole number within these bounds or left out. */
+export function checkInteger(
+  option: string,
+  value: number | undefined,
+  least: number,
+  most: number = Number.MAX_SAFE_INTEGER,
+): number | undefined {
+  checkType(option, value, "number");
+  if (value === undefined) return value;
+  if (Number.isInteger(value) && value >= least && value <= most) return value + 0; // never -0
+  throw new RangeError(
+    `Cannot use ${option} ${value}: it is a whole number from ${least} to ${most}`,
+  );
+}
+
+/** The error for `value` given as `what`. */
+export function wrongType(what: string, wanted: string, value: unknown): TypeError {
+  const found = typeof value === "string" ? `"${value}"` : value === null ? "null" : typeof value;
+  return new TypeError(`Cannot use ${found} as ${what}: it must be ${wanted}`);
+}
+
+/**
+ * The getter `name` of a built-in prototype. Calling it reads the true value: a hostile object may
+ * have a property of that name itself, with another value or one that throws.
+ */
+export function builtInGetter<Result>(prototype: object, name: string): (this: unknown) => Result {
+  return Object.getOwnPropertyDescriptor(prototype, name)!.get!;
+}
+
+const TYPED_ARRAY: object = Object.getPrototypeOf(Uint8Array.prototype);
+
+/** How many elements a typed array has. */
+export const lengthOf: (this: unknown) => number = builtInGetter(TYPED_ARRAY, "length");
+/** The buffer under a typed array. */
+export const bufferOf: (this: unknown) => ArrayBuffer = builtInGetter(TYPED_ARRAY, "buffer");
+/** Where a typed array begins in its buffer. */
+export const offsetOf: (this: unknown) => number = builtInGetter(TYPED_ARRAY, "byteOffset");

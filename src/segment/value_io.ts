@@ -1,0 +1,88 @@
+/**
+ * How values cross into a segment and out of it: the steps that the entries of a map and a single
+ * value have in common. They are functions, not methods of a common base class, because that costs
+ * more calls on the way of each get and set, and Bun inlines only five calls deep.
+ */
+import { SharedMemoryError } from "../errors.ts";
+import { statuses } from "../ffi/abi.ts";
+import { DATA } from "../ffi/scratch.ts";
+import {
+  BYTES_KIND,
+  checkedLength,
+  decode,
+  encode,
+  isBytes,
+  Undecodable,
+} from "../values/kinds.ts";
+import type { Segment } from "./segment.ts";
+
+/** What follows a value that was read: its kind, then its version if asked for. */
+export const KIND_BYTES = 1;
+export const VERSION_BYTES = 8;
+
+/** Byte arrays of this size and more cross as they lie, without a copy in `DATA`. */
+const DIRECT_BYTES = 64 * 1024;
+
+const { absent: ABSENT } = statuses;
+
+/**
+ * Encodes `value` for the call that stores it, and returns its kind. Its length is then `DATA.end`,
+ * and its bytes are `bytesOf(value, kind)`.
+ */
+export function encodeValue(segment: Segment, value: unknown, action: string): number {
+  let kind = BYTES_KIND;
+  if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
+    DATA.end = checkedLength(value);
+  } else {
+    DATA.end = 0;
+    kind = encode(value, segment.codec, DATA);
+  }
+  segment.locker.assertFree(action); // the codec may have taken the lock
+  return kind;
+}
+
+/**
+ * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `DATA`.
+ */
+export function bytesOf(value: unknown, kind: number): Uint8Array {
+  return kind === BYTES_KIND && DATA.end >= DIRECT_BYTES ? value as Uint8Array : DATA.bytes;
+}
+
+/**
+ * Whether the answer to a read, a length or a status, is final. If the value and the `trailer`
+ * bytes after it did not fit into `DATA`, makes room: the read must be repeated.
+ */
+export function isFinal(segment: Segment, length: number, trailer: number): boolean {
+  if (length >= 0) {
+    if (length + trailer <= DATA.bytes.length) return true;
+    DATA.end = 0;
+    DATA.reserve(length + trailer);
+    return false;
+  }
+  if (length === ABSENT) return true;
+  throw segment.failure(length, "read");
+}
+
+/** Decodes the value of `length` bytes in `DATA`, which is free again afterwards. */
+export function takeValue<V>(segment: Segment, length: number, key?: string): V {
+  let value: unknown;
+  try {
+    value = decode(DATA, 0, length, DATA.bytes[length], segment.codec);
+  } catch (error) {
+    throw unreadable(segment, error, key);
+  }
+  DATA.release();
+  return value as V;
+}
+
+/** The error to throw after decoding the value, or the one of `key`, threw `error`. */
+export function unreadable({ label }: Segment, error: unknown, key?: string): unknown {
+  if (!(error instanceof Undecodable)) return error;
+  const thing = key === undefined ? label : `"${shortened(key)}" in ${label}`;
+  const message = `Cannot read ${thing}: ${error.message}`;
+  return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
+}
+
+function shortened(key: string): string {
+  return key.length > 100 ? `${key.slice(0, 100)}…` : key;
+}
