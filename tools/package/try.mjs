@@ -92,7 +92,7 @@ class Skipped extends Error {}
 
 /** What must hold, in this order: the later ones use what the earlier ones made. */
 const CHECKS = {
-  "npm run pack makes both packages": () => run(["node", "tools/package/build.mjs", "pack"]),
+  "npm run pack makes both packages": () => run(["npm", "run", "pack"]),
 
   "npm does not pack the checkout, which carries no library": () =>
     assert.rejects(run(["npm", "pack", "--dry-run"]), /`npm run pack` makes the package/),
@@ -133,6 +133,10 @@ const CHECKS = {
     const described = JSON.parse(await run(["tar", "-xzOf", TARBALL, "package/package.json"]));
     assert.equal(described.scripts, undefined);
     assert.equal(described.version, VERSION);
+    for (const field of ["homepage", "repository", "bugs"]) {
+      assert.deepEqual(described[field], manifest("package.json")[field], field);
+      assert.ok(described[field], field);
+    }
     assert.deepEqual(described.dependencies, manifest("package.json").dependencies);
   },
 
