@@ -125,7 +125,7 @@ const CHECKS = {
     assert.ok(size < TARBALL_BYTES_MAX, `${size} bytes`);
     const paths = (await run(["tar", "-tzf", TARBALL])).trim().split("\n");
     const needed =
-      /^package\/(?:(?:mod|src\/(?:_embedded\/)?\w+)\.(?:js|d\.ts)|package\.json|[A-Z]+(?:\.md)?)$/;
+      /^package\/(?:(?:mod|src\/(?:\w+\/)*\w+)\.(?:js|d\.ts)|package\.json|[A-Z]+(?:\.md)?)$/;
     assert.deepEqual(paths.filter((path) => !needed.test(path)), []);
     for (const path of ["mod.js", "mod.d.ts", "package.json", "README.md", "LICENSE"]) {
       assert.ok(paths.includes(`package/${path}`), path);
