@@ -59,8 +59,8 @@ const ROOTS = ["mod.ts", ZIG_ROOT, ZIG_EMIT];
 
 const TOP_LEVEL = new Set(
   ("deno.json package.json package-lock.json mod.ts src zig build.zig build.zig.zon tests bench " +
-    "examples tools docs README.md CHANGELOG.md CONTRIBUTING.md LICENSE .ci .git .github " +
-    ".gitignore .npmrc node_modules zig-out .zig-cache").split(" "),
+    "examples tools docs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE .ci .git " +
+    ".github .gitignore .npmrc node_modules zig-out .zig-cache").split(" "),
 );
 
 interface Source {

@@ -1,6 +1,6 @@
 /**
  * The behaviour that the superseded modules have, collected as numbered cases: each is a test that
- * bears its number, or stands in the design page with the reason why it does not apply.
+ * bears its number, or stands in `docs/coming-from-perl.md` with the reason why it does not apply.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -53,7 +53,11 @@ function testNames(file: string): string {
 const files = readdirSync(HERE).filter((file) => /^seed_.*test\.ts$/.test(file))
   .filter((file) => file !== "seed_cases_test.ts");
 const tested = casesIn(files.map(testNames).join("\n"));
-const explained = casesIn(readFileSync(join(ROOT, "docs", "design.md"), "utf8"));
+
+/** The page for users of those modules: tables of what each case became, and why some did not. */
+const [translated, excused] = readFileSync(join(ROOT, "docs", "coming-from-perl.md"), "utf8")
+  .split("## Cases that do not apply");
+const explained = casesIn(excused);
 
 test("every case of the seed is a test, or its absence is explained", () => {
   assert.deepEqual(CASES.filter((one) => !tested.has(one) && !explained.has(one)), []);
@@ -63,8 +67,8 @@ test("no test bears the number of a case that there is not", () => {
   assert.deepEqual([...tested].filter((one) => !CASES.includes(one)), []);
 });
 
-test("the README names every case", () => {
-  const named = casesIn(readFileSync(join(ROOT, "README.md"), "utf8"));
+test("docs/coming-from-perl.md names every case in its tables", () => {
+  const named = casesIn(translated);
   assert.deepEqual(CASES.filter((one) => !named.has(one)), []);
 });
 

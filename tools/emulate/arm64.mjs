@@ -154,7 +154,7 @@ function prepare() {
   emulate(join(place, "zig-out", "bin", "shmap-peer"), compiledPeer());
   replaceTest(join(place, "tests"));
   const examples = readdirSync(join(place, "examples")).map((file) => join("examples", file));
-  for (const file of ["README.md", ...examples]) replaceOwnPath(join(place, file), place);
+  for (const file of ["docs/recipes.md", ...examples]) replaceOwnPath(join(place, file), place);
   return place;
 }
 

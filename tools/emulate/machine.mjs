@@ -19,7 +19,8 @@ export const counts = { passed: 0, failed: 0, skipped: 0 };
 export const SUITES_OF_SOURCES = {
   tidy: "it reads the sources, which are the same here",
   run: "it tries the runner, which needs Node",
-  seed_cases: "it reads the sources and the README, which are the same here",
+  seed_cases: "it reads the sources and a page, which are the same here",
+  documents: "it reads the pages, which are the same here",
   versions: "it reads the sources, which are the same here",
 };
 

@@ -63,9 +63,13 @@ function pack() {
 }
 
 const [task] = process.argv.slice(2);
-if (task === "refuse") { // npm asks before it packs the checkout itself
-  console.error("The checkout carries no library: `npm run pack` makes the package.");
-  process.exitCode = 1;
+if (task === "refuse") {
+  // The script `prepack`: npm runs it before it packs the checkout, which must fail, and before a
+  // script that is named `pack`, which is the way to the package.
+  if (!process.env.npm_command?.startsWith("run")) {
+    console.error("The checkout carries no library: `npm run pack` makes the package.");
+    process.exitCode = 1;
+  }
 } else {
   build();
   if (task === "pack") pack();

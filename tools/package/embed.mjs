@@ -99,7 +99,8 @@ function denoManifest() {
 /** What npm is told of the package. */
 export function npmManifest() {
   const own = manifest("package.json");
-  const { name, version, description, keywords, license, type, engines, dependencies } = own;
+  const { name, version, description, keywords, license, homepage, repository, bugs } = own;
+  const { type, engines, dependencies } = own;
   const exports = { ".": { types: "./mod.d.ts", default: "./mod.js" } };
   return text({
     name,
@@ -107,6 +108,9 @@ export function npmManifest() {
     description,
     keywords,
     license,
+    homepage,
+    repository,
+    bugs,
     type,
     exports,
     sideEffects: false,

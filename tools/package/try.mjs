@@ -92,7 +92,7 @@ class Skipped extends Error {}
 
 /** What must hold, in this order: the later ones use what the earlier ones made. */
 const CHECKS = {
-  "npm run pack makes both packages": () => run(["node", "tools/package/build.mjs", "pack"]),
+  "npm run pack makes both packages": () => run(["npm", "run", "pack"]),
 
   "npm does not pack the checkout, which carries no library": () =>
     assert.rejects(run(["npm", "pack", "--dry-run"]), /`npm run pack` makes the package/),
@@ -125,7 +125,7 @@ const CHECKS = {
     assert.ok(size < TARBALL_BYTES_MAX, `${size} bytes`);
     const paths = (await run(["tar", "-tzf", TARBALL])).trim().split("\n");
     const needed =
-      /^package\/(?:(?:mod|src\/(?:_embedded\/)?\w+)\.(?:js|d\.ts)|package\.json|[A-Z]+(?:\.md)?)$/;
+      /^package\/(?:(?:mod|src\/(?:\w+\/)*\w+)\.(?:js|d\.ts)|package\.json|[A-Z]+(?:\.md)?)$/;
     assert.deepEqual(paths.filter((path) => !needed.test(path)), []);
     for (const path of ["mod.js", "mod.d.ts", "package.json", "README.md", "LICENSE"]) {
       assert.ok(paths.includes(`package/${path}`), path);
@@ -133,6 +133,10 @@ const CHECKS = {
     const described = JSON.parse(await run(["tar", "-xzOf", TARBALL, "package/package.json"]));
     assert.equal(described.scripts, undefined);
     assert.equal(described.version, VERSION);
+    for (const field of ["homepage", "repository", "bugs"]) {
+      assert.deepEqual(described[field], manifest("package.json")[field], field);
+      assert.ok(described[field], field);
+    }
     assert.deepEqual(described.dependencies, manifest("package.json").dependencies);
   },
 
