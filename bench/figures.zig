@@ -168,13 +168,15 @@ pub const Token = struct {
 
     pub fn attach(token: *const Token) u32 {
         const bytes: [*]const u8 = &token.bytes;
-        return must(abi.segment.shm_segment_attach(bytes, token.len, codec, codec.len, 0, 60_000, null));
+        const attachTo = abi.segment.shm_segment_attach;
+        return must(attachTo(bytes, token.len, codec, codec.len, 0, 60_000, null));
     }
 };
 
 pub inline fn put(handle: u32, key: []const u8, bytes: []const u8) u32 {
     const key_len: u32 = @intCast(key.len);
-    return must(abi.map.shm_map_put(handle, key.ptr, key_len, bytes.ptr, @intCast(bytes.len), kind));
+    const len: u32 = @intCast(bytes.len);
+    return must(abi.map.shm_map_put(handle, key.ptr, key_len, bytes.ptr, len, kind));
 }
 
 /// The length of the value. The target has room for one byte more, its kind.

@@ -255,7 +255,8 @@ fn payload(entries: u64) f64 {
 fn empty(map: u32, entries: u64) void {
     var key: Key = .of(0);
     for (0..entries) |_| {
-        if (figures.must(abi.map.shm_map_delete(map, &key.bytes, key.len)) != 1) @panic("not there");
+        const was = abi.map.shm_map_delete(map, &key.bytes, key.len);
+        if (figures.must(was) != 1) @panic("not there");
         key.step();
     }
 }

@@ -3,7 +3,10 @@
 
 const std = @import("std");
 const linux = std.os.linux;
-const abi = @import("shmap").abi;
+const shmap = @import("shmap");
+
+const abi = shmap.abi;
+const Flags = shmap.marshal.Flags;
 const figures = @import("figures.zig");
 
 const Row = figures.Row;
@@ -245,9 +248,9 @@ pub fn main(init: std.process.Init.Minimal) void {
     const map = figures.anonymous(0);
     const token: Token = .of(map);
     benchAlone("lock and unlock, map", map, sizes);
-    const value = figures.anonymous(@intFromEnum(@import("shmap").marshal.Flags.value));
+    const value = figures.anonymous(@intFromEnum(Flags.value));
     benchAlone("lock and unlock, value", value, sizes);
-    const kernel = @intFromEnum(@import("shmap").marshal.Flags.lockStated) | @intFromEnum(@import("shmap").marshal.Flags.lockKernel);
+    const kernel = @intFromEnum(Flags.lockStated) | @intFromEnum(Flags.lockKernel);
     benchAlone("lock and unlock, map, kernel locks", figures.anonymous(kernel), sizes);
     benchBesideWriter(map, &token, sizes);
     benchHandover(map, &token, sizes);

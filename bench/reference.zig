@@ -56,10 +56,10 @@ pub const Table = struct {
         return @ptrCast(@alignCast(table.memory.ptr + offset));
     }
 
-    const KeyHash = struct { index: u64, tag: tables.Tag, entry: ?[*]u64, vacant: ?u64 };
+    const KeyHash = struct { index: u64, tag: layout.Tag, entry: ?[*]u64, vacant: ?u64 };
 
     inline fn find(table: *const Table, key: []const u8) KeyHash {
-        const tag: tables.Tag = @truncate(hash.fast(&table.secrets, key));
+        const tag: layout.Tag = @truncate(hash.fast(&table.secrets, key));
         const mask = table.slots.len - 1;
         var index = tag & mask;
         var vacant: ?u64 = null;

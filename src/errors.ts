@@ -5,7 +5,8 @@
  * @module
  */
 import { constants, platform } from "node:os";
-import { layoutVersion, reasons, statuses } from "./ffi/abi.ts";
+import { layoutVersion, reasons, records, statuses } from "./ffi/abi.ts";
+import { offsetOf, readRecord } from "./ffi/fields.ts";
 
 /**
  * How an operation can fail: a stable word to branch on.
@@ -127,8 +128,8 @@ export interface Attempt extends FailureDetails {
 }
 
 /** The size of a fault record: the numbers that a failed call leaves, and a text after them. */
-export const FAULT_BYTES = 128;
-const FAULT_TEXT_OFFSET = 64;
+export const FAULT_BYTES: number = records.Fault.bytes;
+const FAULT_TEXT_OFFSET = offsetOf("Fault", "text");
 
 /** The process that holds what a failed call waited for, by its fault record; 0 if unknown. */
 export function holderIn(record: Uint8Array): number {
@@ -170,12 +171,19 @@ export function formatBytes(bytes: number): string {
 
 function readFault(record: Uint8Array): Fault {
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
-  const [errno, needed, used, ceiling, holder, stored, reason, found] = Array.from(
-    { length: 8 },
-    (_, index) => view.getFloat64(index * 8, true),
-  );
+  const fault = readRecord("Fault", view);
   const text = new TextDecoder().decode(record.subarray(FAULT_TEXT_OFFSET)).replace(/\0.*$/s, "");
-  return { errno: errnoName(errno), needed, used, ceiling, holder, stored, reason, found, text };
+  return {
+    errno: errnoName(fault.errno),
+    needed: fault.neededBytes,
+    used: fault.usedBytes,
+    ceiling: fault.ceilingBytes,
+    holder: fault.holderPid,
+    stored: fault.storedCount,
+    reason: fault.reason,
+    found: fault.found,
+    text,
+  };
 }
 
 /** The errors of Windows that calls of the library meet, by their names in Windows' headers. */

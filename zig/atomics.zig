@@ -7,8 +7,8 @@
 //! acquire do not (docs/design.md, Read).
 //!
 //! In a build that records stores (the tests', the proofs') an `Observer` may be set: it is called
-//! before every store, and so a test can lay out again what a crash after any of them leaves, or die
-//! there itself. A release build contains none of that.
+//! before every store, and so a test can lay out again what a crash after any of them leaves, or
+//! die there itself. A release build contains none of that.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -153,8 +153,8 @@ pub inline fn storeBytes(target: [*]u64, bytes: []const u8) void {
     compilerBarrier();
 }
 
-/// Zeroes words that no reader can reach yet. Word by word: a reader that is too late, and will refuse
-/// what it read, may still be loading them.
+/// Zeroes words that no reader can reach yet. Word by word: a reader that is too late, and will
+/// refuse what it read, may still be loading them.
 pub fn storeZeros(target: [*]u64, count: usize) void {
     compilerBarrier();
     for (target[0..count]) |*word| {

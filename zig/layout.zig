@@ -70,7 +70,8 @@ pub const Header = extern struct {
     committed: u64,
     /// A `LockWord`: who may write.
     lock_word: u64,
-    /// The wake sequence of the user's lock: its lower half counts releases, and waiters sleep on it.
+    /// The wake sequence of the user's lock: its lower half counts releases, and waiters sleep on
+    /// it.
     wake_seq: u64,
     /// The same for the head of the queue: counts how often a waiter gave that place up.
     head_wake_seq: u64,
@@ -102,12 +103,12 @@ pub const Header = extern struct {
 
 pub const pool_bin_count = 64;
 
-/// Which units belong to no stripe. Everything but the mutex is derived: `pool.zig` rebuilds it from
-/// the chunk lists of all stripes.
+/// Which units belong to no stripe. Everything but the mutex is derived: `pool.zig` rebuilds it
+/// from the chunk lists of all stripes.
 pub const Pool = extern struct {
     mutex: [64]u8 align(64),
-    /// Writer id while the pool is being changed, else 0. Non-zero on lock acquisition means that the
-    /// previous holder died: rebuild.
+    /// Writer id while the pool is being changed, else 0. Non-zero on lock acquisition means that
+    /// the previous holder died: rebuild.
     writer: u64,
     /// Units from here to `committed` have never been handed out since the last rebuild.
     frontier: u64,
@@ -230,9 +231,9 @@ pub const Slot = packed struct(u64) {
     pub const tombstone: u64 = 1;
 };
 
-/// What `Stripe.table` holds; 0 is no table. The hash kind lies in the same word, so that no
-/// reader probes a table with the hash of another; and a serial, so that a reader that sees the same
-/// word twice knows that no other table was there in between.
+/// What `Stripe.table` holds; 0 is no table. The hash kind lies in the same word, so that no reader
+/// probes a table with the hash of another; and a serial, so that a reader that sees the same word
+/// twice knows that no other table was there in between.
 pub const TableWord = packed struct(u64) {
     granule: u36,
     log2: u6,

@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x9e80c6fb;
+export const fingerprint = 0x1b504ad3;
 
 export const layoutVersion = 3;
 
@@ -198,8 +198,8 @@ export const symbols = {
   shm_value_version: { args: ["u32"], returns: "f64" },
   shm_lock_acquire: { args: ["u32", "u32", "f64"], returns: "i32" },
   shm_lock_try: { args: ["u32", "u32", "f64"], returns: "i32" },
-  shm_lock_bell: { args: ["u32", "bytes", "u32"], returns: "i32" },
-  shm_bell_wait: { args: ["f64", "u32", "f64"], returns: "i32" },
+  shm_lock_wake_seq: { args: ["u32", "bytes", "u32"], returns: "i32" },
+  shm_wake_wait: { args: ["f64", "u32", "f64"], returns: "i32" },
   shm_lock_cancel: { args: ["u32"], returns: "i32" },
   shm_lock_release: { args: ["u32", "u32"], returns: "i32" },
   shm_lock_held: { args: ["u32"], returns: "i32" },

@@ -21,7 +21,7 @@ export interface Backend {
   readonly name: string;
   /** Whether this is the runtime the module runs in. */
   readonly isCurrent: boolean;
-  /** Whether `shm_bell_wait` leaves the isolate free. Where it does not, it must not be called. */
+  /** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
   readonly canWait: boolean;
   /** Opens the library at `path`: one function for each symbol. Throws when it does not load. */
   open(path: string, table: SymbolTable): Record<string, unknown>;

@@ -20,7 +20,7 @@ export const name: string = "Bun";
 /** Whether this is the runtime the module runs in. */
 export const isCurrent: boolean = "Bun" in globalThis;
 
-/** Whether `shm_bell_wait` can be called: here it would block the isolate. */
+/** Whether `shm_wake_wait` can be called: here it would block the isolate. */
 export const canWait: boolean = false;
 
 /**

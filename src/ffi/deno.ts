@@ -34,9 +34,9 @@ export const name: string = "Deno";
 export const isCurrent: boolean = "Deno" in globalThis;
 
 /** The one call that only waits. It runs on a thread of the runtime's pool: it gives a promise. */
-const WAITING = "shm_bell_wait";
+const WAITING = "shm_wake_wait";
 
-/** Whether `shm_bell_wait` can be called: here it does not block the isolate. */
+/** Whether `shm_wake_wait` can be called: here it does not block the isolate. */
 export const canWait: boolean = true;
 
 /** The types of the symbol table that have another name here. */

@@ -32,14 +32,14 @@ export type Native = {
   ) => Result<Name>;
 };
 
-/** `shm_bell_wait` returns a promise, where it can be called at all. */
-type Result<Name extends keyof typeof symbols> = Name extends "shm_bell_wait" ? Promise<number>
+/** `shm_wake_wait` returns a promise, where it can be called at all. */
+type Result<Name extends keyof typeof symbols> = Name extends "shm_wake_wait" ? Promise<number>
   : NativeTypes[typeof symbols[Name]["returns"]];
 
 const backends: readonly Backend[] = [deno, bun];
 const backend = backends.find(({ isCurrent }) => isCurrent);
 
-/** Whether `shm_bell_wait` leaves the isolate free. Where it does not, it must not be called. */
+/** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
 export const canWait: boolean = backend?.canWait ?? false;
 
 let library: Native | undefined;

@@ -12,7 +12,8 @@ import process from "node:process";
 import { types } from "node:util";
 import { builtInGetter, checkObject, checkTimeout, checkType, wrongType } from "../arguments.ts";
 import { type FailureDetails, holderIn } from "../errors.ts";
-import { statuses } from "../ffi/abi.ts";
+import { records, statuses } from "../ffi/abi.ts";
+import { readRecord } from "../ffi/fields.ts";
 import { canWait, type Native } from "../ffi/native.ts";
 import { FAULT, Scratch } from "../ffi/scratch.ts";
 
@@ -142,7 +143,7 @@ export interface Lockable {
 }
 
 const { absent: ABSENT, locked: LOCKED, timeout: TIMEOUT } = statuses;
-const IDENTITY_BYTES = 16;
+const IDENTITY_BYTES = records.Identity.bytes;
 /**
  * Where no wake-up reaches it, the first waiter tries again after 1, 2, 4, 8 and from then on every
  * 10 milliseconds. After 10 the library lets it become first among the processes as well.
@@ -159,7 +160,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 const IDENTITY = new Scratch(IDENTITY_BYTES);
 /** Where the library writes the address and the count of a wake sequence. */
-const WAKE_SEQUENCE = new Scratch(16);
+const WAKE_TICKET = new Scratch(records.WakeTicket.bytes);
 
 // The methods of the prototype: a hostile AbortSignal may override them and throw while it is
 // being added to a queue.
@@ -388,8 +389,8 @@ class WaitQueue {
       }
       const { native, handle } = locker.owner;
       // The sequence is read before the try, so that a release in between ends the sleep at once.
-      const { bytes } = WAKE_SEQUENCE;
-      const hasWakeSequence = canWait && native.shm_lock_bell(handle, bytes, bytes.length) > 0;
+      const { bytes } = WAKE_TICKET;
+      const hasWakeSequence = canWait && native.shm_lock_wake_seq(handle, bytes, bytes.length) > 0;
       const result = native.shm_lock_try(handle, shared, waiter.waited);
       if (result === ABSENT) {
         if (hasWakeSequence && sleepCount < SLEEPS_MAX) {
@@ -420,10 +421,9 @@ class WaitQueue {
   async #sleepUntilWoken(native: Native, waited: number): Promise<void> {
     const turn = this.#turns;
     const slice = waited < LONGEST_PAUSE_MS ? LONGEST_PAUSE_MS - waited : SLICE_MS;
-    const address = WAKE_SEQUENCE.view.getFloat64(0, true);
-    const count = WAKE_SEQUENCE.view.getFloat64(8, true);
+    const { address, count } = readRecord("WakeTicket", WAKE_TICKET.view);
     sleepCount += 1;
-    await native.shm_bell_wait(address, count, slice);
+    await native.shm_wake_wait(address, count, slice);
     sleepCount -= 1;
     if (turn === this.#turns) this.turn();
   }

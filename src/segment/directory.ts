@@ -2,6 +2,8 @@
  * What can be done with the segments of a directory without opening them: removing the name of one,
  * and listing them.
  */
+import { records } from "../ffi/abi.ts";
+import { readRecord } from "../ffi/fields.ts";
 import { openNative } from "../ffi/native.ts";
 import { DATA, FAULT, KEY } from "../ffi/scratch.ts";
 import { faultError } from "./handle.ts";
@@ -87,22 +89,23 @@ export function listSegments(options: { directory?: string }): SegmentInfo[] {
 }
 
 const KINDS = ["map", "value", "region"] as const;
-const LISTED_BYTES = 48;
+const LISTED_BYTES = records.Listed.bytes;
 
 function readList(length: number): SegmentInfo[] {
   const infos: SegmentInfo[] = [];
   const { view, text } = DATA;
   for (let at = 0; at < length;) {
-    const nameEnd = at + LISTED_BYTES + view.getUint32(at, true);
+    const listed = readRecord("Listed", view, at);
+    const nameEnd = at + LISTED_BYTES + listed.nameLen;
     infos.push({
       name: text.utf8Slice(at + LISTED_BYTES, nameEnd),
-      kind: KINDS[view.getUint32(at + 4, true)] ?? "region",
-      bytes: view.getFloat64(at + 16, true),
-      entries: view.getFloat64(at + 24, true),
-      inUse: view.getUint32(at + 8, true) !== 0,
-      locked: view.getUint32(at + 12, true) !== 0,
-      owner: view.getFloat64(at + 32, true),
-      created: new Date(view.getFloat64(at + 40, true)),
+      kind: KINDS[listed.kind] ?? "region",
+      bytes: listed.bytes,
+      entries: listed.entries,
+      inUse: listed.inUse !== 0,
+      locked: listed.locked !== 0,
+      owner: listed.owner,
+      created: new Date(listed.createdMs),
     });
     at = padded(nameEnd);
   }

@@ -4,6 +4,7 @@
 import { checkFunction, checkIterable } from "../arguments.ts";
 import { damageText } from "../errors.ts";
 import { flags } from "../ffi/abi.ts";
+import { readRecord } from "../ffi/fields.ts";
 import { DATA, KEY } from "../ffi/scratch.ts";
 import { writeKey } from "../values/kinds.ts";
 import { encodeEntries, encodeKeys, Records } from "./records.ts";
@@ -13,9 +14,10 @@ import {
   encodeValue,
   isFinal,
   KIND_BYTES,
+  TAIL_BYTES,
   takeValue,
   unreadable,
-  VERSION_BYTES,
+  versionBehind,
 } from "./value_io.ts";
 
 /**
@@ -107,7 +109,7 @@ export class Entries<V> {
     segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
-      const version = length < 0 ? 0 : DATA.view.getFloat64(length + KIND_BYTES, true);
+      const version = length < 0 ? 0 : versionBehind(length);
       const next = fn(length < 0 ? undefined : takeValue<V>(segment, length, key));
       if (this.#putVersion(key, next, version)) return next;
       if (attempt >= EAGER_ATTEMPTS) pause(attempt - EAGER_ATTEMPTS);
@@ -242,9 +244,7 @@ export class Entries<V> {
     const { native, handle } = segment;
     const length = native.shm_map_verify(handle, repair, DATA.bytes, DATA.bytes.length);
     if (length < 0) throw segment.failure(length, action);
-    const [problems, entries, dropped, reason, stripe] = [0, 1, 2, 3, 4].map((index) =>
-      DATA.view.getFloat64(index * 8, true)
-    );
+    const { problems, entries, dropped, reason, stripe } = readRecord("Verdict", DATA.view);
     const first = problems > 0 ? { what: damageText(reason), stripe } : undefined;
     return { ok: problems === 0, problems, entries, dropped, first };
   }
@@ -290,7 +290,7 @@ export class Entries<V> {
     do {
       const { bytes } = DATA;
       length = native.shm_map_get_version(handle, keyBytes, keyLength, bytes, bytes.length);
-    } while (!isFinal(segment, length, KIND_BYTES + VERSION_BYTES));
+    } while (!isFinal(segment, length, TAIL_BYTES));
     return length;
   }
 

@@ -2,14 +2,22 @@
  * Records, in which many entries cross to or from the library in one call: those that `setMany`
  * sends, and those that `getMany`, iteration and snapshots receive.
  *
- * A record is four words of 32 bits (key length, value length, kind, zero), the key and the value,
- * zero-padded to a multiple of eight bytes.
+ * A record is a header of this name (`ffi/abi.ts`), the key and the value, zero-padded to a
+ * multiple of eight bytes.
  */
+import { records } from "../ffi/abi.ts";
+import { offsetOf } from "../ffi/fields.ts";
 import { Scratch } from "../ffi/scratch.ts";
 import { type Codec, decode, encode, KEY_ROOM_BYTES, readKey, writeKey } from "../values/kinds.ts";
 import type { Segment } from "./segment.ts";
 
-const HEADER_BYTES = 16;
+const HEADER_BYTES = records.Record.bytes;
+const KEY_LENGTH = offsetOf("Record", "keyLen");
+const VALUE_LENGTH = offsetOf("Record", "valueLen");
+const KIND = offsetOf("Record", "kind");
+const ANSWER_BYTES = records.Answer.bytes;
+const ANSWER_LENGTH = offsetOf("Answer", "valueLen");
+const ANSWER_KIND = offsetOf("Answer", "kind");
 /** A flag beside the kind of a gathered record: its value was too large to be gathered. */
 const LEFT_OUT = 256;
 /** Entries are sent in batches of about this size. */
@@ -33,10 +41,10 @@ export class RecordWriter extends Scratch {
     this.end = valueStart;
     const kind = encode(value, codec, this);
     const { view } = this;
-    view.setUint32(start, keyLength, true);
-    view.setUint32(start + 4, this.end - valueStart, true);
-    view.setUint32(start + 8, kind, true);
-    view.setUint32(start + 12, 0, true);
+    this.bytes.fill(0, start, start + HEADER_BYTES);
+    view.setUint32(start + KEY_LENGTH, keyLength, true);
+    view.setUint32(start + VALUE_LENGTH, this.end - valueStart, true);
+    view.setUint32(start + KIND, kind, true);
     this.reserve(8);
     while (this.end % 8 !== 0) this.bytes[this.end++] = 0;
     this.count += 1;
@@ -111,10 +119,10 @@ export class Records {
     const { view } = this.#memory;
     const at = this.#next;
     this.#keyStart = at + HEADER_BYTES;
-    this.#keyLength = view.getUint32(at, true);
+    this.#keyLength = view.getUint32(at + KEY_LENGTH, true);
     this.#valueStart = this.#keyStart + this.#keyLength;
-    this.#kind = view.getUint32(at + 8, true);
-    this.#valueLength = this.isLeftOut ? 0 : view.getUint32(at + 4, true);
+    this.#kind = view.getUint32(at + KIND, true);
+    this.#valueLength = this.isLeftOut ? 0 : view.getUint32(at + VALUE_LENGTH, true);
     this.#next = padded(this.#valueStart + this.#valueLength);
     return true;
   }
@@ -123,9 +131,9 @@ export class Records {
   nextAnswer(): boolean {
     const { view } = this.#memory;
     const at = this.#next;
-    const length = view.getUint32(at, true);
-    this.#kind = view.getUint32(at + 4, true);
-    this.#valueStart = at + 8;
+    const length = view.getUint32(at + ANSWER_LENGTH, true);
+    this.#kind = view.getUint32(at + ANSWER_KIND, true);
+    this.#valueStart = at + ANSWER_BYTES;
     this.#valueLength = length === MISSING ? 0 : length;
     this.#next = padded(this.#valueStart + this.#valueLength);
     return length !== MISSING;

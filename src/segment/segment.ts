@@ -4,6 +4,7 @@
  */
 import { flags } from "../ffi/abi.ts";
 import { type Native, openNative } from "../ffi/native.ts";
+import { readRecord } from "../ffi/fields.ts";
 import { CODEC, DATA, FAULT, KEY } from "../ffi/scratch.ts";
 import type { Codec } from "../values/kinds.ts";
 import { checkOpened, Handle, type HandleCalls } from "./handle.ts";
@@ -130,28 +131,30 @@ export class Segment extends Handle {
   }
 }
 
+const STATES = ["live", "replacing", "replaced", "unlinked"] as const;
+
 function readStats(view: DataView): MapStats {
-  const at = (index: number) => view.getFloat64(index * 8, true);
+  const stats = readRecord("Stats", view);
   return {
-    entries: at(0),
-    allocated: at(1),
-    committed: at(2),
-    ceiling: at(3),
-    maxBytes: at(12) || undefined,
-    stripes: at(4),
-    hardenedStripes: at(17),
-    slots: at(5),
-    tombstones: at(6),
-    owned: at(7),
-    free: at(8),
-    pooled: at(9),
-    recoveries: at(10),
-    dropped: at(11),
-    lock: at(13) === 1 ? "kernel" : "robust",
-    created: new Date(at(14)),
-    owner: at(15),
-    state: (["live", "replacing", "replaced", "unlinked"] as const)[at(16) - 1] ?? "live",
-    hasOtherWriters: at(18) === 1,
+    entries: stats.entries,
+    allocated: stats.allocatedBytes,
+    committed: stats.committedBytes,
+    ceiling: stats.ceilingBytes,
+    maxBytes: stats.maxBytes || undefined,
+    stripes: stats.stripes,
+    hardenedStripes: stats.hardenedStripes,
+    slots: stats.tableSlots,
+    tombstones: stats.tombstones,
+    owned: stats.ownedBytes,
+    free: stats.freeBytes,
+    pooled: stats.poolFreeBytes,
+    recoveries: stats.recoveries,
+    dropped: stats.dropped,
+    lock: stats.lockKind === 1 ? "kernel" : "robust",
+    created: new Date(stats.createdMs),
+    owner: stats.owner,
+    state: STATES[stats.state - 1] ?? "live",
+    hasOtherWriters: stats.otherWriters === 1,
   };
 }
 

@@ -5,7 +5,7 @@ import { statuses } from "../ffi/abi.ts";
 import { DATA } from "../ffi/scratch.ts";
 import { describe } from "../values/msgpack.ts";
 import type { Segment } from "./segment.ts";
-import { bytesOf, encodeValue, isFinal, KIND_BYTES, takeValue, VERSION_BYTES } from "./value_io.ts";
+import { bytesOf, encodeValue, isFinal, TAIL_BYTES, takeValue, versionBehind } from "./value_io.ts";
 
 const { locked: LOCKED, unchanged: UNCHANGED } = statuses;
 
@@ -87,7 +87,7 @@ export class ValueEntry<T> {
   /** Reads again until all of the value is in `DATA`. Returns its length, or `absent`. */
   #complete(length: number): number {
     let complete = length;
-    while (!isFinal(this.segment, complete, KIND_BYTES + VERSION_BYTES)) {
+    while (!isFinal(this.segment, complete, TAIL_BYTES)) {
       complete = this.#read(NO_VERSION);
     }
     return complete;
@@ -95,7 +95,7 @@ export class ValueEntry<T> {
 
   /** Decodes what was read, and keeps it for the next `get` if the caller cannot change it. */
   #takeAndKeep(length: number): T | undefined {
-    const version = length < 0 ? NO_VERSION : DATA.view.getFloat64(length + KIND_BYTES, true);
+    const version = length < 0 ? NO_VERSION : versionBehind(length);
     const value = length < 0 ? undefined : takeValue<T>(this.segment, length);
     const isKept = typeof value !== "object" || value === null || this.#isFrozen && freeze(value);
     this.#kept = isKept ? value : undefined;

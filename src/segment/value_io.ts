@@ -4,7 +4,8 @@
  * more calls on the way of each get and set, and Bun inlines only five calls deep.
  */
 import { SharedMemoryError } from "../errors.ts";
-import { statuses } from "../ffi/abi.ts";
+import { records, statuses } from "../ffi/abi.ts";
+import { offsetOf } from "../ffi/fields.ts";
 import { DATA } from "../ffi/scratch.ts";
 import {
   BYTES_KIND,
@@ -16,9 +17,16 @@ import {
 } from "../values/kinds.ts";
 import type { Segment } from "./segment.ts";
 
-/** What follows a value that was read: its kind, then its version if asked for. */
+/** What follows a value that was read: its kind. */
 export const KIND_BYTES = 1;
-export const VERSION_BYTES = 8;
+/** What follows a value that was read with its version. */
+export const TAIL_BYTES: number = records.ValueTail.bytes;
+const TAIL_VERSION = offsetOf("ValueTail", "version");
+
+/** The version of the value of `length` bytes that was read into `DATA`. */
+export function versionBehind(length: number): number {
+  return DATA.view.getFloat64(length + TAIL_VERSION, true);
+}
 
 /** Byte arrays of this size and more cross as they lie, without a copy in `DATA`. */
 const DIRECT_BYTES = 64 * 1024;

@@ -27,14 +27,16 @@ const EXPORTED = new Set(
 const ROOMS: Record<string, string> = {
   "mod.ts": "src src/errors.ts src/lock src/pack src/segment src/values",
   "src": "src/arguments.ts src/lock src/pack src/segment",
-  "src/segment": "src/arguments.ts src/errors.ts src/ffi src/ffi/abi.ts src/lock src/values",
-  "src/lock": "src/arguments.ts src/errors.ts src/ffi src/ffi/abi.ts",
+  "src/segment":
+    "src/arguments.ts src/errors.ts src/ffi src/ffi/abi.ts src/ffi/fields.ts src/lock src/values",
+  "src/lock": "src/arguments.ts src/errors.ts src/ffi src/ffi/abi.ts src/ffi/fields.ts",
   "src/values": "src/arguments.ts src/errors.ts src/ffi msgpackr/pack",
   "src/pack": "",
   "src/ffi": "src/errors.ts src/ffi/abi.ts",
-  "src/errors.ts": "src/ffi/abi.ts",
+  "src/errors.ts": "src/ffi/abi.ts src/ffi/fields.ts",
   "src/arguments.ts": "",
   "src/ffi/abi.ts": "",
+  "src/ffi/fields.ts": "src/ffi/abi.ts",
 
   "zig/root.zig": "zig zig/abi zig/map zig/stripe zig/segment zig/lock zig/region zig/os " +
     "zig/testing",

@@ -136,7 +136,8 @@ const Process = struct {
             try process.get(variable) + 1;
         const value: Value = .of(number);
         process.delays.arm();
-        _ = calls.put(process.map, &process.board.keys[variable], value.bytes(), 1, .none) catch |err| {
+        const key = &process.board.keys[variable];
+        _ = calls.put(process.map, key, value.bytes(), 1, .none) catch |err| {
             // Somebody was stopped inside that stripe: the next attempt is another.
             if (err == error.Timeout) return;
             return err;

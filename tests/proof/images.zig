@@ -107,7 +107,8 @@ fn makeOne(gpa: std.mem.Allocator, recipe: *const Recipe, number: u64) !Image {
         calls.discard(map);
     }
     if (recipe.kind == .value) {
-        for (0..5) |n| _ = try calls.put(map, "value", "a value that is replaced"[0 .. n + 3], 1, .none);
+        const text = "a value that is replaced";
+        for (0..5) |n| _ = try calls.put(map, "value", text[0 .. n + 3], 1, .none);
     } else if (recipe.keys > 0) try fill(map, recipe, random);
     const bytes = try imageOf(gpa, map, recipe.ending);
     return scan(gpa, recipe, bytes);

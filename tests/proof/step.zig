@@ -94,7 +94,8 @@ const Author = struct {
             const len = author.random.intRangeAtMost(usize, 10, 40);
             _ = std.fmt.bufPrint(&buffer, "key {d}", .{n}) catch unreachable; // fits
             const fast = shmap.hash.fast(author.secrets, buffer[0..len]);
-            if (author.one_stripe and shmap.hash.stripeOf(fast, author.view.stripe_bits) != 0) continue;
+            const stripe = shmap.hash.stripeOf(fast, author.view.stripe_bits);
+            if (author.one_stripe and stripe != 0) continue;
             author.script.addKey(buffer[0..len]);
         }
     }

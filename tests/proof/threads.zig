@@ -107,7 +107,8 @@ const Worker = struct {
                 worker.random.uintLessThan(u32, map.segment.view.stripeCount()),
                 false,
             )),
-            41...140 => if (try calls.size(map) > key_count) worker.shared.complain("too many", .{}),
+            41...140 => if (try calls.size(map) > key_count)
+                worker.shared.complain("too many", .{}),
             141...170 => try worker.lock(key),
             171...172 => _ = try calls.stats(map),
             173...2999 => try worker.put(key),

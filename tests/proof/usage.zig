@@ -143,7 +143,14 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
         0...5 => _ = calls.call(.shm_map_get, .{ handle, key.ptr, len, &room, room.len }),
         6 => _ = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len }),
         7 => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
-        8...13 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, lengthFor(random), kind }),
+        8...13 => _ = calls.call(.shm_map_put, .{
+            handle,
+            key.ptr,
+            len,
+            &filler,
+            lengthFor(random),
+            kind,
+        }),
         14 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, 20, kind | 256 }),
         15 => putVersion(handle, key),
         16...20 => _ = calls.call(.shm_map_delete, .{ handle, key.ptr, len }),
@@ -234,14 +241,23 @@ fn putMany(handle: u32) void {
         .head = .{ .key_len = 5, .value_len = 9, .kind = 1 },
         .body = .{ 'm', 'a', 'n', 'y', '0' + @as(u8, @intCast(n)) } ++ @as([11]u8, @splat(0)),
     };
-    _ = calls.call(.shm_map_put_many, .{ handle, std.mem.asBytes(&records), @sizeOf(@TypeOf(records)), 6 });
+    _ = calls.call(.shm_map_put_many, .{
+        handle,
+        std.mem.asBytes(&records),
+        @sizeOf(@TypeOf(records)),
+        6,
+    });
 }
 
 fn lock(handle: u32, key: []const u8) void {
     if (calls.call(.shm_lock_acquire, .{ handle, 0, 300 }) < 0) return;
     _ = calls.call(.shm_map_put, .{ handle, key.ptr, calls.word(key.len), &filler, 10, 1 });
     _ = calls.call(.shm_lock_release, .{ handle, 0 });
-    if (calls.call(.shm_lock_try, .{ handle, 0, 0 }) >= 0) _ = calls.call(.shm_lock_release, .{ handle, 1 });
+    if (calls.call(.shm_lock_try, .{
+        handle,
+        0,
+        0,
+    }) >= 0) _ = calls.call(.shm_lock_release, .{ handle, 1 });
 }
 
 /// Whether every entry can be had again by its key, and nothing more is counted than there is.

@@ -36,7 +36,8 @@ const MUTANTS = [
     file: "pool.zig",
     from: "    const chunk = view.chunk(offset);\n    atomics.store(&chunk.extent, @bitCast(" +
       "Extent{ .owner = index + 1",
-    to: "    const chunk = view.chunk(offset);\n    atomics.storeRelease(&stripe.chunks, offset);\n" +
+    to:
+      "    const chunk = view.chunk(offset);\n    atomics.storeRelease(&stripe.chunks, offset);\n" +
       "    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1",
     tests: "crash",
   },

@@ -12,7 +12,7 @@ const user_lock = @import("../lock/user_lock.zig");
 const Error = status.Error;
 const UserLock = user_lock.UserLock;
 
-/// Where a waiting task can sleep: a number for `shm_bell_wait`, and what the wake sequence reads
+/// Where a waiting task can sleep: a number for `shm_wake_wait`, and what the wake sequence reads
 /// now. `f64`, little-endian.
 pub const WakeTicket = extern struct { address: f64, count: f64 };
 
@@ -73,7 +73,7 @@ fn attempt(handle: u32, shared: bool, waited_ns: u64) Error!?bool {
 
 /// Where a waiting task can sleep if the next `shm_lock_try` fails: the record `WakeTicket`. Its
 /// length; 0: there is no wake sequence.
-pub export fn shm_lock_bell(handle: u32, target: ?[*]u8, target_len: u32) i32 {
+pub export fn shm_lock_wake_seq(handle: u32, target: ?[*]u8, target_len: u32) i32 {
     const lock = lockOf(handle) catch |err| return status.status(err);
     const found = lock.wakeSeqToAwait() orelse return 0;
     const ticket: WakeTicket = .{
@@ -83,10 +83,10 @@ pub export fn shm_lock_bell(handle: u32, target: ?[*]u8, target_len: u32) i32 {
     return marshal.answer(std.mem.asBytes(&ticket), target, target_len);
 }
 
-/// Sleeps until a wake sequence moves, at most `ms`, unless it has moved since it read `count`. Only
-/// the kernel looks where `address` leads, so a handle may be closed meanwhile: the sleep then ends,
-/// at once or in its time. To be called off the isolate's thread.
-pub export fn shm_bell_wait(address: f64, count: u32, ms: f64) i32 {
+/// Sleeps until a wake sequence moves, at most `ms`, unless it has moved since it read `count`.
+/// Only the kernel looks where `address` leads, so a handle may be closed meanwhile: the sleep then
+/// ends, at once or in its time. To be called off the isolate's thread.
+pub export fn shm_wake_wait(address: f64, count: u32, ms: f64) i32 {
     if (!(address >= os.page_bytes and address < 1 << 53 and ms >= 0 and ms <= 1000))
         return status.status(error.InvalidArgument);
     if (!os.has_shared_futex) return status.status(error.Unsupported);
@@ -117,7 +117,8 @@ pub export fn shm_lock_held(handle: u32) i32 {
     return @intFromBool(held);
 }
 
-/// The record `Identity`: 16 bytes that are the same for all handles whose locks exclude each other.
+/// The record `Identity`: 16 bytes that are the same for all handles whose locks exclude each
+/// other.
 pub export fn shm_lock_identity(handle: u32, target: ?[*]u8, target_len: u32) i32 {
     const lock = lockOf(handle) catch |err| return status.status(err);
     const stat = os.stat(lock.target.fault, lock.target.locks) catch |err|

@@ -112,7 +112,8 @@ pub export fn shm_region_descriptor(handle: u32) i32 {
 /// The token of an anonymous region; `Unsupported` over a user's file.
 pub export fn shm_region_token(handle: u32, target: ?[*]u8, target_len: u32) i32 {
     const region = handles.regions.get(handle) orelse return status.status(error.Closed);
-    const len = region.token(marshal.mutable(target, target_len)) catch |err| return status.status(err);
+    const len = region.token(marshal.mutable(target, target_len)) catch |err|
+        return status.status(err);
     return @intCast(len);
 }
 

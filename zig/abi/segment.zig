@@ -148,7 +148,8 @@ pub export fn shm_segment_list(
     fault: ?[*]u8,
 ) i32 {
     var record: Fault = .{};
-    const path = directory.resolve(&record, marshal.slice(directory_bytes, directory_len)) catch |err|
+    const given = marshal.slice(directory_bytes, directory_len);
+    const path = directory.resolve(&record, given) catch |err|
         return marshal.failed(fault, &record, err);
     const len = directory.list(&record, &path, marshal.mutable(target, target_len)) catch |err|
         return marshal.failed(fault, &record, err);

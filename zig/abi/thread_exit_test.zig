@@ -67,6 +67,7 @@ test "a forked child has no handles, and keeps none of its parent's locks when t
     var how: u32 = 0;
     _ = linux.waitpid(parent, &how, 0);
     try std.testing.expect(linux.W.IFSIGNALED(how));
-    try std.testing.expectEqual(@as(i32, 1), abi.lock.shm_lock_acquire(handle, 0, 1000)); // recovered
+    const recovered = abi.lock.shm_lock_acquire(handle, 0, 1000);
+    try std.testing.expectEqual(@as(i32, 1), recovered);
     try std.testing.expectEqual(linux.E.SUCCESS, linux.errno(linux.kill(child, @enumFromInt(0))));
 }

@@ -33,8 +33,8 @@ const gnu_get_libc_version = @extern(
     .{ .name = "gnu_get_libc_version", .linkage = .weak },
 );
 
-/// A write lasts a tenth of a microsecond; to sleep and be woken takes a hundred times as long. So a
-/// writer that meets a held lock first looks again a few times, at intervals that double up to a
+/// A write lasts a tenth of a microsecond; to sleep and be woken takes a hundred times as long. So
+/// a writer that meets a held lock first looks again a few times, at intervals that double up to a
 /// limit, for about as long as a sleep would cost.
 const spins_max = 24;
 const spins_long = 6;
@@ -89,7 +89,8 @@ pub const StripeLock = union(layout.LockKind) {
     }
 };
 
-/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `StripeLock.lock` decides.
+/// How an attempt at a mutex ended. `busy`: it is not free, or not sound; `StripeLock.lock`
+/// decides.
 pub const Attempt = enum { clean, owner_died, busy };
 
 pub inline fn attempt(mutex: Bytes) Attempt {

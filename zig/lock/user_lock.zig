@@ -2,15 +2,15 @@
 //! may die at any of them.
 //!
 //! The kernel decides who holds it: the range USER, dropped with its holder. What writers must know
-//! without asking the kernel stands in one word of the header: free, pending, held or abandoned, and
-//! a serial. A locker takes USER, stores *pending*, goes once through every stripe's lock, so that
-//! every write that began before is over, and stores *held*. A writer reads the word under its
+//! without asking the kernel stands in one word of the header: free, pending, held or abandoned,
+//! and a serial. A locker takes USER, stores *pending*, goes once through every stripe's lock, so
+//! that every write that began before is over, and stores *held*. A writer reads the word under its
 //! stripe's lock: with *pending* or *held* of another handle it lets the stripe go and waits, or,
 //! when the kernel says that no handle holds USER, notes the death as *abandoned*.
 //!
-//! Waiters sleep on a wake sequence, a futex, in slices: a wake-up dies with the process that was to
-//! give it. A waiter that has waited for long becomes the head of the queue (range QUEUE_HEAD), and
-//! others yield to it, so that a process that locks again at once starves no other
+//! Waiters sleep on a wake sequence, a futex, in slices: a wake-up dies with the process that was
+//! to give it. A waiter that has waited for long becomes the head of the queue (range QUEUE_HEAD),
+//! and others yield to it, so that a process that locks again at once starves no other
 //! (docs/design.md, The user's lock).
 
 const std = @import("std");
@@ -177,8 +177,9 @@ pub const UserLock = struct {
         const header = lock.target.header orelse return false;
         const owed = lock.isOwed();
         const serial = lock.word().serial +% 1;
-        // Pairs with the load in `StripeOp.lockToWrite`, by way of each stripe's lock: a writer that
-        // takes one after `quiesce` did sees this word, and one that had it before is waited for.
+        // Pairs with the load in `StripeOp.lockToWrite`, by way of each stripe's lock: a writer
+        // that takes one after `quiesce` did sees this word, and one that had it before is waited
+        // for.
         lock.storeWord(.{ .state = .pending, .owed = owed, .serial = serial });
         atomics.store(&header.holder_pid, os.pid());
         atomics.store(&header.holder_thread, os.threadId());
@@ -200,8 +201,9 @@ pub const UserLock = struct {
         atomics.storeRelease(&lock.target.header.?.lock_word, @bitCast(next));
     }
 
-    /// Gives the lock back; nothing if it is not held. `stays_owed`: this holder was granted the lock
-    /// as `recovered` and did not make good what the dead one left; the next one is told again.
+    /// Gives the lock back; nothing if it is not held. `stays_owed`: this holder was granted the
+    /// lock as `recovered` and did not make good what the dead one left; the next one is told
+    /// again.
     pub fn release(lock: *UserLock, stays_owed: bool) void {
         if (lock.hold == .none) return;
         if (lock.hold == .exclusive) {
@@ -242,7 +244,8 @@ pub const UserLock = struct {
             next.owed = false;
             next.state = if (found.state == .pending and !found.owed) .free else .abandoned;
             // Exactly that word: by now another locker may be on the way to holding the lock.
-            if (atomics.compareAndSwap(&lock.target.header.?.lock_word, bits, @bitCast(next))) lock.wake();
+            const lock_word = &lock.target.header.?.lock_word;
+            if (atomics.compareAndSwap(lock_word, bits, @bitCast(next))) lock.wake();
             return;
         }
         if (wait.soFar() >= patience_ns) try lock.becomeHead();

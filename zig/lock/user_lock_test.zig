@@ -45,7 +45,8 @@ fn testLock(kind: layout.LockKind) !void {
     try expectError(error.Timeout, calls.clear(other));
     try expectError(error.Timeout, calls.repair(other));
     var target: [16]u8 = undefined;
-    try expectEqual(@as(u32, 8), (try calls.get(other, "k", &target, 0)).?.len); // readers do not wait
+    // Readers do not wait.
+    try expectEqual(@as(u32, 8), (try calls.get(other, "k", &target, 0)).?.len);
     calls.release(map, false);
     calls.release(map, false);
     try expect(!try other.lock.isHeld());

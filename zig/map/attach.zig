@@ -1,5 +1,5 @@
-//! From a segment to an open map: the three ways to open one, and what a sole writer recovers before
-//! any other process may attach.
+//! From a segment to an open map: the three ways to open one, and what a sole writer recovers
+//! before any other process may attach.
 
 const atomics = @import("../atomics.zig");
 const directory = @import("../segment/directory.zig");

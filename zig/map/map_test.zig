@@ -169,7 +169,8 @@ test "a full segment refuses, keeps everything, and goes on when there is room a
         while (entries.next()) |key| try keys.append(gpa, try gpa.dupe(u8, key.*));
         for (keys.items) |key| try std.testing.expect(try calls.delete(map, key));
         oracle.clear();
-        try std.testing.expect(try calls.put(map, "large", source.value_buffer[0..40_000], 1, .none));
+        const large = source.value_buffer[0..40_000];
+        try std.testing.expect(try calls.put(map, "large", large, 1, .none));
         try std.testing.expect(try calls.delete(map, "large"));
         try support.expectSound(map);
     }
@@ -226,7 +227,8 @@ const SlowReader = struct {
         var n: u32 = 0;
         while (!reader.stop.load(.monotonic)) : (n +%= 1) {
             const key = n % 16;
-            const value = calls.get(reader.map, std.mem.asBytes(&key), &buffer, 0) catch continue orelse
+            const name = std.mem.asBytes(&key);
+            const value = calls.get(reader.map, name, &buffer, 0) catch continue orelse
                 continue;
             const bytes = buffer[0..value.len];
             if (bytes[0] % 16 != key or !std.mem.allEqual(u8, bytes, bytes[0]))
@@ -297,7 +299,8 @@ test "repair brings back what lies behind a damaged slot, whatever the slot hold
         };
         try std.testing.expectEqual(@as(f64, 0), (try calls.repair(map)).problems);
         var found: u64 = 0;
-        for (0..100) |n| found += @intFromBool(try calls.get(map, std.mem.asBytes(&n), &.{}, 0) != null);
+        for (0..100) |n|
+            found += @intFromBool(try calls.get(map, std.mem.asBytes(&n), &.{}, 0) != null);
         try std.testing.expect(found >= 99);
         try support.expectSound(map);
     }

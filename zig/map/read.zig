@@ -43,8 +43,8 @@ pub fn getMeta(map: *Map, key: []const u8) Error!?Meta {
 }
 
 /// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit;
-/// then call `getSlow`. Separate, so that the fast path spills no registers. The value must fit with
-/// `atomics.step_bytes` to spare; without a target it is not copied.
+/// then call `getSlow`. Separate, so that the fast path spills no registers. The value must fit
+/// with `atomics.step_bytes` to spare; without a target it is not copied.
 pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) tables.Lookup {
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);

@@ -1,5 +1,5 @@
-//! The whole map at one instant. Everything is copied without a lock first and validated afterwards;
-//! the stripe locks are only the way out when writers never leave a moment between.
+//! The whole map at one instant. Everything is copied without a lock first and validated
+//! afterwards; the stripe locks are only the way out when writers never leave a moment between.
 
 const std = @import("std");
 const atomics = @import("../atomics.zig");
@@ -143,7 +143,8 @@ fn snapshotLocked(map: *Map) Error!u64 {
     while (locked < count) : (locked += 1) _ = try StripeOp.lock(map, locked);
     map.gathered_len = 0;
     for (0..count) |i| {
-        const table = try gathered.openTable(map, map.segment.view.stripe(@intCast(i))) orelse continue;
+        const stripe = map.segment.view.stripe(@intCast(i));
+        const table = try gathered.openTable(map, stripe) orelse continue;
         for (0..table.slotCount()) |k| {
             const slot = atomics.load(&table.slots[k]);
             if (slot <= Slot.tombstone) continue;

@@ -72,7 +72,8 @@ const Deed = enum {
         if (deed != .empty) _ = try calls.put(map, &keyIn(map, stripe, 0), "filler", 1, .none);
         if (deed == .grow) {
             // 13 more would make the table of 16 too full.
-            for (1..12) |n| _ = try calls.put(map, &keyIn(map, stripe, @intCast(n)), "filler", 1, .none);
+            for (1..12) |n|
+                _ = try calls.put(map, &keyIn(map, stripe, @intCast(n)), "filler", 1, .none);
         }
         if (deed == .empty) {
             // As much as makes the last one out give everything back.

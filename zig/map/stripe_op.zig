@@ -231,10 +231,10 @@ pub const StripeOp = struct {
         op.commit(cursor, offset);
     }
 
-    /// Commits the entry at `offset` under the cursor's key: insert and replace alike. The table has
-    /// room (`hasRoom`, `makeRoom`). Pairs with the acquire load in `table.find`; a crash before the
-    /// store leaves an unreachable block, which recovery finds free, and one behind it leaves
-    /// counters and a block to be retired, which recovery rebuilds.
+    /// Commits the entry at `offset` under the cursor's key: insert and replace alike. The table
+    /// has room (`hasRoom`, `makeRoom`). Pairs with the acquire load in `table.find`; a crash
+    /// before the store leaves an unreachable block, which recovery finds free, and one behind it
+    /// leaves counters and a block to be retired, which recovery rebuilds.
     pub fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64) void {
         op.assertWriting();
         const table = op.tableOf(cursor);

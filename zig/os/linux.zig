@@ -212,7 +212,8 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     const result = linux.mmap(null, bytes, protection, flags, fd, 0);
     const address = check(fault, result) catch |err| {
         fault.needed_bytes = @floatFromInt(bytes);
-        return if (failedWith(fault, .NOMEM)) fault.withReason(.addressSpace, error.NoSpace) else err;
+        if (failedWith(fault, .NOMEM)) return fault.withReason(.addressSpace, error.NoSpace);
+        return err;
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);

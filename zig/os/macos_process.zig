@@ -1,4 +1,5 @@
-//! Processes, threads, time and wake sequences, for macOS. What each function promises is said in `os.zig`.
+//! Processes, threads, time and wake sequences, for macOS. What each function promises is said in
+//! `os.zig`.
 
 const std = @import("std");
 const c = std.c;

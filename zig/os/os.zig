@@ -207,8 +207,8 @@ pub fn randomWord() u64 {
     return @bitCast(bytes);
 }
 
-/// How long a waiter that looks at a wake sequence sleeps before it looks again, at most; a platform says what is
-/// the least (`look_ns_min`).
+/// How long a waiter that looks at a wake sequence sleeps before it looks again, at most; a
+/// platform says what is the least (`look_ns_min`).
 const look_ns_max = 2 * std.time.ns_per_ms;
 
 /// The half of a shared word that counts, where a futex can be.
@@ -222,8 +222,8 @@ pub fn wakeSeq(wake_seq: *const u64) u32 {
     return @atomicLoad(u32, low(wake_seq), .acquire); // pairs with `atomics.increment`
 }
 
-/// Sleeps until the wake sequence moves, at most `ns`, unless it has moved since it read `count`. May also
-/// return for no reason.
+/// Sleeps until the wake sequence moves, at most `ns`, unless it has moved since it read `count`.
+/// May also return for no reason.
 pub fn sleepOn(wake_seq: *const u64, count: u32, ns: u64) void {
     const word = low(wake_seq);
     if (has_shared_futex) process.sleepOn(word, count, ns) else poll(word, count, ns);
@@ -241,8 +241,8 @@ fn poll(word: *const u32, count: u32, ns: u64) void {
     }
 }
 
-/// Wakes all that sleep on the wake sequence, in every process. Without `has_shared_futex` they wake by
-/// themselves.
+/// Wakes all that sleep on the wake sequence, in every process. Without `has_shared_futex` they
+/// wake by themselves.
 pub fn wakeAll(wake_seq: *const u64) void {
     if (has_shared_futex) process.wakeAll(low(wake_seq));
 }

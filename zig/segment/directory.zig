@@ -48,7 +48,8 @@ pub fn setName(segment: *Segment, name: []const u8) Error!void {
 /// `timeout_ms` and `writer_id`; on failure nothing is held.
 pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
     const deadline = os.Deadline.in(options.timeout_ms);
-    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // a leftover of others must not fail this call
+    // What others left behind must not fail this call.
+    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
     return switch (mode) {
         .attach => attach(segment, options, deadline),
         .create => create(segment, options),

@@ -1,10 +1,11 @@
 //! What takes the place of memory without a name where the system has none that other processes can
-//! reach: files with a random name of ours in the platform's directory, `.~<16 hex>`. The last handle
-//! that leaves removes the name; where that handle was killed, the next maker, or a list, does.
+//! reach: files with a random name of ours in the platform's directory, `.~<16 hex>`. The last
+//! handle that leaves removes the name; where that handle was killed, the next maker, or a list,
+//! does.
 //!
 //! A handle that uses such a file holds WRITER or READER on it. A handle that makes, attaches or
-//! leaves holds LIFECYCLE meanwhile, so that no other removes the name of a file that is about to be
-//! used.
+//! leaves holds LIFECYCLE meanwhile, so that no other removes the name of a file that is about to
+//! be used.
 
 const std = @import("std");
 const os = @import("../os/os.zig");
@@ -19,8 +20,8 @@ const mark = ".~";
 pub const name_format = mark ++ "{x:0>16}";
 pub const name_bytes = mark.len + 16;
 
-/// How long a handle that leaves waits for LIFECYCLE. A handle that holds it for longer is attaching,
-/// and will leave later.
+/// How long a handle that leaves waits for LIFECYCLE. A handle that holds it for longer is
+/// attaching, and will leave later.
 const patience_ms = 100;
 
 pub const NewFile = struct { file: os.Fd, locks: os.Fd, number: u64 };

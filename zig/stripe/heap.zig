@@ -93,8 +93,8 @@ pub fn isSmall(bytes: u64) bool {
     return bytes <= small_bytes_max;
 }
 
-/// A block for `bytes` bytes: a reclaimable one of just that size, or from the list of its size, or from
-/// the unused rest. Null: none of them has one; see `takeLarger`.
+/// A block for `bytes` bytes: a reclaimable one of just that size, or from the list of its size, or
+/// from the unused rest. Null: none of them has one; see `takeLarger`.
 pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
     const reclaimed = takeReclaimable(view, stripe, bytes);
     if (reclaimed != 0) return reclaimed;
@@ -198,7 +198,8 @@ pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
 
 /// Whether the block kept back is as large as one for `bytes` bytes.
 pub inline fn hasSpare(stripe: *const Stripe, bytes: u64) bool {
-    return atomics.load(&stripe.spare) != 0 and atomics.load(&stripe.spare_bytes) >= blockBytes(bytes);
+    return atomics.load(&stripe.spare) != 0 and
+        atomics.load(&stripe.spare_bytes) >= blockBytes(bytes);
 }
 
 /// Whether the words of the block kept back are such as `keepSpare` leaves, and there is one.
@@ -457,7 +458,8 @@ test "a retired block is free after two advances, not before" {
     const stripe = view.stripe(0);
     reset(stripe);
     try std.testing.expect(!retire(stripe, 65536, 80));
-    try std.testing.expect(retire(stripe, 65536 + 4096, 5000)); // a limbo list is full by bytes, too
+    // A limbo list is full by bytes, too.
+    try std.testing.expect(retire(stripe, 65536 + 4096, 5000));
     var large: Large = undefined;
     try advance(&view, stripe, &large);
     try std.testing.expectEqual(@as(?u64, null), try take(&view, stripe, 80));

@@ -1,13 +1,13 @@
 //! The pool: which extents of the segment belong to which stripe, and which to none.
 //!
-//! The truth is the list of chunks each stripe owns. It changes by one store (`stripe.chunks`, or
-//! a neighbour's `next`), always with the stripe's lock *and* the pool's lock held; so a caller that
+//! The truth is the list of chunks each stripe owns. It changes by one store (`stripe.chunks`, or a
+//! neighbour's `next`), always with the stripe's lock *and* the pool's lock held; so a caller that
 //! holds the pool's lock alone may walk all lists. The bins and the frontier are derived: after the
 //! death of a process that was changing the pool, `rebuild` makes them anew from what no list
 //! mentions.
 //!
-//! Nothing here locks or grows; `space.zig` does. `pool.writer` is set while the pool's lock is held
-//! for a change, and is asserted.
+//! Nothing here locks or grows; `space.zig` does. `pool.writer` is set while the pool's lock is
+//! held for a change, and is asserted.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
@@ -115,8 +115,8 @@ fn take(view: *View, pool: *Pool, units: u64, search: Search) error{Corrupt}!?u6
     return frontier;
 }
 
-/// Makes an extent of `units` the newest chunk of a stripe, with both locks held. Null: the pool has
-/// none, the segment must grow.
+/// Makes an extent of `units` the newest chunk of a stripe, with both locks held. Null: the pool
+/// has none, the segment must grow.
 pub fn claim(
     view: *View,
     pool: *Pool,

@@ -2,9 +2,9 @@
 //! reaches, and its list of chunks. After an owner's death, when a writer word is found set, and
 //! when enough lies free in ranges that bringing it together pays.
 //!
-//! The caller holds the stripe's lock and has set the writer word, which is asserted; private memory
-//! comes from the caller too. Nothing here needs more than one pass, and a crash anywhere inside is
-//! harmless: a rebuild reads only the truth, and the next one starts from the beginning.
+//! The caller holds the stripe's lock and has set the writer word, which is asserted; private
+//! memory comes from the caller too. Nothing here needs more than one pass, and a crash anywhere
+//! inside is harmless: a rebuild reads only the truth, and the next one starts from the beginning.
 
 const std = @import("std");
 const layout = @import("../layout.zig");

@@ -97,9 +97,16 @@ pub fn word(number: anytype) u32 {
 
 /// The handle of a map that was opened without the boundary; it becomes one.
 pub fn handleOf(map: *Map) u32 {
-    return handles.maps.find(map) orelse handles.maps.add(map) orelse
-        @panic("more maps than handles");
+    const place = &recent[@intFromPtr(map) / layout.page_bytes % recent.len];
+    if (handles.maps.get(place.*) != map) {
+        place.* = handles.maps.find(map) orelse handles.maps.add(map) orelse
+            @panic("more maps than handles");
+    }
+    return place.*;
 }
+
+/// The handles that were asked for last: to find one takes a look at all.
+threadlocal var recent: [64]u32 = @splat(0);
 
 /// Gives back the memory of a map that is closed, and its handle if it has one.
 pub fn discard(map: *Map) void {
@@ -236,7 +243,7 @@ pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
 
 /// As `bulk.putMany`.
 pub fn putMany(map: *Map, records: []const u8, record_count: u32, stored: *u32) Error!void {
-    const arguments = .{ handleOf(map), records.ptr, @as(u32, @intCast(records.len)), record_count };
+    const arguments = .{ handleOf(map), records.ptr, word(records.len), record_count };
     const result = call(.shm_map_put_many, arguments);
     stored.* = if (result < 0) @intFromFloat(map.fault.stored_count) else @intCast(result);
     _ = try answerOf(result);

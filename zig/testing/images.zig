@@ -504,7 +504,8 @@ pub const Site = struct {
         if (after.version <= version) return error.VersionDidNotGrow;
         if (!try calls.delete(map, key)) return error.NotDeleted;
         if (try calls.get(map, key, site.room, 0) != null) return error.NotDeleted;
-        if (try calls.size(map) != present - @intFromBool(before != null)) return error.WrongSizeAfter;
+        const left = present - @intFromBool(before != null);
+        if (try calls.size(map) != left) return error.WrongSizeAfter;
         try site.expectSound(false);
     }
 };

@@ -131,7 +131,11 @@ pub const Case = struct {
             .open_sole => case.dieWriting(report, world.open(directory, 0, &fault)),
             .write_beside_dead_holder => {
                 const handle = world.open(directory, 0, &fault);
-                if (handle < 0 or calls.call(.shm_lock_acquire, .{ calls.word(handle), 0, 1000 }) != 0)
+                if (handle < 0 or calls.call(.shm_lock_acquire, .{
+                    calls.word(handle),
+                    0,
+                    1000,
+                }) != 0)
                     report.complain("no lock for who dies with it", .{});
             },
             else => {},

@@ -46,7 +46,14 @@ pub const Subject = struct {
         const full = subject.path(directory);
         const flags = @intFromEnum(Flags.regionRead) | @intFromEnum(Flags.regionWrite);
         const bytes = std.mem.asBytes(&opening_fault);
-        return calls.call(.shm_region_open, .{ full.z(), calls.word(full.len), 0, wanted, flags, bytes });
+        return calls.call(.shm_region_open, .{
+            full.z(),
+            calls.word(full.len),
+            0,
+            wanted,
+            flags,
+            bytes,
+        });
     }
 
     fn perform(subject: Subject, directory: []const u8, handle: i32) f64 {
@@ -178,7 +185,10 @@ const Actor = struct {
         report.status = subject.perform(actor.directory, handle);
         tracer.end();
         var fault = opening_fault;
-        if (!subject.opens()) _ = calls.call(.shm_fault, .{ calls.word(handle), std.mem.asBytes(&fault) });
+        if (!subject.opens()) _ = calls.call(.shm_fault, .{
+            calls.word(handle),
+            std.mem.asBytes(&fault),
+        });
         report.errno = fault.errno;
         var last = report.status;
         if (last < 0 and actor.repeats) {

@@ -79,13 +79,24 @@ pub const Keeper = struct {
         else
             0;
         const len = world.codec.len;
-        const handle = calls.call(.shm_segment_anonymous, .{ world.codec, len, flags, 7 << 20, 1000, bytes });
+        const handle = calls.call(.shm_segment_anonymous, .{
+            world.codec,
+            len,
+            flags,
+            7 << 20,
+            1000,
+            bytes,
+        });
         if (handle < 0) return handle;
         for (world.base(false), 0..) |number, key| {
             if (number != world.absent) _ = case.seen(handle).put(key, number);
         }
         const token = &shared.token;
-        shared.token_len = @intCast(calls.call(.shm_segment_token, .{ calls.word(handle), token, token.len }));
+        shared.token_len = @intCast(calls.call(.shm_segment_token, .{
+            calls.word(handle),
+            token,
+            token.len,
+        }));
         return handle;
     }
 

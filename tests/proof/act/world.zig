@@ -96,7 +96,14 @@ pub const Seen = struct {
         if (seen.is_value) return calls.call(.shm_value_put, .{ seen.handle, value.ptr, len, 1 });
         var buffer: [16]u8 = undefined;
         const text = keyOf(&buffer, key);
-        return calls.call(.shm_map_put, .{ seen.handle, text.ptr, calls.word(text.len), value.ptr, len, 1 });
+        return calls.call(.shm_map_put, .{
+            seen.handle,
+            text.ptr,
+            calls.word(text.len),
+            value.ptr,
+            len,
+            1,
+        });
     }
 
     pub fn delete(seen: Seen, key: usize) i32 {
@@ -112,7 +119,13 @@ pub const Seen = struct {
         const len = if (seen.is_value)
             calls.call(.shm_value_get, .{ seen.handle, 0, &read_room, read_room.len })
         else
-            calls.call(.shm_map_get, .{ seen.handle, text.ptr, calls.word(text.len), &read_room, read_room.len });
+            calls.call(.shm_map_get, .{
+                seen.handle,
+                text.ptr,
+                calls.word(text.len),
+                &read_room,
+                read_room.len,
+            });
         if (len == -1) return absent;
         if (len < 0) return len;
         for (1..6) |number| {
@@ -227,7 +240,15 @@ fn openUpTo(
 pub fn attach(token: []const u8, fault: *shmap.status.Fault) i32 {
     const len: u32 = @intCast(token.len);
     const bytes = std.mem.asBytes(fault);
-    return calls.call(.shm_segment_attach, .{ token.ptr, len, codec, codec.len, 0, timeout_ms, bytes });
+    return calls.call(.shm_segment_attach, .{
+        token.ptr,
+        len,
+        codec,
+        codec.len,
+        0,
+        timeout_ms,
+        bytes,
+    });
 }
 
 /// How many descriptors this process has, and how many pages of address space.

@@ -68,7 +68,14 @@ pub const Filler = struct {
         const text = filler.key(&buffer, number);
         const bytes = filler.value(number, entry);
         const status =
-            calls.call(.shm_map_put, .{ filler.handle, text.ptr, calls.word(text.len), bytes.ptr, entry.len, 1 });
+            calls.call(.shm_map_put, .{
+                filler.handle,
+                text.ptr,
+                calls.word(text.len),
+                bytes.ptr,
+                entry.len,
+                1,
+            });
         if (status == 1) {
             entries[number] = entry;
         } else if (status != no_space) filler.complain("a put gave {d}", .{status});
@@ -141,7 +148,11 @@ pub const Filler = struct {
         if (entries[number].version == 0) return;
         var buffer: [24]u8 = undefined;
         const text = filler.key(&buffer, number);
-        const status = calls.call(.shm_map_delete, .{ filler.handle, text.ptr, calls.word(text.len) });
+        const status = calls.call(.shm_map_delete, .{
+            filler.handle,
+            text.ptr,
+            calls.word(text.len),
+        });
         if (status != 1) filler.complain("delete gave {d}", .{status});
         entries[number] = .{};
     }

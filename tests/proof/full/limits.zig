@@ -189,8 +189,18 @@ const Try = struct {
         const bytes = std.mem.asBytes(&verdict);
         const number = seen.handle;
         switch (self.trial) {
-            .space_to_verify => return @floatFromInt(calls.call(.shm_map_verify, .{ number, 0, bytes, 40 })),
-            .space_to_repair => return @floatFromInt(calls.call(.shm_map_verify, .{ number, 1, bytes, 40 })),
+            .space_to_verify => return @floatFromInt(calls.call(.shm_map_verify, .{
+                number,
+                0,
+                bytes,
+                40,
+            })),
+            .space_to_repair => return @floatFromInt(calls.call(.shm_map_verify, .{
+                number,
+                1,
+                bytes,
+                40,
+            })),
             .space_to_snapshot => return calls.call(.shm_map_snapshot, .{number}),
             .space_to_clear => return @floatFromInt(calls.call(.shm_map_clear, .{number})),
             .space_to_put => for (0..room) |i| {

@@ -87,7 +87,14 @@ const Story = struct {
         const path = os.Path.of("{s}/region", .{story.directory}) catch return;
         const bits = @intFromEnum(Flags.regionRead) | @intFromEnum(Flags.regionWrite);
         const bytes = std.mem.asBytes(&fault);
-        const region = calls.call(.shm_region_open, .{ path.z(), calls.word(path.len), 0, 9999, bits, bytes });
+        const region = calls.call(.shm_region_open, .{
+            path.z(),
+            calls.word(path.len),
+            0,
+            9999,
+            bits,
+            bytes,
+        });
         if (region != no_space) story.report.complain("a region gave {d}", .{region});
         const own = os.Path.of("{s}", .{story.directory}) catch return;
         var names = os.Names.of(&fault, &own) catch return;

@@ -33,7 +33,11 @@ export const NAMED = [
   ["heap.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 1)", "publish"],
   ["heap.zig", "after:&stripe.generation, atomics.load(&stripe.generation) +% 1)", "storeFence"],
   ["recovery.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 2)", "publish"],
-  ["recovery.zig", "after:&stripe.generation, atomics.load(&stripe.generation) +% 2)", "storeFence"],
+  [
+    "recovery.zig",
+    "after:&stripe.generation, atomics.load(&stripe.generation) +% 2)",
+    "storeFence",
+  ],
   ["stripe_op.zig", "// a snapshot that sees a store of ours sees `begin` moved", "storeFence"],
   ["stripe_op.zig", "&op.stripe.begin, count)", "publish"],
   ["stripe_op.zig", "after:&op.stripe.begin, count)", "storeFence"],

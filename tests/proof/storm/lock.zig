@@ -55,7 +55,8 @@ fn isDoomed(worker: *Worker, name: u64) bool {
 pub fn section(worker: *Worker, map: *Map, known: *MapOracle) void {
     const writers: WatchedWriters = .{ .writers = .{ .map = map }, .known = known };
     worker.begin(.lock);
-    const recovered = map.lock.acquire(false, 20_000, writers) catch |err| return worker.failed(.lock, err);
+    const recovered = map.lock.acquire(false, 20_000, writers) catch |err|
+        return worker.failed(.lock, err);
     worker.end();
     judge(worker, recovered);
     const before = @atomicRmw(u64, &known.holder, .Xchg, nameOf(worker), .seq_cst);

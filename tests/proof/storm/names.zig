@@ -183,12 +183,13 @@ fn isStill(known: *const NameOracle, id: u64) bool {
     return intentOf(known) == .none and load(&known.id) == id;
 }
 
-/// Whether a segment thinks that it has its name, and has not. Under LIFECYCLE, so that nobody is just
-/// changing that.
+/// Whether a segment thinks that it has its name, and has not. Under LIFECYCLE, so that nobody is
+/// just changing that.
 fn isOrphan(map: *Map) bool {
     const segment = &map.segment;
     const deadline = shmap.os.Deadline.in(20_000);
-    shmap.range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline) catch return true;
+    shmap.range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline) catch
+        return true;
     defer shmap.range_lock.unlock(segment.locks, .lifecycle);
     return segment.state() == .live and segment.nameLeads() == .elsewhere;
 }
