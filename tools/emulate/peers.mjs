@@ -7,7 +7,12 @@ import { environment, work } from "./machine.mjs";
 const ANSWER_MS = 30_000;
 
 /** Processes that have not ended yet. */
-export const living = new Set();
+const living = new Set();
+
+/** Ends the processes that a step which failed has left. */
+export function endPeers() {
+  for (const child of living) child.kill("SIGKILL");
+}
 
 /** A native process that does what it is told (`tests/native/peer.zig`). */
 export class Peer {
