@@ -33,6 +33,7 @@ import {
   SUITES_OF_SOURCES,
   work,
 } from "./machine.mjs";
+import { compilePeer } from "./peers.mjs";
 
 /** Where Debian puts the libraries of arm64: libc6-arm64-cross, libgcc-s1-arm64-cross. */
 const SYSTEM = "/usr/aarch64-linux-gnu";
@@ -150,18 +151,14 @@ async function prepare() {
   for (const [runtime, program] of programs) {
     await emulate(join(place, "node_modules", ".bin", runtime), program);
   }
-  await emulate(join(place, "zig-out", "bin", "shmap-peer"), await compiledPeer());
+  await emulate(
+    join(place, "zig-out", "bin", "shmap-peer"),
+    await compilePeer("aarch64-linux-musl", ["-lc"]),
+  );
   replaceTest(join(place, "tests"));
   const examples = readdirSync(join(place, "examples")).map((file) => join("examples", file));
   for (const file of ["README.md", ...examples]) replaceOwnPath(join(place, file), place);
   return place;
-}
-
-async function compiledPeer() {
-  const program = join(work, "arm64", "peer");
-  const options = ["-O", "ReleaseSafe", "-target", "aarch64-linux-musl", "-lc"];
-  await run("zig", ["build-exe", "tests/native/peer.zig", ...options, `-femit-bin=${program}`]);
-  return program;
 }
 
 /** Lets an example start another process by a command that this machine can run. */

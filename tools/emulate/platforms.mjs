@@ -18,7 +18,7 @@ import { inWords, zigCounts } from "../counts.mjs";
 import { filters, zigTestsFor, zigTestsWithoutMutex } from "../left_out.mjs";
 import { arm64Steps } from "./arm64.mjs";
 import { attempt, counts, need, run, shipped, Skipped, work } from "./machine.mjs";
-import { endPeers, share, shareMutexes } from "./peers.mjs";
+import { compilePeer, endPeers, share, shareMutexes } from "./peers.mjs";
 import { runSuitesUnderWine } from "./wine.mjs";
 
 const WINDOWS_LIBRARIES = ["-lkernel32", "-lntdll", "-ladvapi32"];
@@ -53,15 +53,6 @@ function judgeTests(output) {
   if (!counted || counted.failed > 0) throw new Error(output.slice(-4000));
   counts.passed += counted.passed - 1; // the step itself counts as one
   counts.skipped += counted.skipped;
-}
-
-async function compilePeer(target, more = []) {
-  const program = join(work, `peer-${target}${target.includes("windows") ? ".exe" : ""}`);
-  await run("zig", [
-    ...["build-exe", "tests/native/peer.zig", "-O", "ReleaseSafe", "-target", target],
-    ...[`-femit-bin=${program}`, ...more],
-  ]);
-  return program;
 }
 
 const MUSL_LOADER = "/lib/ld-musl-x86_64.so.1";
