@@ -123,11 +123,10 @@ class Time {
 }
 
 /** Runs the parts, as many at once as the cores take; resolves with all rows. */
-async function runParts(parts, { scale, minutes, seed }) {
+async function runParts(parts, { scale, seed }, time) {
   const rows = [];
   const waiting = [...parts];
   const running = new Set();
-  const time = minutes === undefined ? undefined : new Time(minutes);
   let busy = 0;
   while (waiting.length > 0 || running.size > 0) {
     const next = waiting.findIndex(({ cores }) => busy + cores <= CORES);
@@ -199,13 +198,15 @@ async function main() {
   if (parts.length === 0) {
     throw new RangeError(`there is: ${PARTS.map(({ name }) => name).join(", ")}`);
   }
+  // From here on, for building takes minutes where nothing is built yet.
+  const time = options.minutes === undefined ? undefined : new Time(options.minutes);
   const { isOk, output } = await install();
   const built = isOk && await run(["zig", "build", "install", "proof"], { show: true });
   if (!built.isOk) {
     console.log(`${output}\n0 passed, 1 failed, 0 skipped`);
     return false;
   }
-  const rows = await runParts(parts, options);
+  const rows = await runParts(parts, options, time);
   console.log(`\n${table(rows)}\n`);
   const skipped = rows.filter((row) => row.skipped !== undefined).length;
   const passed = rows.filter((row) => row.skipped === undefined && isPassed(row)).length;
