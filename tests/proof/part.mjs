@@ -2,8 +2,8 @@
 import { parseArgs } from "node:util";
 
 /**
- * The command line of a part: `scale` is a multiple of the sizes of `npm run proof`, `words` is what
- * is left, and `more` are the numbers that only this part takes.
+ * The command line of a part: `scale` is a multiple of the sizes of `npm run proof`, `words` is
+ * what is left, and `more` are the numbers that only this part takes.
  *
  * @param {string[]} more
  */

@@ -87,7 +87,7 @@ function judged({ name, rows, how, seconds, stderr }, scale) {
 const coreSeconds = ({ cores, seconds: [fixed, perScale] }, scale) =>
   cores * (fixed + perScale * scale);
 
-/** How large the next part may be, if the waiting ones are to end in time, all of the same scale. */
+/** How large the next part may be, if all that wait are to end in time at that scale. */
 class Time {
   #deadline;
   #running = new Map();

@@ -180,7 +180,8 @@ try {
   await Promise.all(LINES.map(runLine));
 } finally {
   endPeers();
-  if (hasWindows) await attempt("wineserver", ["-k"], { limitMs: 30_000 }); // of our own prefix only
+  // Of our own prefix only.
+  if (hasWindows) await attempt("wineserver", ["-k"], { limitMs: 30_000 });
   rmSync(work, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
 }
 console.log(inWords(counts));

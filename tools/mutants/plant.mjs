@@ -43,7 +43,7 @@ async function withPlanted(mutant, use) {
   }
 }
 
-/** Whether the Zig tests with `tests`, or one of them, in their names fail with this bug planted. */
+/** Whether the Zig tests with `tests` (one of them) in their names fail with this bug planted. */
 function failsTests(mutant) {
   return withPlanted(mutant, async (copy) => {
     const chosen = filters([mutant.tests].flat());

@@ -29,7 +29,7 @@ async function git(...args) {
   return isOk ? stdout.trim() : "";
 }
 
-/** The files below `zig` that changed since the newest tag, or since the version was last raised. */
+/** The files below `zig` that changed since the newest tag, or else since the last version. */
 async function changedFiles() {
   const tag = await git("describe", "--tags", "--abbrev=0");
   const release = tag || await git("log", "-1", "--format=%H", '-G"version"', "--", "package.json");
