@@ -8,13 +8,14 @@
  * A run installs what it measures besides, unless it is a smoke run: packages from npm into
  * bench/peers, and as root two of the system's. What cannot be had is left out, and said.
  */
-import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
-import { createInterface } from "node:readline";
-import { ENVIRONMENT, install, ROOT } from "../tools/check.mjs";
+import { parseArgs } from "node:util";
+import { inWords } from "../tools/counts.mjs";
+import { install } from "../tools/install.mjs";
+import { isInstalled, ROOT, run } from "../tools/process.mjs";
 import { chartOf } from "./chart.mjs";
 import { ratiosOf, remaindersOf, tablesOf } from "./report.mjs";
 
@@ -35,25 +36,19 @@ const PARTS = {
 
 /** The system's packages, and what shows that they are there; without them rows are left out. */
 const PACKAGES = {
-  liblmdb0: () => says("ldconfig", "-p").includes("liblmdb.so.0"),
+  liblmdb0: async () => (await says("ldconfig", "-p")).includes("liblmdb.so.0"),
   // The package redis-server has the same program, and starts a service.
-  "redis-tools": () => isOnPath("redis-server") || isOnPath("redis-check-rdb"),
+  "redis-tools": () => isInstalled("redis-server") || isInstalled("redis-check-rdb"),
 };
 
-function isOnPath(name) {
-  return ENVIRONMENT.PATH.split(delimiter).some((path) => existsSync(join(path, name)));
-}
-
 /** Runs a command to its end, its output in the terminal. */
-function succeeds([program, ...args], cwd = ROOT) {
-  const stdio = ["ignore", 2, 2];
-  return spawnSync(program, args, { cwd, env: ENVIRONMENT, stdio }).status === 0;
+async function succeeds(command, cwd = ROOT) {
+  return (await run(command, { cwd, show: true })).isOk;
 }
 
 /** What a command says, nothing if it cannot be run. */
-function says(program, ...args) {
-  const { stdout } = spawnSync(program, args, { cwd: ROOT, env: ENVIRONMENT, encoding: "utf8" });
-  return stdout?.trim() ?? "";
+async function says(...command) {
+  return (await run(command)).stdout.trim();
 }
 
 function wantedPeers() {
@@ -66,56 +61,37 @@ function installedVersion(name) {
 }
 
 /** Installs what is measured besides, as far as that can be done here. */
-function installPeers() {
+async function installPeers() {
   const missing = Object.entries(wantedPeers())
     .filter(([name, version]) => installedVersion(name) !== version);
   const options = ["--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"];
-  if (missing.length > 0 && !succeeds(["npm", "install", ...options], PEERS)) {
+  if (missing.length > 0 && !await succeeds(["npm", "install", ...options], PEERS)) {
     console.error("the packages of bench/peers cannot be installed: they are left out");
   }
-  const absent = Object.keys(PACKAGES).filter((name) => !PACKAGES[name]());
+  const absent = [];
+  for (const [name, isThere] of Object.entries(PACKAGES)) {
+    if (!await isThere()) absent.push(name);
+  }
   if (absent.length === 0) return;
   const command = ["apt-get", "install", "-y", "--no-install-recommends", ...absent];
-  const isDone = process.getuid() === 0 && isOnPath("apt-get") &&
-    (succeeds(command) || (succeeds(["apt-get", "update"]) && succeeds(command)));
+  const isDone = process.getuid() === 0 && isInstalled("apt-get") &&
+    (await succeeds(command) ||
+      (await succeeds(["apt-get", "update"]) && await succeeds(command)));
   if (!isDone) console.error(`${absent.join(", ")}: cannot be installed here, left out`);
 }
 
 /** Runs a part and resolves with its rows, and whether it ended well. */
-function run(name, isSmoke) {
-  const [program, ...args] = [...PARTS[name], ...(isSmoke ? ["--smoke"] : [])];
-  return new Promise((resolve) => {
-    const rows = [];
-    let isGood = true;
-    const child = spawn(program, args, {
-      cwd: ROOT,
-      env: ENVIRONMENT,
-      stdio: ["ignore", "pipe", "inherit"],
-      detached: true, // leads a process group of its own, which ends as a whole when it hangs
-    });
-    const alarm = setTimeout(() => {
-      console.error(`${name}: stopped after ${PART_TIMEOUT_MS / 60_000} minutes`);
-      process.kill(-child.pid, "SIGTERM"); // which lets it clean up
-      setTimeout(() => process.kill(-child.pid, "SIGKILL"), 5000).unref();
-    }, PART_TIMEOUT_MS);
-    const lines = createInterface({ input: child.stdout });
-    lines.on("line", (line) => {
-      const row = parsed(line);
-      if (row !== undefined) return rows.push(row);
-      console.error(`${name}: not a row: ${line}`);
-      isGood = false;
-    });
-    child.on("error", (error) => {
-      clearTimeout(alarm);
-      console.error(`${name}: ${error.message}`);
-      resolve({ rows, isGood: false });
-    });
-    child.on("close", (code, signal) => {
-      clearTimeout(alarm);
-      if (code !== 0) console.error(`${name}: ended with ${signal ?? code}`);
-      resolve({ rows, isGood: isGood && code === 0 });
-    });
-  });
+async function runPart(name, isSmoke) {
+  const command = [...PARTS[name], ...(isSmoke ? ["--smoke"] : [])];
+  const { isOk, how, stdout, stderr } = await run(command, { limitMs: PART_TIMEOUT_MS });
+  process.stderr.write(stderr);
+  if (!isOk) console.error(`${name}: ${how}`);
+  const lines = stdout.split("\n").filter(Boolean);
+  const rows = lines.map(parsed).filter((row) => row !== undefined);
+  for (const line of lines) {
+    if (parsed(line) === undefined) console.error(`${name}: not a row: ${line}`);
+  }
+  return { rows, isGood: isOk && rows.length === lines.length };
 }
 
 /** A row, or undefined for a line that is none. */
@@ -139,7 +115,7 @@ function chosen(names) {
 }
 
 /** What the figures depend on. */
-function machine() {
+async function machine() {
   const peers = Object.keys(wantedPeers()).map((name) => [name, installedVersion(name)]);
   return {
     date: new Date().toISOString().slice(0, 10),
@@ -147,14 +123,14 @@ function machine() {
     cores: cpus().length,
     kernel: release(),
     versions: {
-      deno: says("deno", "--version").split(/\s/)[1],
-      bun: says("bun", "--version"),
-      zig: says("zig", "version"),
+      deno: (await says("deno", "--version")).split(/\s/)[1],
+      bun: await says("bun", "--version"),
+      zig: await says("zig", "version"),
       ...Object.fromEntries(peers.filter(([, version]) => version !== undefined)),
-      redis: says("redis-cli", "--version").split(/\s/)[1],
-      liblmdb0: says("dpkg-query", "-W", "-f", "${Version}", "liblmdb0") || undefined,
-      "node:sqlite": says("deno", "eval", sqliteVersion("node:sqlite", "DatabaseSync")),
-      "bun:sqlite": says("bun", "-e", sqliteVersion("bun:sqlite", "Database")),
+      redis: (await says("redis-cli", "--version")).split(/\s/)[1],
+      liblmdb0: await says("dpkg-query", "-W", "-f", "${Version}", "liblmdb0") || undefined,
+      "node:sqlite": await says("deno", "eval", sqliteVersion("node:sqlite", "DatabaseSync")),
+      "bun:sqlite": await says("bun", "-e", sqliteVersion("bun:sqlite", "Database")),
     },
   };
 }
@@ -181,7 +157,7 @@ async function runAll(parts, isSmoke) {
   const total = { passed: 0, failed: 0, skipped: 0 };
   for (const part of parts) {
     const start = performance.now();
-    const { rows: found, isGood } = await run(part, isSmoke);
+    const { rows: found, isGood } = await runPart(part, isSmoke);
     const skipped = found.filter((row) => row.skipped !== undefined);
     const passed = found.length - skipped.length;
     const isOk = isGood && passed > 0;
@@ -200,9 +176,12 @@ async function runAll(parts, isSmoke) {
   return { rows, total };
 }
 
-async function main(args) {
-  const isSmoke = args.includes("--smoke");
-  const names = args.filter((name) => name !== "--smoke");
+async function main() {
+  const options = { smoke: { type: "boolean", default: false } };
+  const { values: { smoke: isSmoke }, positionals: names } = parseArgs({
+    options,
+    allowPositionals: true,
+  });
   const parts = chosen(names);
   if (parts === undefined) {
     console.error(`there is: ${Object.keys(PARTS).join(", ")}`);
@@ -210,8 +189,8 @@ async function main(args) {
   }
   const { isOk, output } = await install();
   if (!isOk) console.error(output);
-  if (!isSmoke) installPeers();
-  if (!succeeds(["zig", "build", "install", "bench-programs"])) return false;
+  if (!isSmoke) await installPeers();
+  if (!await succeeds(["zig", "build", "install", "bench-programs"])) return false;
   const { rows, total } = await runAll(parts, isSmoke);
   if (!isSmoke) {
     const ratios = [...ratiosOf(rows), ...remaindersOf(rows)];
@@ -220,13 +199,13 @@ async function main(args) {
     if (isWhole) {
       writeFileSync(
         join(ROOT, "bench", "results.json"),
-        written({ machine: machine(), rows, ratios }),
+        written({ machine: await machine(), rows, ratios }),
       );
       writeFileSync(join(ROOT, "bench", "chart.svg"), chartOf(rows));
     }
   }
-  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  console.log(inWords(total));
   return total.failed === 0;
 }
 
-process.exitCode = await main(process.argv.slice(2)) ? 0 : 1;
+process.exitCode = await main() ? 0 : 1;

@@ -1,46 +1,33 @@
 /**
- * The project's runner: installs what is missing, builds the library, runs every check and every
- * suite, and adds up what they counted. It needs Node and npm only, and says
+ * The project's runner: installs what is missing, builds the library, runs checks and suites two at
+ * a time, and adds up what they counted. It needs Node and npm only, and says
  * `N passed, N failed, N skipped` in its last line.
  *
- *     node tools/check.mjs              everything
+ *     node tools/check.mjs              what `npm test` does: every suite, with less of each
+ *     node tools/check.mjs quick        what a change needs while it is written
+ *     node tools/check.mjs full         every suite at full size
  *     node tools/check.mjs check        the checks that run no suite
  *     node tools/check.mjs "bun test"   the steps of these names
  *     node tools/check.mjs start        one of the tasks below, in the terminal
  *
- * A suite counts by its own summary; any other step counts as one. A step that crashes, hangs, runs
- * nothing or cannot be read counts as a failure.
+ * SHMAP_TEST_SCALE, where it is set, decides how much of its work a test does.
  */
-import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import process from "node:process";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { honest, inWords, junitCounts, plainCounts, sum, zigCounts } from "./counts.mjs";
+import { install } from "./install.mjs";
+import { filters, zigTestsFor } from "./left_out.mjs";
+import { ENVIRONMENT, inLanes, ROOT, run } from "./process.mjs";
 
-export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const MODULES = join(ROOT, "node_modules");
 const SHARED_MEMORY = "/dev/shm";
-const STEP_TIMEOUT_MS = 20 * 60_000;
 const OUTPUT_LINES_MAX = 400;
-
-export const ENVIRONMENT = {
-  ...process.env,
-  PATH: join(MODULES, ".bin") + delimiter + (process.env.PATH ?? ""),
-  NO_COLOR: "1",
-  DENO_NO_UPDATE_CHECK: "1",
-  // A home directory may be missing or read-only; the repository is neither.
-  ZIG_GLOBAL_CACHE_DIR: process.env.ZIG_GLOBAL_CACHE_DIR ?? join(ROOT, ".zig-cache", "global"),
-  DENO_DIR: process.env.DENO_DIR ?? join(MODULES, ".cache", "deno"),
-};
-
-/** The suites of what a map can do, which also run over segments with kernel locks. */
-const MAP_SUITES = (
-  "api/map api/map_additions api/values perl/seed processes/space processes/flood " +
-  "processes/processes processes/crash api/lifecycle processes/foreign api/token " +
-  "processes/owners api/value api/lock"
-).split(" ").map((name) => `tests/${name}_test.ts`);
-/** A third of the long work, all of which is done with the usual lock. */
-const KERNEL_LOCKS = { SHMAP_TEST_LOCK: "kernel", SHMAP_TEST_SCALE: "0.3" };
+/** A step is far shorter, but for the whole suites at full size. */
+const STEP_MS = 40 * 60_000;
+/** How many steps run at once. */
+const LANES = 2;
 
 const ZIG_SOURCES = ["build.zig", "build.zig.zon", "zig", "tests", "bench"];
 const SCRIPTS = ["mod.ts", "src", "tests", "examples", "bench", "tools"];
@@ -62,169 +49,137 @@ const TASKS = {
   fmt: [`zig fmt ${ZIG_SOURCES.join(" ")}`, "deno fmt"],
 };
 
-/**
- * Every step in its order. `count` reads a suite's summary, `says` must be found in the output, and
- * what `isCheck` runs no suite.
- */
-const STEPS = [
-  { name: "zig fmt", isCheck: true, command: ["zig", "fmt", "--check", ...ZIG_SOURCES] },
-  { name: "deno fmt", isCheck: true, command: "deno fmt --check" },
-  { name: "deno lint", isCheck: true, command: "deno lint" },
-  { name: "deno check", isCheck: true, command: ["deno", "check", ...existing(SCRIPTS)] },
-  { name: "deno doc", isCheck: true, command: "deno doc --lint mod.ts" },
-  { name: "deno publish", isCheck: true, command: "deno publish --dry-run --allow-dirty" },
-  { name: "fresh abi", isCheck: true, task: checkAbi },
-  { name: "zig build", command: "zig build" },
-  // The peer besides, which takes a core as long to compile as the tests.
-  { name: "zig test", command: "zig build peer test --summary all", count: zigCounts },
-  { name: "deno test", command: "deno test -A tests", count: denoCounts },
-  { name: "bun test", command: "bun test --timeout 300000 ./tests", count: bunCounts },
-  {
-    name: "deno test, kernel locks",
-    command: ["deno", "test", "-A", ...MAP_SUITES],
-    env: KERNEL_LOCKS,
-    count: denoCounts,
-  },
-  {
-    name: "bun test, kernel locks",
-    command: ["bun", "test", "--timeout", "300000", ...MAP_SUITES.map((path) => `./${path}`)],
-    env: KERNEL_LOCKS,
-    count: bunCounts,
-  },
-  { name: "doc examples", command: "deno test -A --doc mod.ts src", count: denoCounts },
+/** The suites that try the public classes in seconds: half of them on each runtime. */
+const QUICK = {
+  deno: paths("api/map api/lock api/errors api/pack"),
+  bun: paths("api/values api/value api/mmap api/token"),
+};
+/** The suites that reach the lock of a stripe, of the pool or of a user, also over kernel locks. */
+const LOCK_SUITES = paths(
+  "api/map api/map_additions api/value api/lock processes/space processes/processes " +
+    "processes/crash processes/owners",
+);
+/** Over kernel locks at full size: all that a map can do. */
+const MAP_SUITES = [
+  ...LOCK_SUITES,
+  ...paths(
+    "api/values perl/seed processes/flood api/lifecycle processes/foreign api/token",
+  ),
+];
+/** With kernel locks a third of the long work, all of which is done with the usual lock. */
+const KERNEL_PART = 0.3;
+
+function paths(names) {
+  return names.split(" ").map((name) => `tests/${name}_test.ts`);
+}
+
+/** The directory of the reports that suites write; it goes when this process ends. */
+const reports = mkdtempSync(join(tmpdir(), "shmap-reports-"));
+process.on("exit", () => rmSync(reports, { recursive: true, force: true }));
+
+/** The start of the command that runs suites on each runtime and writes what they counted. */
+const TEST = {
+  deno: (report) => ["deno", "test", "-A", `--junit-path=${report}`],
+  bun: (report) => [
+    ...["bun", "test", "--timeout", "300000"],
+    ...["--reporter=junit", `--reporter-outfile=${report}`],
+  ],
+};
+
+const FLAGS = { deno: ["--no-check"], bun: [] };
+
+/** A step that runs suites on a runtime; their types are a check of its own. */
+function suites(name, runtime, wanted, { env = {}, flags = FLAGS[runtime] } = {}) {
+  const report = join(reports, `${name.replaceAll(/\W+/g, "-")}.xml`);
+  const files = wanted.map((path) => `./${path}`);
+  const command = [...TEST[runtime](report), ...flags, ...files];
+  const count = () => existsSync(report) ? junitCounts(readFileSync(report, "utf8")) : undefined;
+  return { name, command, env, count };
+}
+
+const CHECKS = [
+  { name: "zig fmt", command: ["zig", "fmt", "--check", ...ZIG_SOURCES] },
+  { name: "deno fmt", command: "deno fmt --check" },
+  { name: "deno lint", command: "deno lint" },
+  { name: "deno check", command: ["deno", "check", ...existing(SCRIPTS)] },
+];
+const SLOWER_CHECKS = [
+  { name: "deno doc", command: "deno doc --lint mod.ts" },
+  { name: "deno publish", command: "deno publish --dry-run --allow-dirty" },
+  { name: "fresh abi", task: checkAbi },
+];
+const BUILD = { name: "zig build", command: "zig build" };
+/** A process with another libc, which suites start. */
+const PEER = { name: "zig build peer", command: "zig build peer" };
+const EXAMPLES = [
   { name: "example on deno", command: WORD_COUNT_ON_DENO, says: WORKER_KILLED },
   { name: "example on bun", command: `bun run ${WORD_COUNT}`, says: WORKER_KILLED },
-  { name: "packages", command: "node tools/package/try.mjs", count: plainCounts },
-  { name: "leftovers", task: checkLeftovers },
 ];
+const LEFTOVERS = { name: "leftovers", task: checkLeftovers };
 
-/** Paths among `paths` that this checkout has. */
-function existing(paths) {
-  return paths.filter((path) => existsSync(join(ROOT, path)));
+function zigTest(mode, names = []) {
+  const command = ["zig", "test", "zig/root.zig", "-lc", "-O", mode, ...filters(names)];
+  return { name: "zig test", command, count: zigCounts };
 }
 
-/** Runs a command in the repository and resolves with what it said and how it ended. */
-function run(command, env = {}) {
-  const [program, ...args] = words(command);
-  return new Promise((resolve) => {
-    let output = "";
-    const child = spawn(program, args, {
-      cwd: ROOT,
-      env: { ...ENVIRONMENT, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-      detached: true, // leads a process group of its own, which ends as a whole when it hangs
-    });
-    const alarm = setTimeout(() => {
-      output += `\nstopped after ${STEP_TIMEOUT_MS / 60_000} minutes\n`;
-      process.kill(-child.pid, "SIGKILL");
-    }, STEP_TIMEOUT_MS);
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => output += text);
-    }
-    const finish = (isOk) => {
-      clearTimeout(alarm);
-      resolve({ isOk, output });
-    };
-    child.on("error", (error) => {
-      output += `${program}: ${error.message}\n`;
-      finish(false);
-    });
-    child.on("close", (code, signal) => {
-      if (signal) output += `${program}: ended by ${signal}\n`;
-      finish(code === 0);
-    });
-  });
+/** The steps of `npm test`, and of the same at full size with kernel locks for all of a map. */
+function everything(kernelSuites, scale) {
+  const kernel = { SHMAP_TEST_LOCK: "kernel", SHMAP_TEST_SCALE: String(scale * KERNEL_PART) };
+  return [
+    [BUILD],
+    [PEER, ...CHECKS, ...SLOWER_CHECKS],
+    [
+      suites("deno test", "deno", ["tests"]),
+      suites("bun test", "bun", ["tests"]),
+      zigTest("ReleaseSafe"),
+      { name: "packages", command: "node tools/package/try.mjs", count: plainCounts },
+      suites("deno test, kernel locks", "deno", kernelSuites, { env: kernel }),
+      suites("bun test, kernel locks", "bun", kernelSuites, { env: kernel }),
+      suites("doc examples", "deno", ["mod.ts", "src"], { flags: ["--doc"] }),
+      ...EXAMPLES,
+    ],
+    [LEFTOVERS],
+  ];
 }
 
-/** Runs a command in the terminal; resolves with whether it ended well. */
-function runHere(command) {
-  const [program, ...args] = words(command);
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { cwd: ROOT, env: ENVIRONMENT, stdio: "inherit" });
-    child.on("error", reject);
-    child.on("close", (code) => resolve(code === 0));
-  });
+/**
+ * The loops: how much of its work a test does, and phases of steps. A phase begins when the one
+ * before it has ended; its steps begin in their order.
+ */
+const LOOPS = {
+  quick: {
+    scale: 0.05,
+    phases: () => [
+      [BUILD],
+      [
+        suites("quick suites on bun", "bun", QUICK.bun),
+        suites("quick suites on deno", "deno", QUICK.deno),
+        zigTest("Debug", zigTestsFor("quick")),
+        ...CHECKS,
+        suites("tidy", "deno", paths("house/tidy")),
+      ],
+      [LEFTOVERS],
+    ],
+  },
+  test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
+  full: { scale: 1, phases: (scale) => everything(MAP_SUITES, scale) },
+  check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
+};
+
+/** Paths among `all` that this checkout has. */
+function existing(all) {
+  return all.filter((path) => existsSync(join(ROOT, path)));
 }
 
 function words(command) {
   return Array.isArray(command) ? command : command.split(" ");
 }
 
-/** Counts in `deno test`'s summary: `ok | 3 passed (2 steps) | 0 failed | 1 ignored (10ms)`. */
-export function denoCounts(output) {
-  const summary = last(output, /^(?:ok|FAILED) \| (\d+) passed\b.*? \| (\d+) failed\b(.*)$/gm);
-  if (!summary) return undefined;
-  const ignored = /\| (\d+) ignored\b/.exec(summary[3]);
-  return {
-    passed: Number(summary[1]),
-    failed: Number(summary[2]),
-    skipped: Number(ignored?.[1] ?? 0),
-    reasons: matches(output, /^(.*) \.\.\. ignored\b/gm),
-  };
-}
-
-/** Counts in `bun test`'s summary: lines ` 3 pass`, ` 1 skip` (if any), ` 0 fail`. */
-export function bunCounts(output) {
-  const passed = last(output, /^ *(\d+) pass$/gm);
-  const failed = last(output, /^ *(\d+) fail$/gm);
-  if (!passed || !failed || !/^Ran \d+ tests? across/m.test(output)) return undefined;
-  const unfinished = matches(output, /^ *(\d+) (?:skip|todo)$/gm).map(Number);
-  const errors = Number(last(output, /^ *(\d+) errors?$/gm)?.[1] ?? 0);
-  return {
-    passed: Number(passed[1]),
-    failed: Number(failed[1]) + errors,
-    skipped: unfinished.reduce((sum, count) => sum + count, 0),
-    // Bun says each where it is its turn, and all of them at the end.
-    reasons: [...new Set(matches(output, /^\((?:skip|todo)\) (.*?)(?: \[[\d.]+ms\])?$/gm))],
-  };
-}
-
-/** Counts in Zig's build summary: `…; 10/12 tests passed (1 skipped, 1 failed)`. */
-export function zigCounts(output) {
-  const summary = last(output, /^Build Summary:.*; (\d+)\/(\d+) tests passed(?: \((.*)\))?.*$/gm);
-  if (!summary) return undefined;
-  const passed = Number(summary[1]);
-  const skipped = Number(/(\d+) skipped/.exec(summary[3] ?? "")?.[1] ?? 0);
-  return {
-    passed,
-    failed: Number(summary[2]) - passed - skipped,
-    skipped,
-    reasons: matches(output, /^(.*\bskipped: .*)$/gm),
-  };
-}
-
-/** Counts in the last line of our own scripts: `3 passed, 0 failed, 1 skipped`. */
-export function plainCounts(output) {
-  const summary = /^(\d+) passed, (\d+) failed, (\d+) skipped$/.exec(
-    output.trimEnd().split("\n").at(-1),
-  );
-  if (!summary) return undefined;
-  const [passed, failed, skipped] = summary.slice(1).map(Number);
-  return { passed, failed, skipped, reasons: matches(output, /^skipped (.*)$/gm) };
-}
-
-function last(text, pattern) {
-  return [...text.matchAll(pattern)].at(-1);
-}
-
-function matches(text, pattern) {
-  return [...text.matchAll(pattern)].map((match) => match[1]);
-}
-
-/** What a step's end is worth: its own counts, made honest, or one for the whole step. */
-export function worth(count, isOk, output) {
-  if (!count) return { passed: isOk ? 1 : 0, failed: isOk ? 0 : 1, skipped: 0, reasons: [] };
-  const counts = count(output) ?? { passed: 0, failed: 0, skipped: 0, reasons: [] };
-  const isEmpty = counts.passed + counts.failed === 0;
-  if (counts.failed === 0 && (isEmpty || !isOk)) counts.failed = 1;
-  return counts;
-}
-
 /** `src/ffi/abi.ts` is what `zig build abi` writes; an outdated one is put back as it was. */
 async function checkAbi() {
-  const path = join(ROOT, "src", "_abi.ts");
+  const path = join(ROOT, "src", "ffi", "abi.ts");
   const before = readFileSync(path, "utf8");
-  const { isOk, output } = await run("zig build abi");
+  const { isOk, output } = await run(["zig", "build", "abi"]);
   if (!isOk) return { isOk, output };
   const after = readFileSync(path, "utf8");
   if (after === before) return { isOk, output };
@@ -249,43 +204,15 @@ function checkLeftovers() {
   return { isOk: names.length === 0, output: names.join("\n") };
 }
 
-/** Direct dependencies whose installed version is not the locked one. */
-function missingPackages() {
-  const lock = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")).packages;
-  const { dependencies, devDependencies } = lock[""];
-  return Object.keys({ ...dependencies, ...devDependencies }).filter((name) => {
-    const manifest = join(MODULES, name, "package.json");
-    if (!existsSync(manifest)) return true;
-    const { version } = JSON.parse(readFileSync(manifest, "utf8"));
-    return version !== lock[`node_modules/${name}`].version;
-  });
-}
-
-/** Installs what is missing. npm may have been told to run no install scripts: then we run them. */
-export async function install() {
-  if (missingPackages().length > 0) {
-    console.log("installing the locked packages with npm ci");
-    const { isOk, output } = await run("npm ci --no-audit --no-fund");
-    if (!isOk) return { isOk, output };
-  }
-  if (!(await run("bun --version")).isOk) {
-    const { isOk, output } = await run("node node_modules/bun/install.js");
-    if (!isOk) return { isOk, output };
-  }
-  if (realpathSync(join(MODULES, ".bin", "deno")).endsWith(".cjs")) {
-    return run("node node_modules/deno/install.cjs");
-  }
-  return { isOk: true, output: "" };
-}
-
-/** Runs a task of the table, after installing what it needs. */
+/** Runs a task of the table in the terminal, after installing what it needs. */
 async function runTask(name, args) {
   const { isOk, output } = await install();
   if (!isOk) console.error(output);
   const last = TASKS[name].length - 1;
   let isGood = isOk;
   for (const [index, command] of TASKS[name].entries()) {
-    isGood &&= await runHere([...words(command), ...(index === last ? args : [])]);
+    const whole = [...words(command), ...(index === last ? args : [])];
+    isGood &&= (await run(whole, { show: true })).isOk;
   }
   return isGood;
 }
@@ -297,51 +224,55 @@ function indented(output) {
   return shown.map((line) => `    ${line}`).join("\n");
 }
 
-function report(name, counts, output, seconds) {
+/** Runs a step and says how it ended; a step without counts of its own counts as one. */
+async function runStep({ name, command, env, task, count, says }, scale) {
+  const start = performance.now();
+  const told = { ...ENVIRONMENT, SHMAP_TEST_SCALE: scale, ...env };
+  const ended = await (task?.() ?? run(words(command), { env: told, limitMs: STEP_MS }));
+  const isOk = ended.isOk && (says?.test(ended.output) ?? true);
+  const whole = { passed: isOk ? 1 : 0, failed: isOk ? 0 : 1, skipped: 0, reasons: [] };
+  const counts = honest(count ? count(ended.output) : whole, isOk);
   const isGood = counts.failed === 0;
-  const numbers = `${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`;
-  console.log(`${isGood ? "ok    " : "FAILED"} ${name}: ${numbers} (${seconds.toFixed(1)} s)`);
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  console.log(`${isGood ? "ok    " : "FAILED"} ${name}: ${inWords(counts)} (${seconds} s)`);
   for (const reason of counts.reasons) console.log(`    not run: ${reason}`);
-  if (!isGood) console.log(indented(output));
+  if (!isGood) console.log(indented(`${ended.output}\n${ended.how ?? ""}`));
+  return counts;
 }
 
-/** Runs the steps one after another and reports each; returns what they add up to. */
-async function runSteps(steps) {
-  const total = { passed: 0, failed: 0, skipped: 0 };
-  for (const { name, command, env, task, count, says } of steps) {
-    const start = performance.now();
-    const { isOk, output } = await (task ? task() : run(command, env));
-    const counts = worth(count, isOk && (says?.test(output) ?? true), output);
-    report(name, counts, output, (performance.now() - start) / 1000);
-    for (const kind of Object.keys(total)) total[kind] += counts[kind];
-    if (task === install && !isOk) break; // nothing else could say more
-  }
-  return total;
+/** The loop and the steps that these words name; undefined if one names nothing. */
+function chosen(wanted) {
+  if (wanted.length === 1 && wanted[0] in LOOPS) return { loop: LOOPS[wanted[0]], only: undefined };
+  const loop = LOOPS.test;
+  if (wanted.length === 0) return { loop, only: undefined };
+  const names = loop.phases(loop.scale).flat().map(({ name }) => name);
+  return wanted.every((name) => names.includes(name)) ? { loop, only: wanted } : undefined;
 }
 
-/** The steps of these names, all without one; undefined when a name is nobody's. */
-function chosenSteps(wanted) {
-  const names = new Set(["check", ...STEPS.map((step) => step.name)]);
-  if (wanted.some((name) => !names.has(name))) return undefined;
-  if (wanted.length === 0) return STEPS;
-  return STEPS.filter((step) =>
-    wanted.includes(step.name) || (step.isCheck && wanted.includes("check"))
-  );
-}
-
-async function main(wanted) {
-  if (wanted[0] in TASKS) return runTask(wanted[0], wanted.slice(1));
-  const steps = chosenSteps(wanted);
-  if (!steps) {
-    const names = [...Object.keys(TASKS), "check", ...STEPS.map((step) => step.name)];
-    console.error(`there is: ${names.join(", ")}`);
+async function main([first, ...rest]) {
+  if (first in TASKS) return runTask(first, rest);
+  const { positionals } = parseArgs({
+    args: [first, ...rest].filter(Boolean),
+    allowPositionals: true,
+  });
+  const choice = chosen(positionals);
+  if (!choice) {
+    const steps = LOOPS.test.phases(1).flat().map(({ name }) => name);
+    console.error(
+      `there is: ${[...Object.keys(TASKS), ...Object.keys(LOOPS), ...steps].join(", ")}`,
+    );
     return false;
   }
-  const total = await runSteps([{ name: "install", task: install }, ...steps]);
-  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  const scale = process.env.SHMAP_TEST_SCALE ?? String(choice.loop.scale);
+  const all = [await runStep({ name: "install", task: install }, scale)];
+  const isInstalled = all[0].failed === 0; // without it nothing else could say more
+  for (const phase of isInstalled ? choice.loop.phases(Number(scale)) : []) {
+    const steps = phase.filter(({ name }) => choice.only?.includes(name) ?? true);
+    await inLanes(LANES, steps, async (step) => all.push(await runStep(step, scale)));
+  }
+  const total = sum(all);
+  console.log(inWords(total));
   return total.failed === 0;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  process.exitCode = await main(process.argv.slice(2)) ? 0 : 1;
-}
+process.exitCode = await main(process.argv.slice(2)) ? 0 : 1;

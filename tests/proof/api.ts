@@ -6,14 +6,15 @@
  *     deno run -A tests/proof/api.ts [--scale <n>] [--seed <n>] [calls] [workers] [opens]
  *     bun run tests/proof/api.ts --batch <seed>        replays one batch of calls
  */
-import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { run } from "../../tools/process.mjs";
 import type { BatchReport } from "./api/calls.ts";
 import type { Report } from "./api/workers.ts";
+import { partArguments } from "./part.mjs";
 
 const PART = 7;
 const HERE = "Deno" in globalThis ? "Deno" : "Bun";
@@ -27,43 +28,25 @@ const PARALLEL = 2;
 const LIMIT_MS = { batch: 180_000, worker: 400, open: 50 };
 const LAST_CALLS = 6;
 
-/** The processes that run at the moment. */
-const children = new Set<ChildProcess>();
-
 /** How a process ended. */
 interface Ended {
   output: string;
   errors: string;
-  /** Null when it came to a good end. */
-  how: string | null;
+  /** Empty when it came to a good end. */
+  how: string;
 }
 
 /** Runs one of the files in a process of its own, which is killed when it takes too long. */
-function run(file: string, args: string[], directory: string, limit: number): Promise<Ended> {
+async function runFile(
+  file: string,
+  args: string[],
+  directory: string,
+  limitMs: number,
+): Promise<Ended> {
   const flags = HERE === "Deno" ? ["run", "-A", "--no-check", "--v8-flags=--expose-gc"] : ["run"];
-  const path = join(FILES, file);
-  const child = spawn(process.execPath, [...flags, path, ...args], {
-    cwd: directory,
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, NO_COLOR: "1" },
-  });
-  children.add(child);
-  return new Promise((resolve) => {
-    let [output, errors, isLate] = ["", "", false];
-    const watchdog = setTimeout(() => {
-      isLate = true;
-      child.kill("SIGKILL");
-    }, limit);
-    child.stdout.setEncoding("utf8").on("data", (text: string) => output += text);
-    child.stderr.setEncoding("utf8").on("data", (text: string) => errors += text);
-    child.on("error", (error) => errors += `${error}`);
-    child.on("close", (code, signal) => {
-      clearTimeout(watchdog);
-      children.delete(child);
-      const end = signal ?? (code === 0 ? null : `code ${code}`);
-      resolve({ output, errors, how: isLate ? `nothing for ${limit} ms` : end });
-    });
-  });
+  const command = [process.execPath, ...flags, join(FILES, file), ...args];
+  const { stdout, stderr, how } = await run(command, { cwd: directory, limitMs });
+  return { output: stdout, errors: stderr, how };
 }
 
 /** The last line of an output, which is a report; undefined when there is none. */
@@ -101,9 +84,8 @@ function removeAll(prefix: string): void {
   }
 }
 
-/** Told to end early, it leaves nothing behind either. */
+/** Told to end early, it leaves nothing behind either; its processes end with it. */
 function endEarly(): void {
-  for (const child of children) child.kill("SIGKILL");
   removeAll(PREFIX);
   process.exit(1);
 }
@@ -122,16 +104,16 @@ function explain(what: string): void {
 function batch(seed: number, calls: number): Promise<BatchReport> {
   return inPlace(`${seed}`, async (prefix, memory, disk) => {
     const args = [seed, calls, prefix, memory, disk].map(String);
-    const ended = await run("calls.ts", args, disk, LIMIT_MS.batch);
+    const ended = await runFile("calls.ts", args, disk, LIMIT_MS.batch);
     const journal = join(memory, "journal");
     const lines = existsSync(journal) ? readFileSync(journal, "utf8").trim().split("\n") : [];
     const report = reportIn<BatchReport>(ended) ??
       { calls: lines.length, problems: [], endings: {} };
-    if (ended.how !== null || !ended.output.includes("{")) {
+    if (ended.how !== "" || !ended.output.includes("{")) {
       const last = lines.slice(-LAST_CALLS).map((line) => `\n    ${line.slice(0, 300)}`);
       const words = ended.errors.trim().slice(0, 2000);
       report.problems.push(
-        `it ended with ${ended.how}: ${words}\n  its last calls:${last.join("")}`,
+        `it ${ended.how}: ${words}\n  its last calls:${last.join("")}`,
       );
     }
     for (const problem of report.problems) {
@@ -170,35 +152,28 @@ async function reported(file: string, count: number, seed: number, limit: number
   const label = file.replace(/\W/g, "");
   const ended = await inPlace(label, (prefix, _, disk) => {
     const place = file === "opens.ts" ? [prefix, disk] : [`${prefix}named`];
-    return run(file, [`${seed}`, `${count}`, ...place], disk, limit);
+    return runFile(file, [`${seed}`, `${count}`, ...place], disk, limit);
   });
   const report = reportIn<Report>(ended) ?? { tried: 0, problems: [], note: "" };
-  if (ended.how !== null || report.tried === 0) {
-    report.problems.push(`${file} ended with ${ended.how}: ${ended.errors.slice(-3000)}`);
+  if (ended.how !== "" || report.tried === 0) {
+    report.problems.push(`${file} ${ended.how}: ${ended.errors.slice(-3000)}`);
   }
   for (const problem of report.problems) explain(`${problem}\n  replay: --seed ${seed}`);
   return { tried: report.tried, found: report.problems.length, note: report.note };
 }
 
-/** The argument after a word of the command line. */
-function option(name: string): number | undefined {
-  const at = process.argv.indexOf(name);
-  return at < 0 ? undefined : Number(process.argv[at + 1]);
-}
-
 async function main(): Promise<void> {
   process.on("SIGTERM", endEarly);
   process.on("SIGINT", endEarly);
-  const once = option("--batch");
+  const { scale, seed, words, ...told } = partArguments(["batch", "calls"]);
+  const { batch: once, calls } = told as { batch?: number; calls?: number };
   if (once !== undefined) {
-    const { problems, ...rest } = await batch(once, option("--calls") ?? BATCH_CALLS);
+    const { problems, ...rest } = await batch(once, calls ?? BATCH_CALLS);
     console.log(JSON.stringify({ found: problems.length, ...rest }));
     process.exit(problems.length === 0 ? 0 : 1);
   }
-  const scale = option("--scale") ?? 1;
-  const seed = option("--seed") ?? Math.floor(Math.random() * 2 ** 32);
   const wanted = (Object.keys(LEAST) as (keyof typeof LEAST)[]).filter((word) =>
-    process.argv.includes(word)
+    words.includes(word)
   );
   const least = (word: keyof typeof LEAST) => Math.max(1, Math.floor(LEAST[word] * scale));
   const rows = {

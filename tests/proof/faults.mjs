@@ -8,15 +8,16 @@
  * made to fail, and is where the process is killed. Afterwards `shmap-proof-act look` goes on with
  * what is left.
  */
-import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { ROOT, scale, seed } from "./part.mjs";
+import { isInstalled, MODULES, ROOT, run } from "../../tools/process.mjs";
+import { partArguments } from "./part.mjs";
+
+const { scale, seed } = partArguments();
 
 const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-act");
 const SCRIPT = join(ROOT, "tests", "proof", "act.ts");
-const MODULES = join(ROOT, "node_modules", ".bin");
 const SIDES = 2;
 const TIMEOUT_MS = 20_000;
 
@@ -29,8 +30,8 @@ const LEAST = {
 };
 
 const RUNTIMES = [
-  { name: "bun", command: [join(MODULES, "bun"), "run"] },
-  { name: "deno", command: [join(MODULES, "deno"), "run", "-A", "--no-lock"] },
+  { name: "bun", command: [join(MODULES, ".bin", "bun"), "run"] },
+  { name: "deno", command: [join(MODULES, ".bin", "deno"), "run", "-A", "--no-lock"] },
 ];
 /** Calls that the runtimes leave to the library, but for some at their start. */
 const CALLS = ["open", "fstatfs", "fchmod", "fallocate", "linkat", "renameat2", "unlinkat"];
@@ -53,25 +54,6 @@ function complain(text) {
   process.stderr.write(`${text}\n`);
 }
 
-/** Runs a command to its end, at most `TIMEOUT_MS` unless told otherwise. */
-function run(command, args, { timeout = TIMEOUT_MS } = {}) {
-  return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
-    const output = { stdout: "", stderr: "", hung: false };
-    child.stdout.setEncoding("utf8").on("data", (text) => output.stdout += text);
-    child.stderr.setEncoding("utf8").on("data", (text) => output.stderr += text);
-    const alarm = setTimeout(() => {
-      output.hung = true;
-      child.kill("SIGKILL");
-    }, timeout);
-    child.on("error", (error) => output.stderr += error.message);
-    child.on("close", (code, signal) => {
-      clearTimeout(alarm);
-      resolve({ ...output, code, signal });
-    });
-  });
-}
-
 function linesOf(text) {
   return text.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
 }
@@ -80,16 +62,16 @@ async function runNative() {
   const halves = await Promise.all(Array.from({ length: SIDES }, (_, side) => {
     const words = ["share", String(side), String(SIDES)];
     const args = [...words, "--scale", String(scale), "--seed", String(seed)];
-    return run(NATIVE, args, { timeout: 600_000 });
+    return run([NATIVE, ...args], { limitMs: 600_000 * Math.max(1, scale) });
   }));
-  for (const { stdout, stderr, code, signal } of halves) {
+  for (const { stdout, stderr, status, how } of halves) {
     process.stderr.write(stderr);
     for (const { what, tried, found, note } of linesOf(stdout)) {
       const sum = totals.get(what) ?? { tried: 0, found: 0 };
       totals.set(what, { tried: sum.tried + tried, found: sum.found + found, note });
     }
-    if (code === 0) continue;
-    if (code !== 1) complain(`shmap-proof-act ended by ${signal ?? code}`);
+    if (status === 0) continue;
+    if (status !== 1) complain(`shmap-proof-act ${how}`);
     isSound = false;
   }
   for (const what of ["system calls failed", "kills at system calls"]) {
@@ -98,10 +80,10 @@ async function runNative() {
 }
 
 /** Why strace cannot be used here, or nothing. */
-function missing() {
-  const { error, status, stderr } = spawnSync("strace", ["-f", "true"], { encoding: "utf8" });
-  if (error) return "no strace";
-  return status === 0 ? undefined : `strace fails: ${stderr.trim().split("\n").at(-1)}`;
+async function missing() {
+  if (!isInstalled("strace")) return "no strace";
+  const { isOk, stderr } = await run(["strace", "-f", "true"]);
+  return isOk ? undefined : `strace fails: ${stderr.trim().split("\n").at(-1)}`;
 }
 
 /** One run of the script under strace, in a directory of its own. */
@@ -113,7 +95,8 @@ async function trace(runtime, base, side, inject) {
   const words = ["-f", "-o", log, "-e", `trace=${CALLS.join()}`];
   if (inject) words.push("-e", `inject=${inject}`);
   if (!inject?.includes("SIGKILL")) words.push("--seccomp-bpf"); // faster, but sends no signals
-  const result = await run("strace", [...words, ...runtime.command, SCRIPT, directory]);
+  const command = ["strace", ...words, ...runtime.command, SCRIPT, directory];
+  const result = await run(command, { limitMs: TIMEOUT_MS });
   return { ...result, directory, lines: readFileSync(log, "utf8").split("\n") };
 }
 
@@ -134,14 +117,14 @@ function ownCalls({ lines, directory }) {
 }
 
 /** What is wrong after a run in which a call was made to fail, or to be the last one. */
-async function judge({ directory, stdout, stderr, hung, code, signal }, { kill, error, call }) {
-  if (hung) return "hung";
+async function judge({ directory, stdout, stderr, isLate, status, signal }, { kill, error, call }) {
+  if (isLate) return "hung";
   const steps = linesOf(stdout);
   const failed = steps.filter((step) => step.failed);
   if (kill) {
-    if (signal !== "SIGKILL" && code !== 137) return `ended by ${signal ?? code}`;
+    if (signal !== "SIGKILL" && status !== 137) return `ended by ${signal ?? status}`;
   } else {
-    if (code !== 0) return `ended by ${signal ?? code}: ${stderr.slice(0, 300)}`;
+    if (status !== 0) return `ended by ${signal ?? status}: ${stderr.slice(0, 300)}`;
     if (failed.length > 1) return `failed more than once: ${JSON.stringify(failed)}`;
     for (const { name, failed: how, again } of failed) {
       if (!TYPED.includes(how)) return `${name} failed with ${how}`;
@@ -153,8 +136,8 @@ async function judge({ directory, stdout, stderr, hung, code, signal }, { kill, 
     }
     if (steps.length !== 13) return `${steps.length} steps: ${stdout}`;
   }
-  const look = await run(NATIVE, ["look", directory]);
-  if (look.code !== 0) return `afterwards: ${look.stderr.trim()}`;
+  const look = await run([NATIVE, "look", directory], { limitMs: TIMEOUT_MS });
+  if (!look.isOk) return `afterwards: ${look.stderr.trim()}`;
   const left = readdirSync(directory);
   return left.length === 1 && left[0] === "map" ? undefined : `left over: ${left.join(" ")}`;
 }
@@ -189,7 +172,7 @@ async function runRuntimes(base) {
       const tally = job.kill ? killing : failing;
       const deed = job.kill ? "signal=SIGKILL" : `error=${job.error}`;
       const result = await trace(job.runtime, base, side, `${job.call}:${deed}:when=${job.n}`);
-      if (!result.hung && !wasOurs(result, job)) {
+      if (!result.isLate && !wasOurs(result, job)) {
         tally.missed += 1;
         continue;
       }
@@ -206,7 +189,7 @@ async function runRuntimes(base) {
 }
 
 await runNative();
-const reason = missing();
+const reason = await missing();
 if (reason) {
   for (const what of ["calls failed in Bun and Deno", "kills in Bun and Deno"]) {
     writeSync(1, `${JSON.stringify({ part: 4, what, skipped: reason })}\n`);

@@ -7,14 +7,15 @@
  * a temporary directory. An input that crashes, or does not end, is printed in hex: build as
  * `build` does and run `shmap-proof-fuzz replay <hex>`.
  */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { ROOT, scale, seed } from "./part.mjs";
+import { ENVIRONMENT, isInstalled, must, ROOT, run } from "../../tools/process.mjs";
+import { partArguments } from "./part.mjs";
 
+const { scale, seed } = partArguments();
 const RUNTIME = "/usr/lib/afl/afl-compiler-rt.o";
 const WHAT = "fuzzed inputs";
 const INPUTS = 100_000;
@@ -25,28 +26,25 @@ const TIMEOUT_MS = 2000;
 
 const say = (row) => console.log(JSON.stringify({ part: 6, what: WHAT, ...row }));
 
-function run(command, args, options = {}) {
-  return spawnSync(command, args, { encoding: "utf8", maxBuffer: 1 << 28, ...options });
-}
-
 /** Why there is no AFL++ here, or nothing. */
-function missing() {
+async function missing() {
   if (process.platform !== "linux") return "AFL++ is looked for on Linux only";
-  const found = () => existsSync(RUNTIME) && run("afl-fuzz", ["-h"]).error === undefined;
+  const found = () => existsSync(RUNTIME) && isInstalled("afl-fuzz");
   if (found()) return;
   if (process.getuid() !== 0) return "afl++ is not installed, and only root can do it";
-  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const installed = run("apt-get", ["install", "-y", "afl++"], { env, timeout: 300_000 });
-  if (!found()) return `afl++ cannot be installed: ${installed.error ?? installed.stderr}`;
+  const env = { ...ENVIRONMENT, DEBIAN_FRONTEND: "noninteractive" };
+  const installed = await run(["apt-get", "install", "-y", "afl++"], { env, limitMs: 300_000 });
+  if (!found()) return `afl++ cannot be installed: ${installed.how}${installed.stderr}`;
 }
 
 /** Builds `fuzz.zig` so that every branch tells AFL++ that it was taken. */
-function build(directory) {
+async function build(directory) {
   const program = join(directory, "shmap-proof-fuzz");
   const stub = join(directory, "stub.c");
   // The compiler also notes how deep the stack goes, which AFL++ does not ask.
   writeFileSync(stub, "__thread unsigned long __sancov_lowest_stack;\n");
-  const built = run(join(ROOT, "node_modules/.bin/zig"), [
+  const built = await run([
+    "zig",
     "build-exe",
     "-O",
     "ReleaseSafe",
@@ -61,8 +59,8 @@ function build(directory) {
     `-Mshmap=${join(ROOT, "zig/root.zig")}`,
     "--cache-dir",
     join(ROOT, ".zig-cache"),
-  ], { timeout: 600_000 });
-  if (built.status !== 0) throw new Error(`fuzz.zig does not build: ${built.stderr}`);
+  ], { limitMs: 600_000 });
+  if (!built.isOk) throw new Error(`fuzz.zig does not build: ${built.output}`);
   return program;
 }
 
@@ -75,9 +73,9 @@ function statistics(out) {
 }
 
 /** Fuzzes for the time of this scale, and on while too few inputs were tried. */
-function fuzz(program, seeds, out) {
+async function fuzz(program, seeds, out) {
   const env = {
-    ...process.env,
+    ...ENVIRONMENT,
     AFL_NO_UI: "1",
     AFL_SKIP_CPUFREQ: "1",
     AFL_NO_AFFINITY: "1",
@@ -90,8 +88,8 @@ function fuzz(program, seeds, out) {
   for (let round = 0; round < ROUNDS_MAX && tried < INPUTS * scale; round++) {
     const limits = ["-V", String(seconds), "-t", String(TIMEOUT_MS), "-m", "none"];
     const args = ["-i", seeds, "-o", out, "-s", String(seed + round), ...limits, "--", program];
-    const ended = run("afl-fuzz", args, { env, timeout: (seconds + 60) * 1000 });
-    if (ended.status !== 0) throw new Error(`afl-fuzz failed: ${ended.stdout}${ended.stderr}`);
+    const ended = await run(["afl-fuzz", ...args], { env, limitMs: (seconds + 60) * 1000 });
+    if (!ended.isOk) throw new Error(`afl-fuzz ${ended.how}: ${ended.output}`);
     last = statistics(out);
     tried = last.execs_done;
     if (last.saved_crashes + last.saved_hangs > 0) break;
@@ -100,41 +98,40 @@ function fuzz(program, seeds, out) {
 }
 
 /** Says how to replay what went wrong, as short as AFL++ makes it in a moment. */
-function explain(program, out) {
+async function explain(program, out) {
   for (const kind of ["crashes", "hangs"]) {
     const directory = join(out, "default", kind);
     const names = readdirSync(directory).filter((name) => name.startsWith("id:"));
     for (const name of names.slice(0, 5)) {
       const shorter = join(out, "shorter");
       const from = ["-i", join(directory, name), "-o", shorter, "-t", String(TIMEOUT_MS)];
-      const cut = run("afl-tmin", [...from, "--", program], { timeout: 20_000 });
-      const file = kind === "crashes" && cut.status === 0 ? shorter : join(directory, name);
+      const cut = await run(["afl-tmin", ...from, "--", program], { limitMs: 20_000 });
+      const file = kind === "crashes" && cut.isOk ? shorter : join(directory, name);
       const hex = readFileSync(file).toString("hex");
       console.error(`${kind}, seed ${seed}: shmap-proof-fuzz replay ${hex}`);
-      const replayed = run(program, ["replay", hex], { timeout: 10_000 });
+      const replayed = await run([program, "replay", hex], { limitMs: 10_000 });
       console.error(replayed.stderr.split("\n").slice(0, 30).join("\n"));
     }
   }
 }
 
-function main() {
-  const why = missing();
+async function main() {
+  const why = await missing();
   if (why) return say({ skipped: why });
   const directory = mkdtempSync(join(tmpdir(), `shmap-test-${process.pid}-`));
   try {
-    const program = build(directory);
+    const program = await build(directory);
     const seeds = join(directory, "seeds");
     mkdirSync(seeds);
-    const made = run(program, ["seeds", seeds]);
-    if (made.status !== 0) throw new Error(`no seeds: ${made.stderr}`);
+    await must([program, "seeds", seeds]);
     const out = join(directory, "out");
-    const { execs_done, saved_crashes, saved_hangs, edges_found, corpus_count } = fuzz(
+    const { execs_done, saved_crashes, saved_hangs, edges_found, corpus_count } = await fuzz(
       program,
       seeds,
       out,
     );
     const found = saved_crashes + saved_hangs;
-    if (found > 0) explain(program, out);
+    if (found > 0) await explain(program, out);
     const least = Math.ceil(INPUTS * scale);
     const note = `${edges_found} edges covered by ${corpus_count} inputs kept`;
     say({ tried: execs_done, found, least, seed, note });
@@ -144,4 +141,4 @@ function main() {
   }
 }
 
-main();
+await main();

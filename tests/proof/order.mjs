@@ -9,7 +9,6 @@
  * tests. Without any, all of them. What a machine has no tool for is a skipped row; root may have
  * it installed. Sources are copied first, so that all of a piece sees the same.
  */
-import { spawnSync } from "node:child_process";
 import {
   cpSync,
   existsSync,
@@ -32,13 +31,19 @@ import {
   sites,
 } from "./order/sites.mjs";
 import { MODELS } from "./order/models.mjs";
-import { ROOT, scale, seed, words } from "./part.mjs";
-import { QEMU_LEAVES_OUT, testNames, VALGRIND_LEAVES_OUT } from "./order/tests.mjs";
+import { filters, ZIG_LEFT_OUT, zigTests, zigTestsFor } from "../../tools/left_out.mjs";
+import {
+  ENVIRONMENT,
+  isInstalled,
+  must as mustRun,
+  ROOT,
+  run as runProgram,
+} from "../../tools/process.mjs";
+import { partArguments } from "./part.mjs";
 
-const ZIG = join(ROOT, "node_modules", ".bin", "zig");
+const { scale, seed, words } = partArguments();
 const PART = 8;
 const STEP_SECONDS = 900;
-const OUTPUT_BYTES = 1 << 28;
 
 const work = mkdtempSync(join(tmpdir(), "shmap-order-"));
 let isGood = true;
@@ -49,34 +54,25 @@ function say(row) {
   console.log(JSON.stringify({ part: PART, ...row }));
 }
 
-/** Runs a program to its end, at most so long; what it said, both streams together. */
-function run(program, args, { cwd = work, env = {}, input, seconds = STEP_SECONDS } = {}) {
-  const end = spawnSync(program, args, {
-    cwd,
-    input,
-    env: { ...process.env, ...env },
-    encoding: "utf8",
-    maxBuffer: OUTPUT_BYTES,
-    timeout: seconds * 1000,
-    killSignal: "SIGKILL",
-  });
-  const problem = end.error ? `\n${program}: ${end.error.message}` : "";
-  return { isOk: end.status === 0, out: end.stdout ?? "", all: end.stdout + end.stderr + problem };
+/** How a program is run here: in a directory that goes at the end, and with this besides. */
+function told({ cwd = work, env = {}, input } = {}) {
+  return { cwd, input, env: { ...ENVIRONMENT, ...env }, limitMs: STEP_SECONDS * 1000 };
 }
 
-/** As `run`, for what must succeed. */
-function must(program, args, options) {
-  const end = run(program, args, options);
-  if (!end.isOk) throw new Error(`${program} ${args.join(" ")}\n${end.all}`);
-  return end.out;
+function run(command, options) {
+  return runProgram(command, told(options));
+}
+
+function must(command, options) {
+  return mustRun(command, told(options));
 }
 
 /** Why a tool is not there, after trying to get it; undefined if it is. */
-function missing(tool, packages) {
-  const has = () => tool.startsWith("/") ? existsSync(tool) : run("which", [tool]).isOk;
+async function missing(tool, packages) {
+  const has = () => tool.startsWith("/") ? existsSync(tool) : isInstalled(tool);
   if (has()) return undefined;
   if (process.getuid?.() === 0) {
-    run("apt-get", ["install", "-y", "-qq", ...packages], { seconds: 300 });
+    await run(["apt-get", "install", "-y", "-qq", ...packages]);
   }
   return has() ? undefined : `needs ${tool} (package ${packages.join(", ")})`;
 }
@@ -92,15 +88,15 @@ function copied(name = "sources") {
 }
 
 /** One search of a model: how many states, whether it was complete, and what went wrong. */
-function search(model, defines, optimize) {
+async function search(model, defines, optimize) {
   const at = mkdtempSync(join(work, "spin-"));
   const options = { cwd: at };
   const macros = defines.map((define) => `-D${define}`);
-  must("spin", ["-a", ...macros, join(ROOT, "tests", "proof", `${model}.pml`)], options);
+  await must(["spin", "-a", ...macros, join(ROOT, "tests", "proof", `${model}.pml`)], options);
   // Collapsed states are kept whole: nothing is hashed away. A search that does not fit fails.
   const flags = [optimize, "-w", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=1900"];
-  must("gcc", [...flags, "-o", "pan", "pan.c"], options);
-  const { all } = run(join(at, "pan"), ["-m100000", "-w22"], options);
+  await must(["gcc", ...flags, "-o", "pan", "pan.c"], options);
+  const { output: all } = await run([join(at, "pan"), "-m100000", "-w22"], options);
   const states = Number(/^ *([\d.e+]+) states, stored/m.exec(all)?.[1] ?? 0);
   const errors = Number(/errors: (\d+)/.exec(all)?.[1] ?? -1);
   const isComplete = errors >= 0 &&
@@ -111,12 +107,12 @@ function search(model, defines, optimize) {
 }
 
 /** Every search that must find nothing, to its end. */
-function searchModels() {
+async function searchModels() {
   const row = { what: "states of the model", tried: 0, found: 0, least: 0 };
   const notes = [];
   for (const { model, searches, small } of MODELS) {
     for (const [least, ...defines] of scale >= 1 ? searches : [[1, ...small]]) {
-      const result = search(model, defines, "-O2");
+      const result = await search(model, defines, "-O2");
       row.tried += result.states;
       row.least += least;
       notes.push(`${model} ${result.states} (${defines.join(" ")})`);
@@ -129,12 +125,16 @@ function searchModels() {
 }
 
 /** Every variant, until it fails. */
-function searchVariants() {
+async function searchVariants() {
   const row = { what: "variants of the model refused", tried: 0, found: 0 };
   for (const { model, small, variants } of MODELS) {
     for (const [variant, ...defines] of variants) {
       row.tried++;
-      const result = search(model, [...(defines.length > 0 ? defines : small), variant], "-O0");
+      const result = await search(
+        model,
+        [...(defines.length > 0 ? defines : small), variant],
+        "-O0",
+      );
       // What counts is that the model asserts something that is not so.
       if (result.errors > 0 && /assertion/.test(result.fault ?? "")) continue;
       row.found++;
@@ -144,36 +144,37 @@ function searchVariants() {
   say({ ...row, least: row.tried, note: "each has a counterexample" });
 }
 
-function spin() {
-  const lack = missing("spin", ["spin"]) ?? missing("gcc", ["gcc", "libc6-dev"]);
+async function spin() {
+  const lack = await missing("spin", ["spin"]) ?? await missing("gcc", ["gcc", "libc6-dev"]);
   if (lack) {
     say({ what: "states of the model", skipped: lack });
     return say({ what: "variants of the model refused", skipped: lack });
   }
-  searchModels();
-  searchVariants();
+  await searchModels();
+  await searchVariants();
 }
 
 /** The library for arm64, built as the shipped one but for what it is told. */
-function buildLibrary(sources, name, flags) {
+async function buildLibrary(sources, name, flags) {
   const path = join(work, name);
-  must(ZIG, [
-    ...["build-lib", "-dynamic", ...flags, "-fallow-shlib-undefined", "-z", "nodelete"],
+  await must([
+    ...["zig", "build-lib", "-dynamic", ...flags, "-fallow-shlib-undefined", "-z", "nodelete"],
     ...["-O", "ReleaseFast", "-target", "aarch64-linux-none", "-mcpu", "baseline"],
     ...["--name", "shmap", `-femit-bin=${path}`, `-Mroot=${join(sources, "zig", "root.zig")}`],
   ]);
-  return instructions(must("llvm-objdump", ["-d", "--no-show-raw-insn", path]));
+  return instructions(await must(["llvm-objdump", "-d", "--no-show-raw-insn", path]));
 }
 
-function disassemble() {
+async function disassemble() {
   const what = "ordering sites in arm64 code";
-  const lack = missing("llvm-objdump", ["llvm"]) ?? missing("llvm-symbolizer", ["llvm"]);
+  const lack = await missing("llvm-objdump", ["llvm"]) ??
+    await missing("llvm-symbolizer", ["llvm"]);
   if (lack) return say({ what, skipped: lack });
   const sources = copied();
-  const code = buildLibrary(sources, "debug.so", []);
+  const code = await buildLibrary(sources, "debug.so", []);
   const symbolizer = ["-e", join(work, "debug.so"), "--inlines", "--functions=linkage"];
   const addresses = code.map(({ address }) => `0x${address.toString(16)}\n`).join("");
-  attribute(code, must("llvm-symbolizer", symbolizer, { input: addresses }));
+  attribute(code, await must(["llvm-symbolizer", ...symbolizer], { input: addresses }));
   const wanted = sites(sources);
   const results = [
     judge(code, wanted.sites),
@@ -182,7 +183,7 @@ function disassemble() {
   ];
   const faults = [...wanted.faults, ...results.flatMap((result) => result.faults)];
   // What is shipped has no debug information; it orders the same way.
-  const shipped = buildLibrary(sources, "shipped.so", ["-fstrip"]);
+  const shipped = await buildLibrary(sources, "shipped.so", ["-fstrip"]);
   const order = (all) => all.map(({ name }) => name).filter((name) => ORDERING.test(name)).join();
   if (order(shipped) !== order(code)) faults.push("the stripped library orders in another way");
   for (const fault of faults) console.error(`arm64: ${fault}`);
@@ -214,54 +215,60 @@ function tellOfUnmapping(sources) {
   writeFileSync(path, changed);
 }
 
-function runThreads() {
+async function runThreads() {
   const what = "operations under ThreadSanitizer";
   const sources = copied("sources-tsan");
   tellOfUnmapping(sources);
   const program = join(work, "threads");
   const flags = ["-fsanitize-thread", "-O", "ReleaseSafe", "-lc"];
-  must(ZIG, [
-    ...["build-exe", "--name", "threads", `-femit-bin=${program}`],
+  await must([
+    ...["zig", "build-exe", "--name", "threads", `-femit-bin=${program}`],
     ...[...flags, "--dep", "shmap", `-Mroot=${join(sources, "tests", "proof", "threads.zig")}`],
     ...[...flags, `-Mshmap=${join(sources, "zig", "root.zig")}`],
   ]);
   const env = { TSAN_OPTIONS: "exitcode=66 halt_on_error=0 history_size=2" };
   const reports = (text) => text.split(/^={18}$/m).filter((one) => /^WARNING: Thr/m.test(one));
-  const real = run(program, ["--scale", String(scale), "--seed", String(seed)], { env });
-  const row = real.out.split("\n").find((line) => line.startsWith("{"));
+  const real = await run([program, "--scale", String(scale), "--seed", String(seed)], { env });
+  const row = real.stdout.split("\n").find((line) => line.startsWith("{"));
   const numbers = row ? JSON.parse(row) : { tried: 0, found: 1, least: 1, note: "no row" };
-  let found = numbers.found + reports(real.all).length;
+  let found = numbers.found + reports(real.output).length;
   if (found === 0 && !real.isOk) found = 1;
-  if (found > 0) console.error(real.all);
+  if (found > 0) console.error(real.output);
   // A sanitizer that sees nothing would pass as well.
-  const planted = run(program, ["--scale", "0.02", "--seed", String(seed), "plant"], { env });
-  if (!reports(planted.all).some((one) => one.includes("storePlainly"))) {
+  const planting = ["--scale", "0.02", "--seed", String(seed), "plant"];
+  const planted = await run([program, ...planting], { env });
+  if (!reports(planted.output).some((one) => one.includes("storePlainly"))) {
     found++;
-    console.error(`the planted race was not reported:\n${planted.all}`);
+    console.error(`the planted race was not reported:\n${planted.output}`);
   }
   say({ ...numbers, what, found, note: `${numbers.note}; a planted race is reported` });
 }
 
 /** Builds the Zig tests for a target and runs those whose names are not left out. */
-function runTests(what, target, leftOut, command) {
+async function runTests(what, target, tool, command) {
   const sources = copied();
-  const names = testNames(join(sources, "zig"));
-  const wanted = names.filter((name) => !leftOut.some(([piece]) => name.includes(piece)));
-  const unknown = leftOut.filter(([piece]) => !names.some((name) => name.includes(piece)));
-  for (const [piece] of unknown) console.error(`${what}: no test is called "${piece}"`);
+  const names = zigTests(sources);
+  const wanted = zigTestsFor(tool, names);
   const program = join(work, target);
-  must(ZIG, [
-    ...["test", join(sources, "zig", "root.zig"), "-O", "ReleaseSafe", "-lc", "-target", target],
+  await must([
+    ...[
+      "zig",
+      "test",
+      join(sources, "zig", "root.zig"),
+      "-O",
+      "ReleaseSafe",
+      "-lc",
+      "-target",
+      target,
+    ],
     ...["-mcpu=baseline", "--test-no-exec", `-femit-bin=${program}`],
-    ...wanted.flatMap((name) => ["--test-filter", name]),
+    ...filters(wanted),
   ]);
-  const end = run(command[0], [...command.slice(1), program], {
-    env: { SHMAP_SEED: String(seed) },
-  });
-  const passed = [...end.all.matchAll(/\.\.\.OK$/gm)].length;
-  const failed = [...end.all.matchAll(/\.\.\.FAIL\b/gm)].length;
-  const found = failed + unknown.length + (end.isOk || failed > 0 ? 0 : 1);
-  if (found > 0) console.error(`SHMAP_SEED=${seed}\n${end.all}`);
+  const { isOk, output } = await run([...command, program], { env: { SHMAP_SEED: String(seed) } });
+  const passed = [...output.matchAll(/\.\.\.OK$/gm)].length;
+  const failed = [...output.matchAll(/\.\.\.FAIL\b/gm)].length;
+  const found = failed + (isOk || failed > 0 ? 0 : 1);
+  if (found > 0) console.error(`SHMAP_SEED=${seed}\n${output}`);
   const ran = passed + failed;
   say({
     what,
@@ -270,26 +277,27 @@ function runTests(what, target, leftOut, command) {
     least: wanted.length,
     seed,
     note: `${ran} of ${names.length} tests; left out: ` +
-      leftOut.map(([piece, why]) => `${piece} (${why})`).join(", "),
+      ZIG_LEFT_OUT[tool].map(([piece, why]) => `${piece} (${why})`).join(", "),
   });
 }
 
-function runValgrind() {
+async function runValgrind() {
   const what = "Zig tests under valgrind";
-  const lack = missing("valgrind", ["valgrind"]);
+  const lack = await missing("valgrind", ["valgrind"]);
   if (lack) return say({ what, skipped: lack });
-  runTests(what, "x86_64-linux-gnu", VALGRIND_LEAVES_OUT, [
+  await runTests(what, "x86_64-linux-gnu", "valgrind", [
     ...["valgrind", "-q", "--error-exitcode=9", "--child-silent-after-fork=yes"],
   ]);
 }
 
-function runQemu() {
+async function runQemu() {
   const what = "Zig tests on arm64 under qemu";
   const libc = "/usr/aarch64-linux-gnu/lib/libc.so.6";
-  const lack = missing("qemu-aarch64", ["qemu-user"]) ?? missing(libc, ["libc6-arm64-cross"]);
+  const lack = await missing("qemu-aarch64", ["qemu-user"]) ??
+    await missing(libc, ["libc6-arm64-cross"]);
   if (lack) return say({ what, skipped: lack });
   // musl asks the kernel for robust lists, and refuses where glibc only does without.
-  runTests(what, "aarch64-linux-gnu.2.36", QEMU_LEAVES_OUT, [
+  await runTests(what, "aarch64-linux-gnu.2.36", "qemu", [
     ...["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
   ]);
 }
@@ -303,7 +311,7 @@ const PIECES = {
 };
 
 try {
-  for (const piece of words.length > 0 ? words : Object.keys(PIECES)) PIECES[piece]();
+  for (const piece of words.length > 0 ? words : Object.keys(PIECES)) await PIECES[piece]();
 } finally {
   rmSync(work, { recursive: true, force: true });
 }

@@ -1,19 +1,26 @@
 /** What a part of the proof in JavaScript is told: `[--scale <n>] [--seed <n>] [words …]`. */
-import { dirname } from "node:path";
-import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 
-export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+/**
+ * The command line of a part: `scale` is a multiple of the sizes of `npm run proof`, `words` is
+ * what is left, and `more` are the numbers that only this part takes.
+ *
+ * @param {string[]} more
+ */
+export function partArguments(more = []) {
+  const names = ["scale", "seed", ...more];
+  const options = Object.fromEntries(names.map((name) => [name, { type: "string" }]));
+  const { values, positionals: words } = parseArgs({ options, allowPositionals: true });
+  const told = Object.fromEntries(
+    Object.entries(values).map(([name, text]) => [name, number(name, text)]),
+  );
+  const seed = told.seed ?? Math.floor(Math.random() * 2 ** 31);
+  return { ...told, scale: told.scale ?? 1, seed, words };
+}
 
-/** What is left of the command line. */
-export const words = process.argv.slice(2);
-
-/** A multiple of the sizes of `npm run proof`. */
-export const scale = Number(option("--scale") ?? 1);
-export const seed = Number(option("--seed") ?? Math.floor(Math.random() * 2 ** 31));
-
-/** Takes an option and its value out of the command line. */
-function option(name) {
-  const at = words.indexOf(name);
-  return at < 0 ? undefined : words.splice(at, 2)[1];
+/** A number of the command line; what is none, or below zero, is an error. */
+function number(name, text) {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (value >= 0) return value;
+  throw new TypeError(`--${name} takes a number, not "${text}"`);
 }

@@ -4,37 +4,53 @@
  *
  *     node tests/proof/run.mjs                    every part, at most fifteen minutes on two cores
  *     node tests/proof/run.mjs --scale 20         sizes twenty times as large
+ *     node tests/proof/run.mjs --minutes 10       sizes for which there is time
  *     node tests/proof/run.mjs life --seed 7      one part, replayed
  *
  * A part prints one line of JSON for each row: `{ part, what, tried, found, least, seed, note }`,
  * or `{ part, what, skipped }`. A row passes when nothing was found and at least `least` was tried.
  * The last line is `N passed, N failed, N skipped`, of rows.
  */
-import { spawn } from "node:child_process";
 import process from "node:process";
-import { pathToFileURL } from "node:url";
-import { ENVIRONMENT, install, ROOT } from "../../tools/check.mjs";
-import { runProofMutants } from "../../tools/mutants/proof.mjs";
+import { parseArgs } from "node:util";
+import { install } from "../../tools/install.mjs";
+import { inWords } from "../../tools/counts.mjs";
+import { run } from "../../tools/process.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;
 const MINUTES_MAX = 14;
+/** Below this some parts try nothing of a kind. */
+const SCALE_MIN = 0.01;
 
-/** What runs, in this order; `cores`: how many it keeps busy. Native parts are built first. */
+/**
+ * What runs, in this order; `cores`: how many it keeps busy; `seconds`: what it takes at any scale,
+ * and besides at scale 1, on two free cores. Native parts are built first.
+ */
 const PARTS = [
-  { name: "storm", cores: 2, command: native("storm") },
-  { name: "storm of runtimes", cores: 2, command: ["bun", "tests/proof/storm.ts"] },
-  { name: "history", cores: 2, command: native("history") },
-  { name: "corrupt", cores: 2, command: native("corrupt") },
-  { name: "faults", cores: 2, command: ["node", "tests/proof/faults.mjs"] },
-  { name: "order", cores: 1, command: ["node", "tests/proof/order.mjs"] },
-  { name: "api on deno", cores: 1, command: ["deno", "run", "-A", "tests/proof/api.ts"] },
-  { name: "enumerate", cores: 1, command: native("enumerate") },
-  { name: "api on bun", cores: 1, command: ["bun", "tests/proof/api.ts"] },
-  { name: "life", cores: 1, command: native("life") },
-  { name: "fuzz", cores: 1, command: ["node", "tests/proof/fuzz.mjs"] },
-  { name: "full", cores: 1, command: native("full") },
-  { name: "step", cores: 1, command: native("step") },
+  { name: "storm", cores: 2, seconds: [2, 60], command: native("storm") },
+  {
+    name: "storm of runtimes",
+    cores: 2,
+    seconds: [5, 90],
+    command: ["bun", "tests/proof/storm.ts"],
+  },
+  { name: "history", cores: 2, seconds: [2, 60], command: native("history") },
+  { name: "corrupt", cores: 2, seconds: [2, 60], command: native("corrupt") },
+  { name: "faults", cores: 2, seconds: [5, 90], command: ["node", "tests/proof/faults.mjs"] },
+  { name: "order", cores: 1, seconds: [150, 120], command: ["node", "tests/proof/order.mjs"] },
+  {
+    name: "api on deno",
+    cores: 1,
+    seconds: [5, 90],
+    command: ["deno", "run", "-A", "tests/proof/api.ts"],
+  },
+  { name: "enumerate", cores: 1, seconds: [2, 60], command: native("enumerate") },
+  { name: "api on bun", cores: 1, seconds: [5, 90], command: ["bun", "tests/proof/api.ts"] },
+  { name: "life", cores: 1, seconds: [2, 60], command: native("life") },
+  { name: "fuzz", cores: 1, seconds: [15, 45], command: ["node", "tests/proof/fuzz.mjs"] },
+  { name: "full", cores: 1, seconds: [2, 60], command: native("full") },
+  { name: "step", cores: 1, seconds: [2, 60], command: native("step") },
 ];
 
 function native(name) {
@@ -42,32 +58,11 @@ function native(name) {
 }
 
 /** Runs a part to its end; resolves with its rows and what it said besides. */
-function runPart({ name, command }, { scale, seed }) {
+async function runPart({ name, command }, scale, seed) {
   const args = ["--scale", String(scale), ...(seed === undefined ? [] : ["--seed", seed])];
-  const started = performance.now();
-  return new Promise((resolve) => {
-    const child = spawn(command[0], [...command.slice(1), ...args], {
-      cwd: ROOT,
-      env: ENVIRONMENT,
-      stdio: ["ignore", "pipe", "pipe"],
-      detached: true, // leads a process group of its own, which ends as a whole when it hangs
-    });
-    const output = { stdout: "", stderr: "" };
-    for (const stream of ["stdout", "stderr"]) {
-      child[stream].setEncoding("utf8").on("data", (text) => output[stream] += text);
-    }
-    const alarm = setTimeout(() => {
-      output.stderr += `\nstopped after ${MINUTES_MAX} minutes times the scale\n`;
-      process.kill(-child.pid, "SIGKILL");
-    }, MINUTES_MAX * 60_000 * Math.max(1, scale));
-    const finish = (how) => {
-      clearTimeout(alarm);
-      const seconds = (performance.now() - started) / 1000;
-      resolve({ name, rows: rowsIn(output.stdout), how, seconds, stderr: output.stderr });
-    };
-    child.on("error", (error) => finish(error.message));
-    child.on("close", (code, signal) => finish(code === 0 ? "" : `ended by ${signal ?? code}`));
-  });
+  const limitMs = MINUTES_MAX * 60_000 * Math.max(1, scale);
+  const { stdout, stderr, how, seconds } = await run([...command, ...args], { limitMs });
+  return { name, rows: rowsIn(stdout), how, seconds, stderr };
 }
 
 function rowsIn(text) {
@@ -77,20 +72,58 @@ function rowsIn(text) {
 const isPassed = (row) => row.found === 0 && row.tried >= row.least;
 
 /** The rows of a part that ended; one more if it failed without saying so, or said nothing. */
-function judged({ name, rows, how, seconds, stderr }) {
+function judged({ name, rows, how, seconds, stderr }, scale) {
   const isOk = rows.length > 0 && rows.every((row) => row.skipped !== undefined || isPassed(row));
   if (how !== "" && isOk || rows.length === 0) {
     rows.push({ part: 0, what: name, tried: 0, found: 1, least: 0, note: how || "said nothing" });
   }
-  console.log(`${name}: ${seconds.toFixed(0)} s${how && `, ${how}`}`);
+  console.log(`${name}: ${seconds.toFixed(0)} s at scale ${scale}${how && `, ${how}`}`);
   if (how !== "" || !isOk) {
     console.log(stderr.trimEnd().split("\n").slice(-STDERR_LINES_MAX).join("\n"));
   }
   return rows;
 }
 
+const coreSeconds = ({ cores, seconds: [fixed, perScale] }, scale) =>
+  cores * (fixed + perScale * scale);
+
+/** How large the next part may be, if all that wait are to end in time at that scale. */
+class Time {
+  #deadline;
+  #running = new Map();
+  #predicted = 0;
+  #took = 0;
+
+  constructor(minutes) {
+    this.#deadline = performance.now() + minutes * 60_000;
+  }
+
+  /** The scale of a part that begins now, when all of these are still to come. */
+  begin(part, waiting) {
+    const now = performance.now();
+    const pace = this.#predicted > 0 ? this.#took / this.#predicted : 1;
+    const owed = [...this.#running.values()].reduce(
+      (sum, { needs, cores, since }) =>
+        sum + Math.max(0, needs * pace - cores * (now - since) / 1000),
+      0,
+    );
+    const left = (CORES * (this.#deadline - now) / 1000 - owed) / pace;
+    const fixed = waiting.reduce((sum, each) => sum + coreSeconds(each, 0), 0);
+    const perScale = waiting.reduce((sum, each) => sum + coreSeconds(each, 1), 0) - fixed;
+    const scale = Number(Math.max(SCALE_MIN, (left - fixed) / perScale).toPrecision(2));
+    this.#running.set(part, { needs: coreSeconds(part, scale), cores: part.cores, since: now });
+    return scale;
+  }
+
+  end(part, seconds) {
+    this.#predicted += this.#running.get(part).needs;
+    this.#took += part.cores * seconds;
+    this.#running.delete(part);
+  }
+}
+
 /** Runs the parts, as many at once as the cores take; resolves with all rows. */
-async function runParts(parts, options) {
+async function runParts(parts, { scale, seed }, time) {
   const rows = [];
   const waiting = [...parts];
   const running = new Set();
@@ -101,10 +134,12 @@ async function runParts(parts, options) {
       await Promise.race(running);
       continue;
     }
+    const chosen = time?.begin(waiting[next], waiting) ?? scale;
     const [part] = waiting.splice(next, 1);
     busy += part.cores;
-    const ended = runPart(part, options).then((result) => {
-      rows.push(...judged(result));
+    const ended = runPart(part, chosen, seed).then((result) => {
+      time?.end(part, result.seconds);
+      rows.push(...judged(result, chosen));
       busy -= part.cores;
       running.delete(ended);
     });
@@ -137,47 +172,47 @@ function table(rows) {
   return [...lines.map((line) => cells(line).join("  ").trimEnd()), "", ...notes].join("\n");
 }
 
-/** Builds the library and the native parts. */
-function build() {
-  return new Promise((resolve) => {
-    const child = spawn("zig", ["build", "install", "proof"], {
-      cwd: ROOT,
-      env: ENVIRONMENT,
-      stdio: "inherit",
-    });
-    child.on("close", (code) => resolve(code === 0));
-  });
-}
-
-function optionsOf(args) {
-  const options = { scale: 1, seed: undefined, names: [] };
-  for (let i = 0; i < args.length; i += 1) {
-    if (args[i] === "--scale") options.scale = Number(args[i += 1]);
-    else if (args[i] === "--seed") options.seed = args[i += 1];
-    else options.names.push(args[i]);
+/** The command line: numbers above zero, and the parts whose names have one of the words. */
+function optionsOf() {
+  const options = {
+    scale: { type: "string" },
+    minutes: { type: "string" },
+    seed: { type: "string" },
+  };
+  const { values, positionals: names } = parseArgs({ options, allowPositionals: true });
+  for (const name of ["scale", "minutes"]) {
+    if (values[name] === undefined || Number(values[name]) > 0) continue;
+    throw new TypeError(`--${name} takes a number above zero, not "${values[name]}"`);
   }
-  return options;
+  if (values.scale && values.minutes) throw new TypeError("--scale or --minutes, not both");
+  const minutes = values.minutes === undefined ? undefined : Number(values.minutes);
+  return { scale: Number(values.scale ?? 1), minutes, seed: values.seed, names };
 }
 
-async function main(args) {
-  const options = optionsOf(args);
-  const isWanted = (name) =>
-    options.names.length === 0 || options.names.some((word) => name.includes(word));
+async function main() {
+  const options = optionsOf();
+  const { names } = options;
+  const parts = PARTS.filter(({ name }) =>
+    names.length === 0 || names.some((word) => name.includes(word))
+  );
+  if (parts.length === 0) {
+    throw new RangeError(`there is: ${PARTS.map(({ name }) => name).join(", ")}`);
+  }
+  // From here on, for building takes minutes where nothing is built yet.
+  const time = options.minutes === undefined ? undefined : new Time(options.minutes);
   const { isOk, output } = await install();
-  if (!isOk || !await build()) {
+  const built = isOk && await run(["zig", "build", "install", "proof"], { show: true });
+  if (!built.isOk) {
     console.log(`${output}\n0 passed, 1 failed, 0 skipped`);
     return false;
   }
-  const rows = await runParts(PARTS.filter(({ name }) => isWanted(name)), options);
-  if (isWanted("mutants")) rows.push(...await runProofMutants());
+  const rows = await runParts(parts, options, time);
   console.log(`\n${table(rows)}\n`);
   const skipped = rows.filter((row) => row.skipped !== undefined).length;
   const passed = rows.filter((row) => row.skipped === undefined && isPassed(row)).length;
   const failed = rows.length - skipped - passed;
-  console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+  console.log(inWords({ passed, failed, skipped }));
   return failed === 0 && rows.length > 0;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  process.exitCode = await main(process.argv.slice(2)) ? 0 : 1;
-}
+process.exitCode = await main() ? 0 : 1;

@@ -30,6 +30,7 @@ import {
   until,
 } from "../support/support.ts";
 import { STOP } from "../support/tasks.ts";
+import { partArguments } from "./part.mjs";
 import {
   checkCounts,
   checkTotals,
@@ -50,14 +51,8 @@ const PERMISSIONS = ["--allow-ffi", "--allow-env=SHMAP_STORM"];
 /** Dies before this many milliseconds: a third of all, most of them while they start. */
 const YOUNG_MS = 60;
 
-/** `name` as a number from the command line. */
-function argument(name: string, otherwise: number): number {
-  const at = process.argv.indexOf(name);
-  return at < 0 ? otherwise : Number(process.argv[at + 1]);
-}
-
-const SCALE = argument("--scale", 1);
-const SEED = argument("--seed", Math.floor(Math.random() * 2 ** 32)) >>> 0;
+const { scale: SCALE, seed } = partArguments();
+const SEED = seed >>> 0;
 const LEAST = Math.max(1, Math.round(2000 * SCALE));
 const NATIVE_LEAST = Math.ceil(LEAST / 10);
 const DEADLINE = Date.now() + 60_000 + LEAST * 600;

@@ -4,7 +4,7 @@
  */
 import process from "node:process";
 import * as real from "node:test";
-import { leftOutOf } from "../../tools/emulate/left_out.mjs";
+import { leftOutOf } from "../../tools/left_out.mjs";
 import { IS_WINDOWS, PATIENCE } from "./platform.ts";
 
 export type { TestContext } from "node:test";

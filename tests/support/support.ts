@@ -3,6 +3,7 @@
  * waiting for a condition, a seeded random, a small file system of our own.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,6 +35,8 @@ export const SCALE = Number(process.env.SHMAP_TEST_SCALE ?? 1);
 export const SEED = Number(process.env.SHMAP_SEED ?? Math.floor(Math.random() * 2 ** 32)) >>> 0;
 
 const PREFIX = "shmap-test-";
+/** What the names made here have in common: suites side by side in one process differ in it. */
+const OWN_PREFIX = `${PREFIX}${process.pid}-${randomUUID().slice(0, 8)}-`;
 let nameCount = 0;
 
 /** `count` at the default size, more or less of it by SHMAP_TEST_SCALE. */
@@ -68,7 +71,7 @@ export function atEnd(t: TestContext, task: () => unknown): void {
 /** A segment name nobody else uses; what is left under it goes when the test ends. */
 export function freshName(t: TestContext, label = "map"): string {
   nameCount += 1;
-  const name = `${PREFIX}${process.pid}-${nameCount}-${label}`;
+  const name = `${OWN_PREFIX}${nameCount}-${label}`;
   atEnd(t, () => removeSegment(name));
   return name;
 }
@@ -91,17 +94,17 @@ export function temporaries(name: string): string[] {
 
 /** A directory of our own below `parent`, removed when the test ends. */
 export function freshDirectory(t: TestContext, parent = tmpdir()): string {
-  const directory = mkdtempSync(join(parent, `${PREFIX}${process.pid}-`));
+  const directory = mkdtempSync(join(parent, OWN_PREFIX));
   atEnd(t, () => removeAll(directory));
   return directory;
 }
 
-/** Segments of test processes that are gone, say of an interrupted run, our number's included. */
+/** Removes the segments of test processes that are gone, say of an interrupted run. */
 function sweep(): void {
   mkdirSync(SHM, { recursive: true });
   for (const file of readdirSync(SHM)) {
     const pid = new RegExp(`^\\.?${PREFIX}(\\d+)-`).exec(file)?.[1];
-    if (Number(pid) === process.pid || pid && !isLiving(Number(pid))) removeAll(join(SHM, file));
+    if (pid && !isLiving(Number(pid))) removeAll(join(SHM, file));
   }
 }
 sweep();

@@ -10,17 +10,21 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { leftOutOf } from "./left_out.mjs";
+import { leftOutOf } from "../left_out.mjs";
+import { ROOT } from "../process.mjs";
 import {
   attempt,
   checkLeftOut,
   counts,
+  countsAt,
   need,
+  pathOf,
   replaceTest,
   run,
   shipped,
@@ -29,7 +33,7 @@ import {
   SUITES_OF_SOURCES,
   work,
 } from "./machine.mjs";
-import { bunCounts, denoCounts, ROOT } from "../check.mjs";
+import { compilePeer } from "./peers.mjs";
 
 /** Where Debian puts the libraries of arm64: libc6-arm64-cross, libgcc-s1-arm64-cross. */
 const SYSTEM = "/usr/aarch64-linux-gnu";
@@ -50,15 +54,16 @@ const RUNTIMES = {
     title: "Deno",
     package: "@deno/linux-arm64-glibc",
     file: "deno",
-    command: "deno test -A --no-check",
-    count: denoCounts,
+    command: (report) => ["test", "-A", "--no-check", `--junit-path=${report}`],
   },
   bun: {
     title: "Bun",
     package: "@oven/bun-linux-aarch64",
     file: "bin/bun",
-    command: "bun test --timeout 3000000",
-    count: bunCounts,
+    command: (report) => [
+      ...["test", "--timeout", "3000000"],
+      ...["--reporter=junit", `--reporter-outfile=${report}`],
+    ],
   },
 };
 
@@ -77,17 +82,17 @@ int sysinfo(struct sysinfo *info) {
 `;
 
 /** The path of a runtime for arm64: the locked version, or the newest before it that can be had. */
-function fetched(runtime) {
+async function fetched(runtime) {
   const { dependencies, devDependencies, engines } = json("package.json");
   const range = `${engines[runtime]} <=${{ ...dependencies, ...devDependencies }[runtime]}`;
   const place = join(work, "arm64", runtime);
   mkdirSync(place, { recursive: true });
   const wanted = `${RUNTIMES[runtime].package}@${range}`;
   const packing = ["pack", "--json", "--pack-destination", place, wanted];
-  const { how, output } = attempt("npm", packing, { timeout: DOWNLOAD_MS });
+  const { how, output } = await attempt("npm", packing, { limitMs: DOWNLOAD_MS });
   const file = readdirSync(place).find((name) => name.endsWith(".tgz"));
-  if (how !== 0 || !file) throw new Skipped(`npm has no ${wanted}: ${lastLine(output)}`);
-  run("tar", ["xzf", join(place, file), "-C", place]);
+  if (how !== "" || !file) throw new Skipped(`npm has no ${wanted}: ${lastLine(output)}`);
+  await run("tar", ["xzf", join(place, file), "-C", place]);
   return join(place, "package", RUNTIMES[runtime].file);
 }
 
@@ -100,12 +105,12 @@ function lastLine(output) {
 }
 
 /** Makes `path` a command that runs `program` under qemu: a child is started by its path. */
-function emulate(path, program) {
+async function emulate(path, program) {
   const small = join(work, "arm64", "small-machine.so");
   if (!existsSync(small)) {
     const source = small.replace(/so$/, "c");
     writeFileSync(source, SMALL_MACHINE);
-    run("zig", ["cc", "-shared", "-O2", source, "-o", small]);
+    await run("zig", ["cc", "-shared", "-O2", source, "-o", small]);
   }
   const qemu = `qemu-aarch64 -cpu ${PROCESSOR} -L ${SYSTEM} -U LD_PRELOAD`;
   const lines = [
@@ -121,22 +126,17 @@ let tree;
 
 /** The copy of the checkout, or why there is none, which is found out once. */
 function prepared() {
-  try {
-    tree ??= prepare();
-  } catch (error) {
-    tree = error;
-  }
-  if (tree instanceof Error) throw tree;
-  return tree;
+  return tree ??= prepare();
 }
 
-function prepare() {
+async function prepare() {
   need("qemu-aarch64");
   if (!existsSync(join(SYSTEM, "lib", "libgcc_s.so.1"))) {
     throw new Skipped("libc6-arm64-cross and libgcc-s1-arm64-cross are not installed");
   }
   chmodSync(work, 0o755); // some tests start a child as another user
-  const programs = Object.keys(RUNTIMES).map((runtime) => [runtime, fetched(runtime)]);
+  const programs = [];
+  for (const runtime of Object.keys(RUNTIMES)) programs.push([runtime, await fetched(runtime)]);
   const place = join(work, "arm64", "checkout");
   for (const directory of ["node_modules/.bin", "zig-out/lib", "zig-out/bin"]) {
     mkdirSync(join(place, directory), { recursive: true });
@@ -147,22 +147,18 @@ function prepare() {
   for (const name of MODULES) {
     symlinkSync(join(ROOT, "node_modules", name), join(place, "node_modules", name));
   }
-  copyFileSync(shipped("linux-arm64"), join(place, "zig-out", "lib", "libshmap.so"));
+  copyFileSync(await shipped("linux-arm64"), join(place, "zig-out", "lib", "libshmap.so"));
   for (const [runtime, program] of programs) {
-    emulate(join(place, "node_modules", ".bin", runtime), program);
+    await emulate(join(place, "node_modules", ".bin", runtime), program);
   }
-  emulate(join(place, "zig-out", "bin", "shmap-peer"), compiledPeer());
+  await emulate(
+    join(place, "zig-out", "bin", "shmap-peer"),
+    await compilePeer("aarch64-linux-musl", ["-lc"]),
+  );
   replaceTest(join(place, "tests"));
   const examples = readdirSync(join(place, "examples")).map((file) => join("examples", file));
   for (const file of ["docs/recipes.md", ...examples]) replaceOwnPath(join(place, file), place);
   return place;
-}
-
-function compiledPeer() {
-  const program = join(work, "arm64", "peer");
-  const options = ["-O", "ReleaseSafe", "-target", "aarch64-linux-musl", "-lc"];
-  run("zig", ["build-exe", "tests/native/peer.zig", ...options, `-femit-bin=${program}`]);
-  return program;
 }
 
 /** Lets an example start another process by a command that this machine can run. */
@@ -174,17 +170,18 @@ function replaceOwnPath(file, place) {
 }
 
 /** Runs suites on a runtime for arm64, counts their tests, and says of which version it was. */
-function runSuites(runtime, lock, names) {
-  const place = prepared();
-  const { title, command, count } = RUNTIMES[runtime];
+async function runSuites(runtime, lock, names) {
+  const place = await prepared();
+  const { title, command } = RUNTIMES[runtime];
   const bin = join(place, "node_modules", ".bin");
-  const { how: versionEnd, output: version } = attempt(join(bin, runtime), ["--version"]);
-  if (versionEnd !== 0) throw new Error(version);
-  const [program, ...args] = command.split(" ");
-  const files = names.split(" ").map((name) => `./tests/${name}_test.ts`);
-  const { how, output } = attempt(join(bin, program), [...args, ...files], {
+  const { how: versionEnd, output: version } = await attempt(join(bin, runtime), ["--version"]);
+  if (versionEnd !== "") throw new Error(version);
+  const report = join(work, "arm64", "report.xml");
+  rmSync(report, { force: true });
+  const args = [...command(report), ...names.split(" ").map(pathOf)];
+  const { how, output } = await attempt(join(bin, runtime), args, {
     cwd: place,
-    timeout: SUITES_MS,
+    limitMs: SUITES_MS,
     env: {
       PATH: `${bin}:${process.env.PATH}`,
       SHMAP_TEST_RUNTIMES: bin,
@@ -195,9 +192,9 @@ function runSuites(runtime, lock, names) {
       DENO_V8_FLAGS: "--max-old-space-size=4096", // and not a part of the small memory
     },
   });
-  const counted = count(output);
-  if (!counted || how !== 0 || counted.failed > 0) {
-    throw new Error(`ended with ${how}\n${output.slice(-20_000)}`);
+  const counted = countsAt(report);
+  if (!counted || how !== "" || counted.failed > 0) {
+    throw new Error(`${how}\n${output.slice(-20_000)}`);
   }
   checkLeftOut(leftOutOf("qemu", runtime, lock), names.split(" "), counted.reasons);
   counts.passed += counted.passed - 1; // the step itself counts as one
@@ -234,11 +231,6 @@ function tellLeftOut() {
   }).join("");
 }
 
-function runSlowSuites(runtime, lock, names) {
-  if (process.argv.length <= 2) throw new Skipped("takes minutes, and was not asked for by name");
-  return runSuites(runtime, lock, names);
-}
-
 /** The steps of both runtimes; `make` gives one its name and what it does. */
 function onEach(make) {
   return Object.fromEntries(
@@ -246,23 +238,36 @@ function onEach(make) {
   );
 }
 
-export const ARM64_STEPS = {
-  ...onEach((runtime, title) => [
-    `run the suites on ${title}, under qemu, ${LOCKS.kernel}`,
-    () => runSuites(runtime, "kernel", KERNEL),
-  ]),
-  ...Object.assign(
-    {},
-    ...Object.entries(SLOW).map(([about, [lock, names]]) =>
-      onEach((runtime, title) => [
-        `run the slow suites ${about} on ${title}, under qemu, ${LOCKS[lock]}`,
-        () => runSlowSuites(runtime, lock, names),
-      ])
+/** The steps in their order: a glance only, or all; those that take minutes where a word asks. */
+export function arm64Steps({ isSmoke, words }) {
+  if (isSmoke) {
+    return onEach((runtime, title) => [
+      `run a suite on ${title}, under qemu`,
+      () => runSuites(runtime, "kernel", "map"),
+    ]);
+  }
+  const slow = (runtime, lock, names) => {
+    if (words.length === 0) throw new Skipped("takes minutes, and was not asked for by name");
+    return runSuites(runtime, lock, names);
+  };
+  return {
+    ...onEach((runtime, title) => [
+      `run the suites on ${title}, under qemu, ${LOCKS.kernel}`,
+      () => runSuites(runtime, "kernel", KERNEL),
+    ]),
+    ...Object.assign(
+      {},
+      ...Object.entries(SLOW).map(([about, [lock, names]]) =>
+        onEach((runtime, title) => [
+          `run the slow suites ${about} on ${title}, under qemu, ${LOCKS[lock]}`,
+          () => slow(runtime, lock, names),
+        ])
+      ),
     ),
-  ),
-  ...onEach((runtime, title) => [
-    `run suites on ${title}, under qemu, ${LOCKS.usual}`,
-    () => runSuites(runtime, "usual", USUAL),
-  ]),
-  "account for every suite on arm64, under qemu": tellLeftOut,
-};
+    ...onEach((runtime, title) => [
+      `run suites on ${title}, under qemu, ${LOCKS.usual}`,
+      () => runSuites(runtime, "usual", USUAL),
+    ]),
+    "account for every suite on arm64, under qemu": tellLeftOut,
+  };
+}

@@ -2,13 +2,15 @@
  * What every step that tries another platform needs: a directory of its own, commands, and a word
  * for what cannot be tried here.
  */
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
-import { ENVIRONMENT, ROOT } from "../check.mjs";
+import { dirname, join, relative, sep } from "node:path";
+import { junitCounts } from "../counts.mjs";
+import * as programs from "../process.mjs";
 
+const { ENVIRONMENT, ROOT } = programs;
 const TIMEOUT_MS = 15 * 60_000;
+const OUTPUT_END = 4000;
 
 /** Where everything is made; removed at the end. */
 export const work = mkdtempSync(join(tmpdir(), "shmap-platforms-"));
@@ -24,19 +26,35 @@ export const SUITES_OF_SOURCES = {
   versions: "it reads the sources, which are the same here",
 };
 
+/** The path of every suite, by its name. */
+const SUITES = new Map(
+  readdirSync(join(ROOT, "tests"), { recursive: true }).sort().flatMap((file) => {
+    const name = /(\w+)_test\.ts$/.exec(file)?.[1];
+    return name ? [[name, `./tests/${file.split(sep).join("/")}`]] : [];
+  }),
+);
+
 /** The names of all suites. */
 export function suites() {
-  return readdirSync(join(ROOT, "tests")).sort()
-    .map((file) => /^(\w+)_test\.ts$/.exec(file)?.[1]).filter(Boolean);
+  return [...SUITES.keys()];
 }
 
-/** Lets every suite in a copy of `tests` have its `test` from where some are left out. */
+export function pathOf(suite) {
+  const path = SUITES.get(suite);
+  if (!path) throw new Error(`no suite "${suite}"`);
+  return path;
+}
+
+/** Lets all that lies in a copy of `tests` have its `test` from where some are left out. */
 export function replaceTest(directory) {
-  for (const file of readdirSync(directory).filter((name) => /^_.*\.ts$|_test\.ts$/.test(name))) {
-    if (file === "_emulated.ts") continue;
+  const stand = join(directory, "support", "emulated.ts");
+  for (const file of readdirSync(directory, { recursive: true })) {
     const path = join(directory, file);
+    if (!file.endsWith(".ts") || path === stand) continue;
+    const way = relative(dirname(path), stand).split(sep).join("/");
     const text = readFileSync(path, "utf8");
-    writeFileSync(path, text.replace('from "node:test"', 'from "./emulated.ts"'));
+    const specifier = way.startsWith(".") ? way : `./${way}`;
+    writeFileSync(path, text.replace('from "node:test"', `from "${specifier}"`));
   }
 }
 
@@ -48,42 +66,38 @@ export function checkLeftOut(leftOut, names, reasons) {
   }
 }
 
+/** What the report at this path counts; undefined if there is none, or it is not whole. */
+export function countsAt(path) {
+  return existsSync(path) ? junitCounts(readFileSync(path, "utf8")) : undefined;
+}
+
 /** A step that found out that it cannot run here. */
 export class Skipped extends Error {}
 
-export function isInstalled(program) {
-  return environment.PATH.split(delimiter).some((path) => {
-    const found = spawnSync("test", ["-x", join(path, program)]);
-    return found.status === 0;
-  });
-}
-
 export function need(program) {
-  if (!isInstalled(program)) throw new Skipped(`${program} is not installed`);
+  if (!programs.isInstalled(program)) throw new Skipped(`${program} is not installed`);
 }
 
-/** Runs a command to its end; whether that was a good one, and the output. */
-export function attempt(program, args, { cwd = ROOT, env = {}, timeout = TIMEOUT_MS } = {}) {
-  const options = { cwd, env: { ...environment, ...env }, encoding: "utf8", timeout };
-  const ended = spawnSync(program, args, { ...options, maxBuffer: 1 << 28 });
-  const output = `${ended.stdout ?? ""}${ended.stderr ?? ""}`.replaceAll("\r", "\n");
-  return { how: ended.error?.message ?? ended.signal ?? ended.status, output };
+/** Runs a command to its end; how that was and what it said. */
+export async function attempt(program, args, { cwd = ROOT, env = {}, limitMs = TIMEOUT_MS } = {}) {
+  const options = { cwd, env: { ...environment, ...env }, limitMs };
+  const { how, output } = await programs.run([program, ...args], options);
+  return { how, output: output.replaceAll("\r", "\n") };
 }
 
 /** Runs a command to its end; its output, or an error with the end of it. */
-export function run(program, args, cwd = ROOT) {
-  const { how, output } = attempt(program, args, { cwd });
-  if (how === 0) return output;
-  throw new Error(`${program} ${args[0]} ended with ${how}\n${output.slice(-4000)}`);
+export async function run(program, args, cwd = ROOT) {
+  const { how, output } = await attempt(program, args, { cwd });
+  if (how === "") return output;
+  throw new Error(`${program} ${args[0]} ${how}\n${output.slice(-OUTPUT_END)}`);
 }
 
 let libraries;
 
 /** The path of the library for a platform, as it is shipped. */
-export function shipped(platform, file = "libshmap.so") {
-  if (!libraries) {
-    libraries = join(work, "libraries");
-    run("zig", ["build", "all", "--prefix", libraries]);
-  }
-  return join(libraries, "all", platform, file);
+export async function shipped(platform, file = "libshmap.so") {
+  const place = join(work, "libraries");
+  libraries ??= run("zig", ["build", "all", "--prefix", place]);
+  await libraries;
+  return join(place, "all", platform, file);
 }

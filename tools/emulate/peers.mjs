@@ -2,12 +2,30 @@
 import { spawn } from "node:child_process";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { environment, work } from "./machine.mjs";
+import { join } from "node:path";
+import { environment, run, work } from "./machine.mjs";
 
 const ANSWER_MS = 30_000;
 
 /** Processes that have not ended yet. */
-export const living = new Set();
+const living = new Set();
+
+/** Ends the processes that a step which failed has left. */
+export function endPeers() {
+  for (const child of living) child.kill("SIGKILL");
+}
+
+/** Compiles such a process for a target; its path. */
+export async function compilePeer(target, libraries) {
+  const program = join(work, `peer-${target}${target.includes("windows") ? ".exe" : ""}`);
+  const options = ["-O", "ReleaseSafe", "-target", target, ...libraries];
+  await run("zig", [
+    ...["build-exe", `-femit-bin=${program}`],
+    ...[...options, "--dep", "shmap", "-Mroot=tests/native/peer.zig"],
+    ...[...options, "-Mshmap=zig/root.zig"],
+  ]);
+  return program;
+}
 
 /** A native process that does what it is told (`tests/native/peer.zig`). */
 export class Peer {

@@ -8,41 +8,34 @@
  *
  *     node tools/emulate/platforms.mjs         everything
  *     node tools/emulate/platforms.mjs wine    the steps whose names contain one of these words
+ *     node tools/emulate/platforms.mjs --smoke   a glance at each platform, in three minutes
  */
-import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
-import { ARM64_STEPS } from "./arm64.mjs";
-import { living, share, shareMutexes } from "./peers.mjs";
-import { counts, environment, need, run, shipped, Skipped, work } from "./machine.mjs";
+import { parseArgs } from "node:util";
+import { inWords, zigCounts } from "../counts.mjs";
+import { filters, zigTestsFor, zigTestsWithoutMutex } from "../left_out.mjs";
+import { arm64Steps } from "./arm64.mjs";
+import { attempt, counts, need, run, shipped, Skipped, work } from "./machine.mjs";
+import { compilePeer, endPeers, share, shareMutexes } from "./peers.mjs";
 import { runSuitesUnderWine } from "./wine.mjs";
-import { QEMU_LEAVES_OUT } from "../../tests/proof/order/tests.mjs";
-import { ROOT } from "../check.mjs";
 
-/** The test that fails where the libc calls nothing of ours in a forked child. */
-const NEEDS_ATFORK = "a forked child has no handles";
-/** The files whose tests open no segment with the usual lock. */
-const WITHOUT_MUTEX = (
-  "crash directory handles hash heap layout os.windows_owner pool range_lock region_test " +
-  "status table temporary"
-).split(" ");
 const WINDOWS_LIBRARIES = ["-lkernel32", "-lntdll", "-ladvapi32"];
 
 let hasWindows = false;
 
 /** Makes what stands for a disk of Windows, which two programs must not do at once. */
-function needWine() {
+async function needWine() {
   need("wine");
-  if (!hasWindows) run("wine", ["wineboot", "--init"], work);
+  if (!hasWindows) await run("wine", ["wineboot", "--init"], work);
   hasWindows = true;
 }
 
 /** Compiles the Zig tests for a target, and gives the path of the program. */
-function compileTests(target, more = [], mode = "ReleaseSafe") {
+async function compileTests(target, more = [], mode = "ReleaseSafe") {
   const program = join(work, `tests-${target}${target.includes("windows") ? ".exe" : ""}`);
-  run("zig", [
+  await run("zig", [
     ...["test", "zig/root.zig", "-O", mode, "-target", target, "--test-no-exec"],
     ...[`-femit-bin=${program}`, ...more],
   ]);
@@ -51,25 +44,15 @@ function compileTests(target, more = [], mode = "ReleaseSafe") {
 
 /** Compiles tests that nothing here can run, and so without the optimizer, which takes longest. */
 function tryCompiling(target, libraries) {
-  compileTests(target, libraries, "Debug");
+  return compileTests(target, libraries, "Debug");
 }
 
 /** Checks the summary of a test program, and counts what it skipped. */
 function judgeTests(output) {
-  const all = /^All (\d+) tests passed\.$/m.exec(output);
-  const some = /^(\d+) passed; (\d+) skipped; 0 failed\.$/m.exec(output);
-  if (!all && !some) throw new Error(output.slice(-4000));
-  counts.passed += Number((all ?? some)[1]) - 1; // the step itself counts as one
-  counts.skipped += Number(some?.[2] ?? 0);
-}
-
-function compilePeer(target, more = []) {
-  const program = join(work, `peer-${target}${target.includes("windows") ? ".exe" : ""}`);
-  run("zig", [
-    ...["build-exe", "tests/native/peer.zig", "-O", "ReleaseSafe", "-target", target],
-    ...[`-femit-bin=${program}`, ...more],
-  ]);
-  return program;
+  const counted = zigCounts(output);
+  if (!counted || counted.failed > 0) throw new Error(output.slice(-4000));
+  counts.passed += counted.passed - 1; // the step itself counts as one
+  counts.skipped += counted.skipped;
 }
 
 const MUSL_LOADER = "/lib/ld-musl-x86_64.so.1";
@@ -78,55 +61,53 @@ const MUSL_LOADER = "/lib/ld-musl-x86_64.so.1";
  * The command of a process in C that loads the library that is shipped for Linux on x86-64, beside
  * this C library.
  */
-function peerInC(libc) {
+async function peerInC(libc) {
   if (process.arch !== "x64") throw new Skipped("it is a program for x86-64");
   if (libc === "musl" && !existsSync(MUSL_LOADER)) throw new Skipped("musl is not installed");
   const program = join(work, `peer-in-c-${libc}`);
   if (!existsSync(program)) {
-    run("zig", [
+    await run("zig", [
       ...["cc", "-Wall", "-Wextra", "-Werror", "-O2", "-target", `x86_64-linux-${libc}`],
       ...[libc === "musl" ? "-dynamic" : "-fPIE", "tests/native/peer.c", "-o", program],
     ]);
   }
-  return [program, shipped("linux-x64")];
+  return [program, await shipped("linux-x64")];
 }
 
 const LINUX_STEPS = {
-  "compile the tests for macOS": () => {
-    for (const target of ["aarch64-macos", "x86_64-macos"]) tryCompiling(target, ["-lc"]);
+  "compile the tests for macOS": async () => {
+    for (const target of ["aarch64-macos", "x86_64-macos"]) await tryCompiling(target, ["-lc"]);
   },
   "run them on macOS": () => {
     throw new Skipped("there is nothing on Linux that runs programs of macOS");
   },
-  "compile the tests for Windows on arm64": () => {
-    tryCompiling("aarch64-windows-gnu", WINDOWS_LIBRARIES);
+  "compile the tests for Windows on arm64": async () => {
+    await tryCompiling("aarch64-windows-gnu", WINDOWS_LIBRARIES);
   },
-  "run the tests with musl": () => {
-    const filters = namesOfTests().filter((name) => !name.includes(NEEDS_ATFORK))
-      .flatMap((name) => ["--test-filter", name]);
-    judgeTests(run(compileTests("x86_64-linux-musl", ["-lc", ...filters]), []));
+  "run the tests with musl": async () => {
+    const chosen = filters(zigTestsFor("musl"));
+    judgeTests(await run(await compileTests("x86_64-linux-musl", ["-lc", ...chosen]), []));
   },
   "run the test of a fork with musl": () => {
     throw new Skipped("a static program, as the tests are, has no pthread_atfork of musl's");
   },
-  "share between processes with musl": () => {
-    return share([compilePeer("x86_64-linux-musl", ["-lc"])]);
+  "share between processes with musl": async () => {
+    return share([await compilePeer("x86_64-linux-musl", ["-lc"])]);
   },
-  "share the shipped library's map between C programs with musl": () => share(peerInC("musl")),
-  "share it between C programs with musl and with glibc": () => {
-    return share(peerInC("musl"), peerInC("gnu"));
+  "share the shipped library's map between C programs with musl": async () => {
+    return share(await peerInC("musl"));
   },
-  "share it with the mutexes of musl, and kill": () => {
-    return shareMutexes(peerInC("musl"), peerInC("gnu"));
+  "share it between C programs with musl and with glibc": async () => {
+    return share(await peerInC("musl"), await peerInC("gnu"));
   },
-  "run the tests without mutexes on arm64 with musl, under qemu": () => {
+  "share it with the mutexes of musl, and kill": async () => {
+    return shareMutexes(await peerInC("musl"), await peerInC("gnu"));
+  },
+  "run the tests without mutexes on arm64 with musl, under qemu": async () => {
     need("qemu-aarch64");
-    const filters = namesOfTests().filter((name) =>
-      WITHOUT_MUTEX.includes(name.split(/\.(?:decl)?test\./)[0]) &&
-      !QEMU_LEAVES_OUT.some(([piece]) => name.includes(piece))
-    ).flatMap((name) => ["--test-filter", name]);
-    const program = compileTests("aarch64-linux-musl", ["-lc", ...filters]);
-    judgeTests(run("qemu-aarch64", [program]));
+    const chosen = filters(zigTestsFor("qemu", zigTestsWithoutMutex()));
+    const program = await compileTests("aarch64-linux-musl", ["-lc", ...chosen]);
+    judgeTests(await run("qemu-aarch64", [program]));
   },
   "run the others on arm64 with musl": () => {
     throw new Skipped("qemu has no robust lists, and musl then refuses robust mutexes");
@@ -134,34 +115,42 @@ const LINUX_STEPS = {
 };
 
 const WINDOWS_STEPS = {
-  "run the tests on Windows, under wine": () => {
-    needWine();
-    judgeTests(run("wine", [compileTests("x86_64-windows-gnu", WINDOWS_LIBRARIES)], work));
+  "run the tests on Windows, under wine": async () => {
+    await needWine();
+    const program = await compileTests("x86_64-windows-gnu", WINDOWS_LIBRARIES);
+    judgeTests(await run("wine", [program], work));
   },
-  "share between processes on Windows, under wine": () => {
-    needWine();
-    return share(["wine", compilePeer("x86_64-windows-gnu", WINDOWS_LIBRARIES)]);
+  "share between processes on Windows, under wine": async () => {
+    await needWine();
+    return share(["wine", await compilePeer("x86_64-windows-gnu", WINDOWS_LIBRARIES)]);
   },
-  "run the suites in Bun on Windows, under wine": () => {
-    needWine();
+  "run the suites in Bun on Windows, under wine": async () => {
+    await needWine();
     return runSuitesUnderWine();
   },
 };
 
-/** The names of all Zig tests, as the compiler's filter knows them. */
-function namesOfTests() {
-  return readdirSync(join(ROOT, "zig"), { recursive: true }).sort().flatMap((file) => {
-    if (!file.endsWith(".zig")) return [];
-    const text = readFileSync(join(ROOT, "zig", file), "utf8");
-    const module = file.replace(/\.zig$/, "").replaceAll("/", ".");
-    return [...text.matchAll(/^test (?:"(.*)"|(\w+)) \{$/gm)].map(([, title, name]) =>
-      title ? `${module}.test.${title}` : `${module}.decltest.${name}`
-    );
-  });
-}
+const { positionals: words, values } = parseArgs({
+  options: { smoke: { type: "boolean", default: false } },
+  allowPositionals: true,
+});
 
-const LINES = [ARM64_STEPS, WINDOWS_STEPS, LINUX_STEPS];
-const words = process.argv.slice(2);
+/** The steps of each line, which follow each other; the lines run at the same time. */
+const LINES = [arm64Steps({ isSmoke: values.smoke, words }), WINDOWS_STEPS, LINUX_STEPS];
+
+/** One step for each platform that something here can run, in seconds. */
+const SMOKE = [
+  "share between processes with musl",
+  "share the shipped library's map between C programs with musl",
+  "run a suite on Deno for arm64, under qemu",
+  "run a suite on Bun for arm64, under qemu",
+  "share between processes on Windows, under wine",
+];
+
+function isWanted(name) {
+  if (values.smoke) return SMOKE.includes(name);
+  return words.length === 0 || words.some((word) => name.includes(word));
+}
 
 /** Does a step and counts it; what there is to be said of it. */
 async function take(name, step) {
@@ -181,41 +170,19 @@ async function take(name, step) {
   }
 }
 
-/** One line of steps, in a thread and with a directory of its own. */
 async function runLine(steps) {
   for (const [name, step] of Object.entries(steps)) {
-    if (words.length > 0 && !words.some((word) => name.includes(word))) continue;
-    parentPort.postMessage({ said: await take(name, step) });
-    for (const child of living) child.kill("SIGKILL");
+    if (isWanted(name)) console.log(await take(name, step));
   }
-  if (hasWindows) {
-    // Of our own prefix only.
-    spawnSync("wineserver", ["-k"], { env: environment, timeout: 30_000 });
-  }
+}
+
+try {
+  await Promise.all(LINES.map(runLine));
+} finally {
+  endPeers();
+  // Of our own prefix only.
+  if (hasWindows) await attempt("wineserver", ["-k"], { limitMs: 30_000 });
   rmSync(work, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-  parentPort.postMessage({ counts });
 }
-
-/** Runs a line in a thread, and says what it says; what it counts. */
-function startLine(number) {
-  return new Promise((resolve) => {
-    const worker = new Worker(new URL(import.meta.url), { argv: words, workerData: number });
-    worker.on("message", (message) => {
-      if (message.said) console.log(message.said);
-      else resolve(message.counts);
-    });
-    worker.on("error", (error) => console.log(`FAILED: a line of steps\n${error.stack}`));
-    worker.on("exit", () => resolve({ passed: 0, failed: 1, skipped: 0 })); // no counts came before
-  });
-}
-
-if (isMainThread) {
-  for (const counted of await Promise.all(LINES.map((_, number) => startLine(number)))) {
-    for (const kind of Object.keys(counts)) counts[kind] += counted[kind];
-  }
-  rmSync(work, { recursive: true });
-  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
-  process.exit(counts.failed > 0 ? 1 : 0);
-} else {
-  await runLine(LINES[workerData]);
-}
+console.log(inWords(counts));
+process.exitCode = counts.failed > 0 ? 1 : 0;

@@ -1,14 +1,7 @@
-/**
- * Plants known bugs in a copy of the engine, one at a time, and expects the Zig tests to catch
- * each. A test that no bug can fail proves nothing.
- *
- *     node tools/mutants/engine.mjs [name]
- */
-import process from "node:process";
-import { failsTests, inLanes } from "./plant.mjs";
+/** Known bugs of the engine, each of which the Zig tests must catch. */
 
 /** What to replace in which file, and the tests (by a part of their names) that must notice. */
-const MUTANTS = [
+export const ENGINE_MUTANTS = [
   {
     name: "a table is published before its slots are copied",
     file: "operation.zig",
@@ -278,35 +271,3 @@ const MUTANTS = [
     tests: "region_test",
   },
 ];
-
-async function verdictOf(mutant) {
-  try {
-    return await failsTests(mutant) ? "caught" : "MISSED";
-  } catch (error) {
-    return `FAILED (${error.message})`;
-  }
-}
-
-/** Without a bug the same tests pass in the same build, or being caught would mean nothing. */
-async function soundness() {
-  const nothing = { name: "no bug", edits: [], tests: "" };
-  return await verdictOf(nothing) === "MISSED" ? "sound " : "FAILED";
-}
-
-const chosen = process.argv[2] ?? "";
-let failed = 0;
-let passed = 0;
-
-function report(verdict, wanted, what) {
-  if (verdict === wanted) passed += 1;
-  else failed += 1;
-  console.log(`${verdict}  ${what}`);
-}
-
-report(await soundness(), "sound ", "no bug at all (tests: all)");
-const mutants = MUTANTS.filter(({ name }) => name.includes(chosen));
-await inLanes(mutants, async (mutant) => {
-  report(await verdictOf(mutant), "caught", `${mutant.name} (tests: ${mutant.tests})`);
-});
-console.log(`${passed} passed, ${failed} failed, 0 skipped`);
-process.exit(failed === 0 ? 0 : 1);

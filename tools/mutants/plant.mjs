@@ -2,7 +2,6 @@
  * Plants a known bug in a copy of the library, builds what must notice it there, and runs that. All
  * builds are `Debug` ones: half of the time goes into compiling.
  */
-import { spawn } from "node:child_process";
 import {
   cpSync,
   existsSync,
@@ -14,39 +13,14 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ENVIRONMENT, ROOT } from "../check.mjs";
+import { filters } from "../left_out.mjs";
+import { ROOT, run } from "../process.mjs";
 
-const MINUTES_MAX = 10;
-const COPIED = ["zig", "tests/proof", "build.zig", "build.zig.zon"];
+const LIMIT_MS = 10 * 60_000;
+const COPIED = ["zig", "tests/proof", "tools", "build.zig", "build.zig.zon"];
 
-/** How many bugs are planted, built and run at once. */
-const LANES = 2;
-
-/** Calls `act` with each of the mutants, some at a time. */
-export async function inLanes(mutants, act) {
-  const waiting = [...mutants];
-  await Promise.all(Array.from({ length: LANES }, async () => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await act(next);
-  }));
-}
-
-/** Runs a command to its end; resolves with what it said and how it ended. */
-export function runIn(directory, program, args) {
-  return new Promise((resolve, reject) => {
-    let output = "";
-    const child = spawn(program, args, {
-      cwd: directory,
-      env: ENVIRONMENT,
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: MINUTES_MAX * 60_000,
-      killSignal: "SIGKILL",
-    });
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => output += text);
-    }
-    child.on("error", reject);
-    child.on("close", (status, signal) => resolve({ status, signal, output }));
-  });
+function runIn(cwd, ...command) {
+  return run(command, { cwd, limitMs: LIMIT_MS });
 }
 
 /** Replaces the one place where `from` stands in a file of the library. */
@@ -69,14 +43,14 @@ async function withPlanted(mutant, use) {
   }
 }
 
-/** Whether the Zig tests with `tests` in their names fail with this bug planted. */
-export function failsTests(mutant) {
+/** Whether the Zig tests with `tests` (one of them) in their names fail with this bug planted. */
+function failsTests(mutant) {
   return withPlanted(mutant, async (copy) => {
-    const args = ["test", "-lc", "zig/root.zig", "--test-filter", mutant.tests];
-    const { status, output } = await runIn(copy, "zig", args);
+    const chosen = filters([mutant.tests].flat());
+    const { isOk, output } = await runIn(copy, "zig", "test", "-lc", "zig/root.zig", ...chosen);
     const ran = /\d+ passed|tests passed|terminated|thread \d+ panic/.test(output);
     if (!ran) throw new Error(`does not compile: ${mutant.name}\n${output}`);
-    return status !== 0;
+    return !isOk;
   });
 }
 
@@ -88,8 +62,8 @@ async function programOf(part, copy, name) {
   }
   const root = ["--dep", "shmap", `-Mroot=tests/proof/${part}.zig`];
   const modules = [...root, "-Mshmap=zig/root.zig", "-lc"];
-  const { status, output } = await runIn(copy, "zig", ["build-exe", ...modules, "--name", "part"]);
-  if (status !== 0) throw new Error(`does not compile: ${name}\n${output}`);
+  const built = await runIn(copy, "zig", "build-exe", ...modules, "--name", "part");
+  if (!built.isOk) throw new Error(`does not compile: ${name}\n${built.output}`);
   return [join(copy, "part")];
 }
 
@@ -97,17 +71,27 @@ async function programOf(part, copy, name) {
  * Whether a part of the proof, told `mutant.proof` as its command line, finds this bug: it reports
  * something found, or is ended by it. Undefined: this machine has no tool for that part.
  */
-export function isFoundByProof(mutant) {
+function isFoundByProof(mutant) {
   const [part, ...args] = mutant.proof.split(" ");
   return withPlanted(mutant, async (copy) => {
     const [program, ...first] = await programOf(part, copy, mutant.name);
-    const { status, signal, output } = await runIn(copy, program, [...first, ...args]);
-    const rows = output.split("\n").filter((line) => line.startsWith("{")).map((line) =>
+    const { isOk, signal, stdout } = await runIn(copy, program, ...first, ...args);
+    const rows = stdout.split("\n").filter((line) => line.startsWith("{")).map((line) =>
       JSON.parse(line)
     );
     if (rows.length > 0 && rows.every(({ skipped }) => skipped !== undefined)) return undefined;
-    if (status === 0) return false;
+    if (isOk) return false;
     // Ended before it could report, or reported something: not merely tried too little.
     return signal !== null || rows.length === 0 || rows.some((row) => row.found > 0);
   });
+}
+
+/** How it went with a bug: "caught", "MISSED", "not run" without the tool, or why it failed. */
+export async function verdictOf(mutant) {
+  try {
+    const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
+    return isCaught === undefined ? "not run" : isCaught ? "caught" : "MISSED";
+  } catch (error) {
+    return `FAILED: ${error.message}`;
+  }
 }

@@ -1,10 +1,7 @@
-/** CachedTable bugs, each planted in a copy of the library, and the part that must find it. */
-import process from "node:process";
-import { pathToFileURL } from "node:url";
-import { failsTests, inLanes, isFoundByProof } from "./plant.mjs";
+/** Known bugs of the library, each of which a part of the proof, or the Zig tests, must find. */
 
-/** What to replace in which file, and the part, or the Zig tests, that must find it. */
-const MUTANTS = [
+/** What to replace in which file, and the part and its arguments, or the tests, that find it. */
+export const PROOF_MUTANTS = [
   {
     name: "a slot is published before its entry is filled",
     edits: [
@@ -232,51 +229,3 @@ const MUTANTS = [
     proof: "life --scale 0.01 clean",
   },
 ];
-
-async function verdictOf(mutant) {
-  try {
-    const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
-    return isCaught === undefined ? "not run" : isCaught ? "" : "MISSED";
-  } catch (error) {
-    return `FAILED: ${error.message}`;
-  }
-}
-
-/** Without a bug the same command lines find nothing, or being caught would mean nothing. */
-async function soundness(mutants) {
-  const commands = new Set(mutants.flatMap(({ proof }) => proof ?? []));
-  const row = { part: 10, what: "no bug at all", tried: 0, found: 0, least: commands.size };
-  for (const proof of commands) {
-    const verdict = await verdictOf({ name: "no bug", edits: [], proof });
-    row.tried += 1;
-    if (verdict === "MISSED" || verdict === "not run") continue; // as it should
-    row.found += 1;
-    console.log(`${verdict || "caught"}  no bug at all (${proof})`);
-  }
-  return row;
-}
-
-/** Plants every bug; resolves with one row of the table for each. */
-export async function runProofMutants(chosen = "") {
-  const mutants = MUTANTS.filter(({ name }) => name.includes(chosen));
-  const rows = [];
-  await inLanes(mutants, async (mutant) => {
-    const verdict = await verdictOf(mutant);
-    const by = mutant.proof?.split(" ")[0] ?? `the Zig tests "${mutant.tests}"`;
-    console.log(`${verdict || "caught"}  ${mutant.name} (${by})`);
-    if (verdict === "not run") {
-      rows.push({ part: 10, what: mutant.name, skipped: `no tool for ${by}` });
-      return;
-    }
-    // For a planted bug, not to be found is what is wrong.
-    const note = verdict || `caught by ${by}`;
-    const found = verdict === "" ? 0 : 1;
-    rows.push({ part: 10, what: mutant.name, tried: 1, found, least: 1, note });
-  });
-  return [await soundness(mutants), ...rows];
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  const rows = await runProofMutants(process.argv[2]);
-  process.exitCode = rows.some((row) => row.found > 0) ? 1 : 0;
-}

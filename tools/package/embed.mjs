@@ -14,11 +14,10 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { brotliCompressSync, constants } from "node:zlib";
+import { ROOT } from "../process.mjs";
 
-export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 /** Where `zig build all` leaves a directory for each machine, with one file in it. */
 export const BUILT = join(ROOT, "zig-out", "all");
 

@@ -6,14 +6,14 @@
  * Its last line is `N passed, N failed, N skipped`.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { BUILT, builtLibraries, machineOf, manifest, ROOT } from "./embed.mjs";
+import { BUILT, builtLibraries, machineOf, manifest } from "./embed.mjs";
 import { startRegistries } from "./registry.mjs";
-import { ENVIRONMENT } from "../check.mjs";
+import { inWords } from "../counts.mjs";
+import { ENVIRONMENT, must, ROOT } from "../process.mjs";
 
 const PACKAGES = join(ROOT, "zig-out", "package");
 const JSR = join(PACKAGES, "jsr");
@@ -45,23 +45,8 @@ function registriesAt({ npm, jsr }) {
   return { NPM_CONFIG_REGISTRY: npm, BUN_CONFIG_REGISTRY: npm, JSR_URL: jsr };
 }
 
-/** Runs a command; resolves with its output, rejects if it ends badly. */
-function run(command, { cwd = ROOT, env = ENVIRONMENT, ...options } = {}) {
-  const [program, ...args] = command;
-  return new Promise((resolve, reject) => {
-    let output = "";
-    const stdio = ["ignore", "pipe", "pipe"];
-    const shell = process.platform === "win32"; // there they are scripts
-    const child = spawn(program, args, { cwd, env, stdio, shell, timeout: TIMEOUT_MS, ...options });
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => output += text);
-    }
-    child.on("error", reject);
-    child.on("close", (code, signal) => {
-      if (code === 0) resolve(output);
-      else reject(new Error(`${command.join(" ")}: ended with ${signal ?? code}\n${output}`));
-    });
-  });
+function run(command, options) {
+  return must(command, { limitMs: TIMEOUT_MS, ...options });
 }
 
 /** A directory with the README's first example, and what else it is to have. */
@@ -94,8 +79,12 @@ class Skipped extends Error {}
 const CHECKS = {
   "npm run pack makes both packages": () => run(["npm", "run", "pack"]),
 
-  "npm does not pack the checkout, which carries no library": () =>
-    assert.rejects(run(["npm", "pack", "--dry-run"]), /`npm run pack` makes the package/),
+  "neither npm nor Bun packs the checkout, which carries no library": async () => {
+    for (const command of [["npm", "pack"], ["npm", "publish"], ["bun", "pm", "pack"]]) {
+      const refused = /`npm run pack` makes the package|EPRIVATE|marked as private/;
+      await assert.rejects(run([...command, "--dry-run"]), refused);
+    }
+  },
 
   "every library that is built is carried, under what the runtimes call its machine": () => {
     const table = fs.readFileSync(join(JSR, "src", "ffi", "embedded.ts"), "utf8");
@@ -283,5 +272,5 @@ try {
   registries?.stop();
   fs.rmSync(TEMPORARY, { recursive: true, force: true });
 }
-console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+console.log(inWords(counts));
 process.exitCode = counts.failed === 0 ? 0 : 1;

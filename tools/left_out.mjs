@@ -1,8 +1,20 @@
-/** Which tests of the suites do not run under qemu, or under wine, and why. */
+/**
+ * Which tests do not run where, and why: those of the suites under qemu and wine, and the Zig tests
+ * under valgrind, qemu and musl and in the quick loop. An entry that fits no test is an error.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join, sep } from "node:path";
+import { ROOT } from "./process.mjs";
 
 const NO_RESIZABLE = "Bun cannot make a resizable buffer under qemu";
 const NO_GUARDED_COPIES = "qemu has no process_vm_readv and process_vm_writev";
 const TIME = "measures time";
+const KILLS = "kills processes under the tool, and counts how often: a storm, not a test of memory";
+const NAMED = "only where memory has no file without a name";
+const ENUMERATES = "takes minutes there, and runs with all checks in `npm test`";
+/** valgrind refuses mappings beyond its own limit with another errno than the kernel. */
+const LARGE = "maps as much as the machine allows, which is more than valgrind does";
+const NO_ATFORK = "a static program, as the tests are, has no pthread_atfork of musl's";
 const TOO_FEW = "of the few rounds there is time for, none may meet another process";
 const NO_ROBUST_LISTS = "qemu has no robust lists, which tell of an owner's death";
 const NO_MUSL_MUTEX = "without robust lists, which qemu does not have, musl refuses its mutexes";
@@ -89,4 +101,88 @@ const WINE = [
 export function leftOutOf(emulator, runtime, lock) {
   const all = emulator === "wine" ? WINE : QEMU;
   return all.filter(({ on, lock: only }) => (on ?? runtime) === runtime && (only ?? lock) === lock);
+}
+
+/** The Zig tests that try every order, every store or every byte, or measure time. */
+const LONG = [
+  ["a damaged segment gives errors", ENUMERATES],
+  ["crash:", ENUMERATES],
+  ["snapshot: what it shows was there", ENUMERATES],
+  ["snapshot: a stripe that is recovered", ENUMERATES],
+];
+const TIMED = [
+  ["starves neither lockers nor writers", TIME],
+  ["who is first in line and stopped", TIME],
+];
+
+/** Pieces of the names of Zig tests, each with the reason, by where they do not run. */
+export const ZIG_LEFT_OUT = {
+  quick: [
+    ...LONG,
+    ...TIMED,
+    ["lock storm", ENUMERATES],
+    ["a stripe whose owner was killed", ENUMERATES],
+    ["a process that locks a file again at once", TIME],
+  ],
+  valgrind: [
+    ...LONG,
+    ...TIMED,
+    ["a region in a file with a name of ours", NAMED],
+    ["abi_test.", LARGE],
+    ["thread_exit_test.", LARGE],
+    ["an open that fails takes its new file back", LARGE],
+    ["lock storm", KILLS],
+  ],
+  qemu: [
+    ...TIMED,
+    ["a region in a file with a name of ours", NAMED],
+    ["a mutex whose owner's thread ended", NO_ROBUST_LISTS],
+    ["a stripe whose owner was killed", NO_ROBUST_LISTS],
+    ["lock storm", NO_ROBUST_LISTS],
+    ["openDescriptor opens the file once more", "qemu translates the access mode of open"],
+    ["a file cut short ends copies early", "qemu has no process_vm_readv"],
+    ["crash_test.", NO_ROBUST_LISTS],
+    ["snapshot: what it shows was there", ENUMERATES],
+    ["snapshot: a stripe that is recovered", ENUMERATES],
+  ],
+  musl: [["a forked child has no handles", NO_ATFORK]],
+};
+
+/** The modules whose tests open no segment with the usual lock. */
+const WITHOUT_MUTEX = (
+  "abi.handles atomics layout lock.range_lock os.windows_owner region.region_test " +
+  "segment.directory segment.unnamed_file status stripe.hash stripe.heap stripe.pool stripe.table"
+).split(" ");
+
+/** The names of all Zig tests, as the compiler's filter knows them. */
+export function zigTests(root = ROOT) {
+  return readdirSync(join(root, "zig"), { recursive: true }).sort().flatMap((file) => {
+    if (!file.endsWith(".zig")) return [];
+    const text = readFileSync(join(root, "zig", file), "utf8");
+    const module = file.replace(/\.zig$/, "").replaceAll(sep, ".");
+    return [...text.matchAll(/^test (?:"(.*)"|(\w+)) \{$/gm)].map(([, title, name]) =>
+      title ? `${module}.test.${title}` : `${module}.decltest.${name}`
+    );
+  });
+}
+
+/** The names of the Zig tests that need no robust mutex. */
+export function zigTestsWithoutMutex() {
+  return zigTests().filter((name) => WITHOUT_MUTEX.includes(name.split(/\.(?:decl)?test\./)[0]));
+}
+
+/** Those of the Zig tests that run in such a place. */
+export function zigTestsFor(place, names = zigTests()) {
+  const left = ZIG_LEFT_OUT[place];
+  for (const [piece] of left) {
+    if (!zigTests().some((name) => name.includes(piece))) {
+      throw new Error(`tools/left_out.mjs: no Zig test is called "${piece}"`);
+    }
+  }
+  return names.filter((name) => !left.some(([piece]) => name.includes(piece)));
+}
+
+/** The compiler's arguments that choose these tests. */
+export function filters(names) {
+  return names.flatMap((name) => ["--test-filter", name]);
 }

@@ -1,0 +1,115 @@
+/**
+ * Plants known bugs in a copy of the library, one at a time, and expects the Zig tests or a part of
+ * the proof to catch each. A test that no bug can fail proves nothing.
+ *
+ *     node tools/mutants/run.mjs                    every bug
+ *     node tools/mutants/run.mjs snapshot           those whose names have one of these words
+ *     node tools/mutants/run.mjs --drawn            those in files changed since the last release,
+ *                                                   and a third of the others
+ *     node tools/mutants/run.mjs --drawn --minutes 5   begins none after so many minutes
+ *
+ * What is drawn, and in which order, follows from the hash of the commit. A bug whose turn does not
+ * come counts as skipped, as does one for whose part this machine has no tool.
+ */
+import { createHash } from "node:crypto";
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { inWords } from "../counts.mjs";
+import { install } from "../install.mjs";
+import { inLanes, run } from "../process.mjs";
+import { ENGINE_MUTANTS } from "./engine.mjs";
+import { verdictOf } from "./plant.mjs";
+import { PROOF_MUTANTS } from "./proof.mjs";
+
+/** How many bugs are planted, built and run at once. */
+const LANES = 2;
+
+async function git(...args) {
+  const { isOk, stdout } = await run(["git", ...args]);
+  return isOk ? stdout.trim() : "";
+}
+
+/** The files below `zig` that changed since the newest tag, or else since the last version. */
+async function changedFiles() {
+  const tag = await git("describe", "--tags", "--abbrev=0");
+  const release = tag || await git("log", "-1", "--format=%H", '-G"version"', "--", "package.json");
+  if (!release) console.log("no release is known here: the draw is from all bugs");
+  const names = release ? await git("diff", "--name-only", release, "--", "zig") : "";
+  return new Set(names.split("\n").map((name) => name.replace(/^zig\//, "")));
+}
+
+/** The bugs that this commit draws: first those of changed files, then a third of the others. */
+async function drawn(mutants) {
+  const commit = await git("rev-parse", "HEAD");
+  const lot = ({ name }) => createHash("sha256").update(`${commit} ${name}`).digest("hex");
+  const shuffled = mutants.toSorted((a, b) => lot(a) < lot(b) ? -1 : 1);
+  const changed = await changedFiles();
+  const isChanged = ({ file, edits }) =>
+    [file, ...(edits ?? []).map((edit) => edit.file)].some((name) => changed.has(name));
+  const others = shuffled.filter((mutant) => !isChanged(mutant));
+  const first = shuffled.filter(isChanged);
+  const third = others.slice(0, Math.ceil(others.length / 3));
+  console.log(
+    `drawn: ${first.length} in changed files, ${third.length} of the other ${others.length}`,
+  );
+  return [...first, ...third];
+}
+
+/** What must find nothing without a bug, or being caught would mean nothing. */
+function soundness(mutants) {
+  const bare = { name: "no bug at all", edits: [], isSound: true };
+  const tests = [...new Set(mutants.flatMap(({ tests }) => tests ?? []))];
+  const proofs = [...new Set(mutants.flatMap(({ proof }) => proof ?? []))];
+  return [
+    ...(tests.length > 0 ? [{ ...bare, tests }] : []),
+    ...proofs.map((proof) => ({ ...bare, proof })),
+  ];
+}
+
+/** The bugs in their order, and behind the first of each kind what must find nothing. */
+function queueOf(mutants) {
+  const bare = soundness(mutants);
+  return mutants.flatMap((mutant) => {
+    const at = bare.findIndex(({ tests, proof }) =>
+      tests ? mutant.tests !== undefined : proof === mutant.proof
+    );
+    return at < 0 ? [mutant] : [mutant, ...bare.splice(at, 1)];
+  });
+}
+
+/** Tries one and counts it. */
+async function take(mutant, counts) {
+  const { name, tests, proof, isSound } = mutant;
+  const by = proof ?? `Zig tests: ${[tests].flat().join(", ")}`;
+  const start = performance.now();
+  const verdict = await verdictOf(mutant);
+  const seconds = ((performance.now() - start) / 1000).toFixed(0);
+  const isGood = verdict === (isSound ? "MISSED" : "caught");
+  counts[isGood ? "passed" : verdict === "not run" ? "skipped" : "failed"] += 1;
+  const word = isGood && isSound ? "sound" : verdict;
+  console.log(`${word === "not run" ? "skipped" : word}: ${name} (${by}; ${seconds} s)`);
+}
+
+async function main() {
+  const options = { drawn: { type: "boolean" }, minutes: { type: "string", default: "Infinity" } };
+  const { values, positionals: words } = parseArgs({ options, allowPositionals: true });
+  const deadline = performance.now() + Number(values.minutes) * 60_000;
+  if (!(deadline > 0)) throw new TypeError(`--minutes takes a number: ${values.minutes}`);
+  const { isOk, output } = await install();
+  if (!isOk) throw new Error(output);
+  const all = [...ENGINE_MUTANTS, ...PROOF_MUTANTS].filter(({ name }) =>
+    words.length === 0 || words.some((word) => name.includes(word))
+  );
+  if (all.length === 0) throw new RangeError(`no bug is called ${words.join(" or ")}`);
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  await inLanes(LANES, queueOf(values.drawn ? await drawn(all) : all), async (mutant) => {
+    if (performance.now() < deadline) return await take(mutant, counts);
+    if (mutant.isSound) return;
+    counts.skipped += 1;
+    console.log(`skipped: ${mutant.name}: its turn did not come in ${values.minutes} minutes`);
+  });
+  console.log(inWords(counts));
+  return counts.failed === 0;
+}
+
+process.exitCode = await main() ? 0 : 1;
