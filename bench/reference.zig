@@ -112,7 +112,7 @@ pub const Table = struct {
         if (place.entry == null) {
             shmap.atomics.storeBytes(entry + 1, key[0..key_len]);
             const offset = @intFromPtr(entry) - @intFromPtr(table.memory.ptr);
-            table.slots[place.vacant orelse place.index] = tables.slotWord(place.tag, offset);
+            table.slots[place.vacant orelse place.index] = shmap.entry.slotWord(place.tag, offset);
         }
         entry[0] = @bitCast(Head{
             .value_len = value_len,

@@ -6,20 +6,20 @@ export const PROOF_MUTANTS = [
     name: "a slot is published before its entry is filled",
     edits: [
       {
-        file: "put.zig",
-        from: "        fill(view.at(offset), count, key, value, kind);\n",
+        file: "map/put_fast.zig",
+        from: "        entries.write(view.at(offset), count, key, value, kind);\n",
         to: "",
       },
       {
-        file: "put.zig",
+        file: "map/put_fast.zig",
         from: "            const is_full = heap.retire(",
-        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+        to: "            entries.write(view.at(offset), count, key, value, kind);\n" +
           "            const is_full = heap.retire(",
       },
       {
-        file: "put.zig",
+        file: "map/put_fast.zig",
         from: "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
-        to: "            fill(view.at(offset), count, key, value, kind);\n" +
+        to: "            entries.write(view.at(offset), count, key, value, kind);\n" +
           "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
       },
     ],
@@ -29,12 +29,12 @@ export const PROOF_MUTANTS = [
     name: "a set writer word is ignored by the next to lock",
     edits: [
       {
-        file: "put.zig",
+        file: "map/put_fast.zig",
         from: "    if (attempt == .owner_died or atomics.load(&stripe.writer) != 0)\n",
         to: "    if (attempt == .owner_died)\n",
       },
       {
-        file: "operation.zig",
+        file: "map/stripe_op.zig",
         from: "if (locked == .clean and atomics.load(&op.stripe.writer) == 0) return;",
         to: "if (locked == .clean) return;",
       },
@@ -43,28 +43,28 @@ export const PROOF_MUTANTS = [
   },
   {
     name: "recovery does not reset the lists of free blocks",
-    file: "recovery.zig",
+    file: "stripe/recovery.zig",
     from: "    heap.reset(stripe);\n",
     to: "",
     proof: "enumerate --scale 0.01",
   },
   {
     name: "a promotion does not bump the generation",
-    file: "heap.zig",
+    file: "stripe/heap.zig",
     from: "atomics.load(&stripe.generation) +% 1);",
     to: "atomics.load(&stripe.generation));",
     proof: "history --scale 0.02 histories",
   },
   {
     name: "readers do not compare generations",
-    file: "map.zig",
+    file: "map/read.zig",
     from: "return atomics.load(&stripe.generation) -% generation <= 1;",
     to: "return atomics.load(&stripe.generation) -% generation <= 1 << 62;",
     proof: "history --scale 0.02 histories",
   },
   {
     name: "a snapshot does not look a second time at stripes in progress",
-    file: "gather.zig",
+    file: "map/snapshot.zig",
     from: "        if (!try sameSlots(map, view.stripe(@intCast(i)), count, &slots)) return false;",
     to: "        _ = try sameSlots(map, view.stripe(@intCast(i)), count, &slots);",
     tests: "snapshot",
@@ -73,13 +73,14 @@ export const PROOF_MUTANTS = [
     name: "one count is moved at the end, instead of begin and end",
     edits: [
       {
-        file: "operation.zig",
+        file: "stripe/recovery.zig",
         from: "    atomics.store(&stripe.begin, count);\n",
         to: "",
       },
       {
-        file: "operation.zig",
-        from: "    atomics.storeRelease(&stripe.end, count);\n",
+        file: "stripe/recovery.zig",
+        from:
+          "    std.debug.assert(stripe.writer != 0);\n    atomics.storeRelease(&stripe.end, count);\n",
         to: "    atomics.storeRelease(&stripe.begin, count);\n" +
           "    atomics.storeRelease(&stripe.end, count);\n",
       },
@@ -88,35 +89,35 @@ export const PROOF_MUTANTS = [
   },
   {
     name: "an entry's place is not checked",
-    file: "table.zig",
-    from: "    if (!view.covers(offset, @sizeOf(Entry))) return error.Corrupt;\n",
+    file: "stripe/entry.zig",
+    from: "    if (!view.covers(offset, @sizeOf(Header))) return error.Corrupt;\n",
     to: "",
     proof: "corrupt --scale 0.01",
   },
   {
     name: "a locker does not pass through the stripes",
-    file: "map.zig",
-    from: "    for (0..map.segment.view.stripeCount()) |i| {\n        quiesceStripe(",
-    to: "    for (0..0) |i| {\n        quiesceStripe(",
+    file: "map/quiesce.zig",
+    from: "for (0..map.segment.view.stripeCount()) |i| {\n            quiesceStripe(",
+    to: "for (0..0) |i| {\n            quiesceStripe(",
     proof: "storm --scale 0.1",
   },
   {
     name: "what is published is not a release",
-    file: "crash.zig",
+    file: "atomics.zig",
     from: "    @atomicStore(u64, word, value, .release);",
     to: "    @atomicStore(u64, word, value, .monotonic);",
     proof: "order disassembly",
   },
   {
     name: "no fence follows the new generation",
-    file: "heap.zig",
+    file: "stripe/heap.zig",
     from: "+% 1);\n    atomics.storeFence();",
     to: "+% 1);",
     proof: "order disassembly",
   },
   {
     name: "committed is published before the blocks are there",
-    file: "segment.zig",
+    file: "segment/segment.zig",
     from: "        var to = @min(wanted, segment.view.ceiling);\n",
     to: "        var to = @min(wanted, segment.view.ceiling);\n" +
       "        atomics.storeRelease(&header_words.committed, to);\n",
@@ -133,22 +134,22 @@ export const PROOF_MUTANTS = [
     name: "a block is reused after one generation",
     edits: [
       {
-        file: "heap.zig",
-        from: "const ripening = (try limboLists(stripe))[1];",
-        to: "const ripening = (try limboLists(stripe))[0];",
+        file: "stripe/heap.zig",
+        from: "const aging = (try limboLists(stripe))[1];",
+        to: "const aging = (try limboLists(stripe))[0];",
       },
       {
-        file: "heap.zig",
+        file: "stripe/heap.zig",
         from: "    atomics.store(&stripe.aging_count, atomics.load(&stripe.retired_count));\n",
         to: "    atomics.store(&stripe.aging_count, 0);\n",
       },
       {
-        file: "heap.zig",
+        file: "stripe/heap.zig",
         from: "stripe.limbo[limboIndex(atomics.load(&stripe.generation) -% 2)]",
         to: "stripe.limbo[limboIndex(atomics.load(&stripe.generation) -% 1)]",
       },
       {
-        file: "heap.zig",
+        file: "stripe/heap.zig",
         from: "limboIndex(generation -% age)",
         to: "limboIndex(generation -% @min(age, 1))",
       },
@@ -159,34 +160,34 @@ export const PROOF_MUTANTS = [
     name: "a compare-and-set decides before it has the lock",
     edits: [
       {
-        file: "map.zig",
-        from: "        try op.lockToWrite();\n        defer op.unlock();\n" +
-          "        try op.find(key_hash, key);\n        switch (condition) {",
-        to: "        if (condition == .version) {\n" +
-          "            try op.find(key_hash, key);\n" +
-          "            const seen = if (op.found) op.probe.found.version() else 0;\n" +
-          "            if (seen != condition.version) return false;\n        }\n" +
-          "        try op.lockToWrite();\n        defer op.unlock();\n" +
-          "        try op.find(key_hash, key);\n        switch (condition) {",
+        file: "map/write.zig",
+        from:
+          "    try op.lockToWrite();\n    defer op.unlock();\n    var cursor: Cursor = undefined;\n" +
+          "    try op.find(&cursor, key_hash, key);\n    switch (condition) {",
+        to: "    var cursor: Cursor = undefined;\n    if (condition == .version) {\n" +
+          "        try op.find(&cursor, key_hash, key);\n" +
+          "        if (cursor.version() != condition.version) return false;\n    }\n" +
+          "    try op.lockToWrite();\n    defer op.unlock();\n" +
+          "    try op.find(&cursor, key_hash, key);\n    switch (condition) {",
       },
       {
-        file: "map.zig",
-        from: "                if (version != wanted) return false;",
-        to: "                if (version != wanted and wanted == 1 << 60) return false;",
+        file: "map/write.zig",
+        from: "if (cursor.version() != wanted) return false,",
+        to: "if (cursor.version() != wanted and wanted == 1 << 60) return false,",
       },
     ],
     proof: "history --scale 0.02 histories",
   },
   {
     name: "mutexes are made anew beside a living writer",
-    file: "segment.zig",
+    file: "segment/segment.zig",
     from: ".writer, .exclusive)) {\n                try segment.become",
     to: ".writer, .exclusive) or true) {\n                try segment.become",
     proof: "storm --scale 0.02",
   },
   {
     name: "a name is unlinked whatever it leads to by now",
-    file: "directory.zig",
+    file: "segment/directory.zig",
     from: "        if (!named.same(stat)) {\n            range_lock.unlockAll(file);\n" +
       "            os.close(file);\n            return null;",
     to: "        if (!named.same(stat) and stat.size == 1) {\n" +
@@ -195,37 +196,39 @@ export const PROOF_MUTANTS = [
   },
   {
     name: "two lockers are granted the lock",
-    file: "user_lock.zig",
+    file: "lock/user_lock.zig",
     from: "if (!try range_lock.tryLock(target.fault, target.locks, .user, mode)) return null;",
     to: "_ = try range_lock.tryLock(target.fault, target.locks, .user, mode);",
     proof: "storm --scale 0.02",
   },
   {
     name: "a segment is marked unlinked before its name is gone",
-    file: "directory.zig",
+    file: "segment/directory.zig",
     from: "        try os.unlink(segment.fault, &path);\n        displaced.setState(.unlinked);\n",
     to: "        displaced.setState(.unlinked);\n        try os.unlink(segment.fault, &path);\n",
     proof: "life --scale 0.01 unlink",
   },
   {
     name: "what a dead replacer left is not settled",
-    file: "directory.zig",
+    file: "segment/directory.zig",
     from: "    if (segment.state() == .replacing) segment.setState(.live);\n",
     to: "",
     proof: "life --scale 0.01 replace",
   },
   {
     name: "a death in the pass forgets the death before it",
-    file: "user_lock.zig",
-    from: "lock.publish(.{ .state = .pending, .owed = owed, .serial = serial });",
-    to: "lock.publish(.{ .state = .pending, .owed = false, .serial = serial });",
+    file: "lock/user_lock.zig",
+    from: "lock.storeWord(.{ .state = .pending, .owed = owed, .serial = serial });",
+    to: "lock.storeWord(.{ .state = .pending, .owed = false, .serial = serial });",
     proof: "life --scale 0.01 holder",
   },
   {
     name: "temporary names of the dead stay",
-    file: "directory.zig",
-    from: "    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {}; // none",
-    to: '    if (mode == .exclusive) reap(segment.fault, &segment.directory, "") catch {}; // none',
+    file: "segment/directory.zig",
+    from:
+      "    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};\n    return switch",
+    to: '    if (mode == .exclusive) reap(segment.fault, &segment.directory, "") catch {};\n' +
+      "    return switch",
     proof: "life --scale 0.01 clean",
   },
 ];

@@ -1,6 +1,6 @@
 /**
  * The ordering sites of the library in machine code for arm64: which instruction every call of
- * `publish`, `acquire`, `storeFence` and so on in `zig/` became, wherever it was inlined.
+ * `storeRelease`, `loadAcquire`, `storeFence` and so on in `zig/` became, wherever it was inlined.
  *
  * Debug information says which source lines an instruction stands for, the innermost first: one in
  * `atomics.zig`, and then the line that called it. A site is known by a piece of its line, without
@@ -12,59 +12,80 @@ import { join } from "node:path";
 
 /** What each function of `atomics.zig` has to become, whole: one of each pattern. */
 export const KINDS = {
-  publish: [/^stlr$/],
-  acquire: [/^lda(?:p)?r$/],
+  storeRelease: [/^stlr$/],
+  loadAcquire: [/^lda(?:p)?r$/],
   storeFence: [/^dmb ishst$/],
   loadFence: [/^dmb ishld$/],
-  replace: [/^(?:ldaxr|casal)$/, /^(?:stlxr|casal)$/],
-  bump: [/^(?:ldaxr|ldxr|ldaddl|ldaddal)$/, /^(?:stlxr|ldaddl|ldaddal)$/],
+  compareAndSwap: [/^(?:ldaxr|casal)$/, /^(?:stlxr|casal)$/],
+  increment: [/^(?:ldaxr|ldxr|ldaddl|ldaddal)$/, /^(?:stlxr|ldaddl|ldaddal)$/],
 };
+
+/** The last two names of its path, by which debug information is looked at here. */
+const ATOMICS = "zig/atomics.zig";
 
 /** The sites the design rests on: file, a piece of the line, and what must be there. */
 export const NAMED = [
-  ["stripe_op.zig", "&at.slots[op.probe.index], tables.slotWord(", "publish"],
-  ["put_fast.zig", "&cached.slots[probe.index], slot)", "publish"],
-  ["put_fast.zig", "map.lock.admits(crash.", "acquire"],
-  ["stripe_op.zig", "&op.stripe.table, word)", "publish"],
-  ["map.zig", "&op.stripe.table, 0)", "publish"],
-  ["stripe_op.zig", "&op.stripe.table, 0)", "publish"],
-  ["stripe_op.zig", "&at.slots[op.probe.index], Slot.tombstone)", "publish"],
-  ["stripe_op.zig", "&table.slots[at], Slot.empty)", "publish"],
-  ["heap.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 1)", "publish"],
-  ["heap.zig", "after:&stripe.generation, atomics.load(&stripe.generation) +% 1)", "storeFence"],
-  ["recovery.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 2)", "publish"],
+  ["map/stripe_op.zig", "&table.slots[cursor.probe.index], slot)", "storeRelease"],
+  ["map/put_fast.zig", "&cached.slots[probe.index], slot)", "storeRelease"],
+  ["map/put_fast.zig", "map.lock.admits(atomics.", "loadAcquire"],
+  ["map/stripe_op.zig", "&op.stripe.table, word)", "storeRelease"],
+  ["map/write.zig", "&op.stripe.table, 0)", "storeRelease"],
+  ["map/stripe_op.zig", "&op.stripe.table, 0)", "storeRelease"],
+  ["map/stripe_op.zig", "&table.slots[cursor.probe.index], Slot.tombstone)", "storeRelease"],
+  ["map/stripe_op.zig", "&table.slots[at], Slot.empty)", "storeRelease"],
+  ["stripe/heap.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 1)", "storeRelease"],
   [
-    "recovery.zig",
+    "stripe/heap.zig",
+    "after:&stripe.generation, atomics.load(&stripe.generation) +% 1)",
+    "storeFence",
+  ],
+  [
+    "stripe/recovery.zig",
+    "&stripe.generation, atomics.load(&stripe.generation) +% 2)",
+    "storeRelease",
+  ],
+  [
+    "stripe/recovery.zig",
     "after:&stripe.generation, atomics.load(&stripe.generation) +% 2)",
     "storeFence",
   ],
-  ["stripe_op.zig", "// a snapshot that sees a store of ours sees `begin` moved", "storeFence"],
-  ["stripe_op.zig", "&op.stripe.begin, count)", "publish"],
-  ["stripe_op.zig", "after:&op.stripe.begin, count)", "storeFence"],
-  ["stripe_op.zig", "&stripe.end, count)", "publish"],
-  ["stripe_op.zig", "after:&stripe.end, count)", "publish"],
-  ["map.zig", "const generation = crash.", "acquire"],
-  ["bulk.zig", "const generation = crash.", "acquire"],
-  ["map.zig", "const word = crash.", "acquire"],
-  ["map.zig", "before:return atomics.load(&stripe.generation) -% generation <= 1", "loadFence"],
-  ["table.zig", "slot.* = crash.", "acquire"],
-  ["bulk.zig", "before:if (atomics.load(&stripe.table) != table) return false", "loadFence"],
   [
-    "bulk.zig",
+    "stripe/recovery.zig",
+    "// a snapshot that sees a store of ours sees `begin` moved",
+    "storeFence",
+  ],
+  ["stripe/space.zig", "&stripe.begin, count)", "storeRelease"],
+  ["stripe/space.zig", "after:&stripe.begin, count)", "storeFence"],
+  ["stripe/recovery.zig", "&stripe.end, count)", "storeRelease"],
+  ["stripe/recovery.zig", "after:&stripe.end, count)", "storeRelease"],
+  ["map/read.zig", "const generation = atomics.", "loadAcquire"],
+  ["map/iterate.zig", "const generation = atomics.", "loadAcquire"],
+  ["map/snapshot.zig", "const generation = atomics.", "loadAcquire"],
+  ["map/read.zig", "const word = atomics.", "loadAcquire"],
+  [
+    "map/read.zig",
+    "before:return atomics.load(&stripe.generation) -% generation <= 1",
+    "loadFence",
+  ],
+  ["stripe/table.zig", "slot.* = atomics.", "loadAcquire"],
+  ["map/iterate.zig", "before:if (atomics.load(&stripe.table) != table) return false", "loadFence"],
+  [
+    "map/snapshot.zig",
     "before:if (atomics.load(&stripe.generation) -% generation > 1) return",
     "loadFence",
   ],
-  ["bulk.zig", "(&stripe.end);", "acquire"],
-  ["bulk.zig", "(&stripe.begin);", "acquire"],
-  ["table.zig", "const word = crash.", "acquire"],
-  ["stripe_op.zig", "map.lock.admits(crash.", "acquire"],
-  ["stripe_op.zig", "(&map.segment.header().lock_word);", "acquire"],
-  ["user_lock.zig", "&header.lock_word, @bitCast(held), @bitCast(next))", "replace"],
-  ["user_lock.zig", "&lock.target.header.?.lock_word, bits, @bitCast(next))", "replace"],
-  ["user_lock.zig", "&lock.target.header.?.lock_word, @bitCast(next))", "publish"],
-  ["segment.zig", "&header_words.committed, to)", "publish"],
-  ["pool.zig", "&stripe.chunks, offset)", "publish"],
-  ["pool.zig", "(link, chunk.next)", "publish"],
+  ["map/iterate.zig", "(&stripe.begin);", "loadAcquire"],
+  ["map/snapshot.zig", "(&stripe.end);", "loadAcquire"],
+  ["map/snapshot.zig", "(&stripe.begin);", "loadAcquire"],
+  ["stripe/table.zig", "const word = atomics.", "loadAcquire"],
+  ["map/stripe_op.zig", "map.lock.admits(atomics.", "loadAcquire"],
+  ["map/stripe_op.zig", "(&map.segment.header().lock_word);", "loadAcquire"],
+  ["lock/user_lock.zig", "&header.lock_word, @bitCast(held), @bitCast(next))", "compareAndSwap"],
+  ["lock/user_lock.zig", "(lock_word, bits, @bitCast(next))", "compareAndSwap"],
+  ["lock/user_lock.zig", "&lock.target.header.?.lock_word, @bitCast(next))", "storeRelease"],
+  ["segment/segment.zig", "&header_words.committed, to)", "storeRelease"],
+  ["stripe/pool.zig", "&stripe.chunks, offset)", "storeRelease"],
+  ["stripe/pool.zig", "(link, chunk.next)", "storeRelease"],
 ];
 
 /** The line numbers, from 1, that a site's piece stands for. */
@@ -83,15 +104,15 @@ function linesOf(text, piece) {
 /** Every call of a function of `atomics.zig` that orders something, outside tests. */
 function calls(root) {
   const found = [];
-  for (const file of readdirSync(join(root, "zig")).sort()) {
-    if (!file.endsWith(".zig") || /_test\.zig$|^(?:atomics|root)\.zig$/.test(file)) {
+  for (const file of readdirSync(join(root, "zig"), { recursive: true }).sort()) {
+    if (!file.endsWith(".zig") || /_test\.zig$|^testing\/|^(?:atomics|root)\.zig$/.test(file)) {
       continue;
     }
     const text = readFileSync(join(root, "zig", file), "utf8")
       .replace(/^test\b[^]*?^}$/gm, (body) => body.replace(/[^\n]/g, " "));
     for (const [index, line] of text.split("\n").entries()) {
       const code = line.replace(/\/\/.*/, "");
-      for (const [, kind] of code.matchAll(/\bcrash\.(\w+)\(/g)) {
+      for (const [, kind] of code.matchAll(/\batomics\.(\w+)\(/g)) {
         if (kind in KINDS) found.push({ file, line: index + 1, kind });
       }
     }
@@ -123,10 +144,10 @@ export function sites(root) {
   return {
     sites: all,
     faults,
-    bumps: where(["heap.zig", "recovery.zig"], /\(&stripe\.generation, .* \+% \d\)/),
+    bumps: where(["stripe/heap.zig", "stripe/recovery.zig"], /\(&stripe\.generation, .* \+% \d\)/),
     looks: where(
-      ["map.zig", "bulk.zig"],
-      /crash\.load\(&stripe\.(?:generation\) -% generation|table\) != table)/,
+      ["map/read.zig", "map/iterate.zig", "map/snapshot.zig"],
+      /atomics\.load\(&stripe\.(?:generation\) -% generation|table\) != table)/,
     ),
   };
 }
@@ -157,7 +178,7 @@ export function attribute(code, symbolized) {
   for (const [index, block] of blocks.entries()) {
     const lines = block.split("\n").filter((_, at) => at % 2 === 1);
     code[index].frames = lines.map((line) => {
-      const [, file, number] = /([\w.-]+):(\d+):\d+$/.exec(line) ?? [];
+      const [, file, number] = /\/((?:[\w.-]+\/)?[\w.-]+):(\d+):\d+$/.exec(line) ?? [];
       return { file, line: Number(number) };
     });
   }
@@ -168,8 +189,8 @@ const stands = (instruction, file, line) =>
 
 /** Whether an instruction was written in `atomics.zig` and called directly from that line. */
 function calledFrom(instruction, { file, line }) {
-  const caller = instruction.frames.find((frame) => frame.file !== "atomics.zig");
-  return instruction.frames[0]?.file === "atomics.zig" && caller?.file === file &&
+  const caller = instruction.frames.find((frame) => frame.file !== ATOMICS);
+  return instruction.frames[0]?.file === ATOMICS && caller?.file === file &&
     caller.line === line;
 }
 
@@ -221,7 +242,9 @@ export function judgeLastLooks(code, looks) {
     looked++;
     const before = code.slice(Math.max(0, index - 200), index).reverse().find((other) =>
       other.name === "dmb ishld" || /^(?:ret|b)$/.test(other.name) ||
-      (other.frames.some(({ file }) => file === "table.zig" || file === "atomics.zig") &&
+      (other.frames.some(({ file }) =>
+        /^stripe\/(?:table|entry)\.zig$/.test(file) || file === ATOMICS
+      ) &&
         /^ld/.test(other.name) && !looks.some(({ file, line }) => stands(other, file, line)))
     );
     if (before?.name !== "dmb ishld") {
