@@ -12,6 +12,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { run } from "../../tools/process.mjs";
+import { addCounts, type CallCounts } from "./api/count.ts";
 import type { BatchReport } from "./api/calls.ts";
 import type { Report } from "./api/workers.ts";
 import { partArguments } from "./part.mjs";
@@ -90,6 +91,9 @@ function endEarly(): void {
   process.exit(1);
 }
 
+/** How often each function of the library was called, in all processes. */
+const called: CallCounts = {};
+
 interface Found {
   tried: number;
   found: number;
@@ -134,6 +138,7 @@ async function callsOf(least: number, seed: number): Promise<Found> {
       next += 1;
       const calls = Math.min(BATCH_CALLS, least);
       const report = await batch((seed + next * 7919) >>> 0, calls);
+      addCounts(called, report.counts);
       found.tried += report.calls;
       found.found += report.problems.length;
       for (const [ending, times] of Object.entries(report.endings)) {
@@ -204,6 +209,7 @@ async function main(): Promise<void> {
       note: `${note}; ${seconds} s`,
     }));
   }
+  console.log(JSON.stringify({ calls: called }));
   process.exit(isProven ? 0 : 1);
 }
 

@@ -50,6 +50,16 @@ function say(what, { tried, found, note }) {
   if (found > 0 || tried < least) isSound = false;
 }
 
+/** How often each exported function was called, by what it was called on: both sides together. */
+const called = {};
+
+function addCalls(calls) {
+  for (const [name, counts] of Object.entries(calls)) {
+    const sum = called[name] ??= {};
+    for (const [on, count] of Object.entries(counts)) sum[on] = (sum[on] ?? 0) + count;
+  }
+}
+
 function complain(text) {
   process.stderr.write(`${text}\n`);
 }
@@ -66,7 +76,9 @@ async function runNative() {
   }));
   for (const { stdout, stderr, status, how } of halves) {
     process.stderr.write(stderr);
-    for (const { what, tried, found, note } of linesOf(stdout)) {
+    const lines = linesOf(stdout);
+    addCalls(lines.findLast(({ calls }) => calls)?.calls ?? {}); // it counts on from line to line
+    for (const { what, tried, found, note } of lines.filter(({ what }) => what)) {
       const sum = totals.get(what) ?? { tried: 0, found: 0 };
       totals.set(what, { tried: sum.tried + tried, found: sum.found + found, note });
     }
@@ -74,6 +86,7 @@ async function runNative() {
     if (status !== 1) complain(`shmap-proof-act ${how}`);
     isSound = false;
   }
+  writeSync(1, `${JSON.stringify({ calls: called })}\n`);
   for (const what of ["system calls failed", "kills at system calls"]) {
     say(what, totals.get(what) ?? { tried: 0, found: 0, note: "" });
   }

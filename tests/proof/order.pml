@@ -340,9 +340,9 @@ inline give(block) {
   STEP(list = block)
 }
 
-/* heap.promote: a new generation, the older batch becomes free, the newer one older. Ripe blocks are
+/* heap.advance: a new generation, the older limbo list becomes free, the newer one older. These are
    free ones here: what tells them apart is only where the next writer finds them. */
-inline promote() {
+inline advance() {
 #ifndef NO_BUMP
   PROMOTE_BY(1);
 #endif
@@ -376,14 +376,14 @@ inline retire(block) {
   STEP(count_0++);
   if
   :: count_0 < 2 -> skip
-  :: promote()
+  :: advance()
   fi
 }
 
 /* space.alloc: from the list; else what is retired comes back after two generations. */
 inline take(block) {
   if
-  :: list == 0 -> promote(); promote()
+  :: list == 0 -> advance(); advance()
   :: list != 0 -> skip
   fi;
   block = list;

@@ -2,10 +2,12 @@
 //!
 //!     shmap-proof-<part> [--scale <n>] [--seed <n>] [words …]
 //!
-//! A row is one line of JSON on standard output, which `run.mjs` collects into its table; the rest
+//! A row is one line of JSON on standard output, which `run.mjs` collects into its table, and after
+//! it comes a line that says which exported functions were called how often until then; the rest
 //! goes to standard error.
 
 const std = @import("std");
+const calls = @import("shmap").testing.calls;
 
 /// One line of the table.
 pub const Row = struct {
@@ -32,6 +34,7 @@ pub const Arguments = struct {
     words: []const []const u8,
 
     pub fn of(init: std.process.Init) !Arguments {
+        try calls.share(); // with children that are forked later
         const all = try init.minimal.args.toSlice(init.arena.allocator());
         var words: std.ArrayList([]const u8) = .empty;
         var seed: [8]u8 = undefined;
@@ -65,5 +68,24 @@ pub fn say(io: std.Io, row: Row) !void {
     var out = std.Io.File.stdout().writerStreaming(io, &buffer);
     try std.json.Stringify.value(row, .{}, &out.interface);
     try out.interface.writeAll("\n");
+    try writeCalls(&out.interface);
     try out.interface.flush();
+}
+
+/// `{"calls":{"shm_map_put":{"robust":12,"kernel":3}}}`
+fn writeCalls(out: *std.Io.Writer) !void {
+    try out.writeAll("{\"calls\":{");
+    var is_first = true;
+    for (std.enums.values(calls.Function)) |function| {
+        for (std.enums.values(calls.On), 0..) |on, i| {
+            const total = calls.count(function, on);
+            if (i == 0) {
+                try out.print("{s}\"{t}\":{{", .{ if (is_first) "" else ",", function });
+                is_first = false;
+            }
+            try out.print("{s}\"{t}\":{d}", .{ if (i == 0) "" else ",", on, total });
+        }
+        try out.writeAll("}");
+    }
+    try out.writeAll("}}\n");
 }

@@ -8,11 +8,13 @@
  *     node tests/proof/run.mjs life --seed 7      one part, replayed
  *
  * A part prints one line of JSON for each row: `{ part, what, tried, found, least, seed, note }`,
- * or `{ part, what, skipped }`. A row passes when nothing was found and at least `least` was tried.
+ * or `{ part, what, skipped }`; and lines `{ calls }`, of which the last says how often it called
+ * each exported function (`calls.mjs`). A row passes when nothing was found and at least `least` was tried.
  * The last line is `N passed, N failed, N skipped`, of rows.
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { judgeCalls } from "./calls.mjs";
 import { install } from "../../tools/install.mjs";
 import { inWords } from "../../tools/counts.mjs";
 import { run } from "../../tools/process.mjs";
@@ -62,11 +64,10 @@ async function runPart({ name, command }, scale, seed) {
   const args = ["--scale", String(scale), ...(seed === undefined ? [] : ["--seed", seed])];
   const limitMs = MINUTES_MAX * 60_000 * Math.max(1, scale);
   const { stdout, stderr, how, seconds } = await run([...command, ...args], { limitMs });
-  return { name, rows: rowsIn(stdout), how, seconds, stderr };
-}
-
-function rowsIn(text) {
-  return text.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  const lines = stdout.split("\n").filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line));
+  const calls = lines.findLast((line) => line.calls)?.calls ?? {};
+  return { name, rows: lines.filter((line) => !line.calls), calls, how, seconds, stderr };
 }
 
 const isPassed = (row) => row.found === 0 && row.tried >= row.least;
@@ -125,6 +126,7 @@ class Time {
 /** Runs the parts, as many at once as the cores take; resolves with all rows. */
 async function runParts(parts, { scale, seed }, time) {
   const rows = [];
+  const calls = {};
   const waiting = [...parts];
   const running = new Set();
   let busy = 0;
@@ -140,13 +142,15 @@ async function runParts(parts, { scale, seed }, time) {
     const ended = runPart(part, chosen, seed).then((result) => {
       time?.end(part, result.seconds);
       rows.push(...judged(result, chosen));
+      calls[result.name] = result.calls;
       busy -= part.cores;
       running.delete(ended);
     });
     running.add(ended);
     if (waiting.length === 0) await Promise.all(running);
   }
-  return rows;
+  const isWhole = parts.length === PARTS.length;
+  return isWhole ? [...rows, ...judgeCalls(calls)] : rows;
 }
 
 /** One line for each row, and below it what there is to say about them. */

@@ -43,7 +43,7 @@ const Scenario = enum {
     replace_same,
     replace_smaller,
     replace_larger,
-    replace_and_promote,
+    replace_and_advance,
     put_large,
     replace_large,
     put_large_and_grow,
@@ -134,7 +134,7 @@ const Author = struct {
             .put_and_drop_tombstones, .put_chosen, .put_large, .put_large_and_grow => //
             author.toPut(scenario),
             .replace_same, .replace_smaller, .replace_larger => author.toReplace(scenario),
-            .replace_and_promote, .replace_large, .add_present => author.toReplace(scenario),
+            .replace_and_advance, .replace_large, .add_present => author.toReplace(scenario),
             .delete, .delete_large, .delete_and_shrink, .delete_last, .clear => //
             author.toDelete(scenario),
             .lock, .unlock, .put_locked, .delete_locked => author.toLock(scenario),
@@ -198,7 +198,7 @@ const Author = struct {
 
     fn toReplace(author: *Author, scenario: Scenario) void {
         switch (scenario) {
-            .replace_and_promote => {
+            .replace_and_advance => {
                 author.puts(1, 200);
                 // Each retires 256 bytes; a batch holds 2 KiB.
                 for (0..15) |_| author.add(.put, 0, 200);
@@ -438,9 +438,9 @@ fn say(io: std.Io, arguments: *const report.Arguments, totals: *const Totals) !v
     var buffer: [300]u8 = undefined;
     const effects = &totals.effects;
     const note = try std.fmt.bufPrint(&buffer, "{d} different images, {d} nested; {d} growths, " ++
-        "{d} tables, {d} promotions, {d} rebuilds, {d} claims, {d} releases", .{
+        "{d} tables, {d} advances, {d} rebuilds, {d} claims, {d} releases", .{
         totals.images,      totals.nested,    effects.growths, effects.tables,
-        effects.promotions, effects.rebuilds, effects.claims,  effects.releases,
+        effects.advances, effects.rebuilds, effects.claims,  effects.releases,
     });
     try report.say(io, .{
         .part = 2,

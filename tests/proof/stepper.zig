@@ -8,6 +8,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const shmap = @import("shmap");
 
+const calls = shmap.testing.calls;
 const Change = shmap.testing.images.Change;
 const Header = shmap.layout.Header;
 const Site = shmap.testing.images.Site;
@@ -179,10 +180,29 @@ const Child = struct {
         }
         // Whatever the loader does at a first call, and a copy of the value, come before.
         const command = &script.commands[last];
+        child.note(command);
         child.values.fill(child.script, command);
         _ = raise(@intFromEnum(linux.SIG.STOP));
         script.result = child.callFilled(command);
         _ = raise(@intFromEnum(linux.SIG.STOP));
+    }
+
+    /// Counts the call that is about to be made, for the proof's table of calls.
+    fn note(child: *Child, command: *const Command) void {
+        const is_kernel = shmap.marshal.Flags.lockKernel.in(child.script.flags);
+        const on: calls.On = if (is_kernel) .kernel else .robust;
+        calls.note(switch (command.call) {
+            .put, .add => .shm_map_put,
+            .compare_and_set => .shm_map_put_version,
+            .delete => .shm_map_delete,
+            .clear => .shm_map_clear,
+            .put_many => .shm_map_put_many,
+            .repair => .shm_map_verify,
+            .lock => .shm_lock_acquire,
+            .unlock => .shm_lock_release,
+            .value_put => .shm_value_put,
+        }, on);
+        if (command.call == .compare_and_set) calls.note(.shm_map_get_version, on);
     }
 
     fn fail(child: *Child, result: i32) void {
@@ -190,6 +210,7 @@ const Child = struct {
     }
 
     fn call(child: *Child, command: *const Command) i32 {
+        child.note(command);
         child.values.fill(child.script, command);
         return child.callFilled(command);
     }

@@ -49,7 +49,7 @@ export const PROOF_MUTANTS = [
     proof: "enumerate --scale 0.01",
   },
   {
-    name: "a promotion does not bump the generation",
+    name: "advancing does not bump the generation",
     file: "stripe/heap.zig",
     from: "atomics.load(&stripe.generation) +% 1);",
     to: "atomics.load(&stripe.generation));",

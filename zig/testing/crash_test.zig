@@ -72,7 +72,7 @@ test "crash: a rehash to SipHash is harmless at any store" {
     try std.testing.expectEqual(@as(f64, 1), (try calls.stats(replay.victim)).hardened_stripes);
 }
 
-test "crash: deletes that promote, rebuild and give chunks back are harmless at any store" {
+test "crash: deletes that advance, rebuild and give chunks back are harmless at any store" {
     var random = std.Random.DefaultPrng.init(seedOf(6));
     const plan: replays.Plan = .{ .random = random.random(), .nested_each = 1 };
     var replay: Replay = try .init(gpa, .{ .stripe_bits = 1, .max_bytes = 256 << 10 }, plan);
@@ -97,5 +97,5 @@ test "crash: deletes that promote, rebuild and give chunks back are harmless at 
         }
     }
     try std.testing.expect(replay.images > 500);
-    try std.testing.expect(replay.effects.releases > 0 and replay.effects.promotions > 0);
+    try std.testing.expect(replay.effects.releases > 0 and replay.effects.advances > 0);
 }

@@ -31,7 +31,7 @@ pub const Effects = struct {
     growths: u64 = 0,
     tables: u64 = 0,
     sip_tables: u64 = 0,
-    promotions: u64 = 0,
+    advances: u64 = 0,
     rebuilds: u64 = 0,
     claims: u64 = 0,
     releases: u64 = 0,
@@ -66,7 +66,7 @@ pub const Effects = struct {
             @offsetOf(Stripe, "generation") => if (change.new -% change.old == 2) {
                 effects.rebuilds += 1;
             } else {
-                effects.promotions += 1;
+                effects.advances += 1;
             },
             @offsetOf(Stripe, "table") => {
                 const word: layout.TableWord = @bitCast(change.new);

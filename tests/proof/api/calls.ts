@@ -9,6 +9,7 @@
 import { openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { type CallCounts, countCalls, counts } from "./count.ts";
 import { Fuzz } from "./fuzz.ts";
 
 /** What a batch found. */
@@ -16,6 +17,8 @@ export interface BatchReport {
   calls: number;
   problems: string[];
   endings: Record<string, number>;
+  /** How often each function of the library was called. */
+  counts?: CallCounts;
 }
 
 /** Where a batch writes its calls. */
@@ -25,6 +28,7 @@ const TURN_CALLS = 64;
 const PROBLEMS_MAX = 20;
 
 async function run([seed, count, prefix, memory, disk]: string[]): Promise<BatchReport> {
+  countCalls();
   const journal = openSync(join(memory, JOURNAL), "w");
   let number = 0;
   const fuzz = new Fuzz(Number(seed), { prefix, memory, disk }, (line) => {
@@ -45,7 +49,7 @@ async function run([seed, count, prefix, memory, disk]: string[]): Promise<Batch
   await fuzz.rest(true);
   fuzz.finish();
   const { calls, problems, endings } = fuzz;
-  return { calls, problems, endings };
+  return { calls, problems, endings, counts };
 }
 
 if (import.meta.main) console.log(JSON.stringify(await run(process.argv.slice(2))));
