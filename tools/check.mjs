@@ -54,20 +54,22 @@ const QUICK = {
   deno: paths("api/map api/lock api/errors api/pack"),
   bun: paths("api/values api/value api/mmap api/token"),
 };
-/** The suites that reach the lock of a stripe, of the pool or of a user, also over kernel locks. */
-const LOCK_SUITES = paths(
-  "api/map api/map_additions api/value api/lock processes/space processes/processes " +
-    "processes/crash processes/owners",
-);
-/** Over kernel locks at full size: all that a map can do. */
+/**
+ * The suites that reach the lock of a stripe, of the pool or of a user, which also run over kernel
+ * locks: half of them on each runtime, beside children of both.
+ */
+const LOCK_SUITES = {
+  deno: paths("api/map api/value processes/space processes/owners"),
+  bun: paths("api/map_additions api/lock processes/processes processes/crash"),
+};
+/** Over kernel locks at full size: all that a map can do, on both runtimes. */
 const MAP_SUITES = [
-  ...LOCK_SUITES,
-  ...paths(
-    "api/values perl/seed processes/flood api/lifecycle processes/foreign api/token",
-  ),
+  ...LOCK_SUITES.deno,
+  ...LOCK_SUITES.bun,
+  ...paths("api/values perl/seed processes/flood api/lifecycle processes/foreign api/token"),
 ];
-/** With kernel locks a third of the long work, all of which is done with the usual lock. */
-const KERNEL_PART = 0.3;
+/** With kernel locks no more of the long work, all of which is done with the usual lock. */
+const KERNEL_SCALE_MAX = 0.3;
 
 function paths(names) {
   return names.split(" ").map((name) => `tests/${name}_test.ts`);
@@ -124,7 +126,10 @@ function zigTest(mode, names = []) {
 
 /** The steps of `npm test`, and of the same at full size with kernel locks for all of a map. */
 function everything(kernelSuites, scale) {
-  const kernel = { SHMAP_TEST_LOCK: "kernel", SHMAP_TEST_SCALE: String(scale * KERNEL_PART) };
+  const kernel = {
+    SHMAP_TEST_LOCK: "kernel",
+    SHMAP_TEST_SCALE: String(Math.min(scale, KERNEL_SCALE_MAX)),
+  };
   return [
     [BUILD],
     [PEER, ...CHECKS, ...SLOWER_CHECKS],
@@ -133,8 +138,8 @@ function everything(kernelSuites, scale) {
       suites("bun test", "bun", ["tests"]),
       zigTest("ReleaseSafe"),
       { name: "packages", command: "node tools/package/try.mjs", count: plainCounts },
-      suites("deno test, kernel locks", "deno", kernelSuites, { env: kernel }),
-      suites("bun test, kernel locks", "bun", kernelSuites, { env: kernel }),
+      suites("deno test, kernel locks", "deno", kernelSuites.deno, { env: kernel }),
+      suites("bun test, kernel locks", "bun", kernelSuites.bun, { env: kernel }),
       suites("doc examples", "deno", ["mod.ts", "src"], { flags: ["--doc"] }),
       ...EXAMPLES,
     ],
@@ -162,7 +167,7 @@ const LOOPS = {
     ],
   },
   test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
-  full: { scale: 1, phases: (scale) => everything(MAP_SUITES, scale) },
+  full: { scale: 1, phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale) },
   check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
 };
 

@@ -108,8 +108,12 @@ async function prepare() {
 
 /** Runs one suite; what it counts, what it said, and for how many seconds. */
 async function runSuite(suite, { checkout, bun }) {
-  const report = `report-${suite}.xml`; // beside what it reads, under a name that wine knows, too
-  const reporting = ["--reporter=junit", `--reporter-outfile=${report}`];
+  const report = join(checkout, `report-${suite}.xml`);
+  // By the name that wine has for it: relative to its directory, Bun cannot make it there.
+  const reporting = [
+    "--reporter=junit",
+    `--reporter-outfile=Z:${report.replaceAll("/", "\\")}`,
+  ];
   const args = [bun, "test", "--timeout", "120000", ...reporting, pathOf(suite)];
   const start = performance.now();
   const { how, output } = await attempt("wine", args, {
@@ -117,7 +121,7 @@ async function runSuite(suite, { checkout, bun }) {
     env: TOLD,
     limitMs: SUITE_MS,
   });
-  const counted = honest(countsAt(join(checkout, report)), how === "");
+  const counted = honest(countsAt(report), how === "");
   return { output, counted, seconds: (performance.now() - start) / 1000 };
 }
 
