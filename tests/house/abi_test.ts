@@ -3,6 +3,7 @@
  * library is opened at the first use, with one permission.
  */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
@@ -138,6 +139,28 @@ testUnless(
     const numbers = error.message.match(/0x[0-9a-f]{8}/g);
     assert.equal(numbers?.length, 2, error.message);
     assert.notEqual(numbers[0], numbers[1]);
+  },
+);
+
+testUnless(
+  NEEDS.elf,
+  "a library whose records have a field more is refused",
+  { timeout: 300_000 },
+  async (t) => {
+    const directory = freshDirectory(t);
+    for (const entry of ["zig", "build.zig", "build.zig.zon", "src", "bench", "tests"]) {
+      cpSync(join(ROOT, entry), join(directory, entry), { recursive: true });
+    }
+    const path = join(directory, "zig", "map", "stats.zig");
+    const source = readFileSync(path, "utf8");
+    const field = "    allocated_bytes: f64 = 0,\n";
+    assert.equal(source.split(field).length, 2, "there is no such field");
+    writeFileSync(path, source.replace(field, `    planted: f64 = 0,\n${field}`));
+    const zig = join(ROOT, "node_modules", ".bin", "zig");
+    const built = spawnSync(zig, ["build"], { cwd: directory, encoding: "utf8" });
+    assert.equal(built.status, 0, built.stderr);
+    const error = await refusal(t, join(directory, "zig-out", "lib", "libshmap.so"));
+    assert.equal(error.message.match(/0x[0-9a-f]{8}/g)?.length, 2, error.message);
   },
 );
 

@@ -9,7 +9,8 @@
  *
  * A part prints one line of JSON for each row: `{ part, what, tried, found, least, seed, note }`,
  * or `{ part, what, skipped }`; and lines `{ calls }`, of which the last says how often it called
- * each exported function (`calls.mjs`). A row passes when nothing was found and at least `least` was tried.
+ * each exported function (`calls.mjs`). A row passes when nothing was found and at least `least`
+ * was tried.
  * The last line is `N passed, N failed, N skipped`, of rows.
  */
 import process from "node:process";

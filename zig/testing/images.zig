@@ -331,6 +331,7 @@ pub const Site = struct {
             present += 1;
             sum +%= expectations.sumOf(key, site.room[0..found.len]);
         }
+        try site.expectOneAnswer(map, expected.keys[site.looks % expected.keys.len]);
         if (try calls.size(map) != present) return error.WrongSize;
         if (!whole) return present;
         const all = if (site.looks % 4 == 0)
@@ -490,6 +491,26 @@ pub const Site = struct {
     }
 
     /// A key is stored and deleted again. A full segment may refuse to store.
+    /// Whatever way a key is asked for, the answer is the same.
+    fn expectOneAnswer(site: *Site, map: *Map, key: []const u8) !void {
+        const meta = try calls.get(map, key, site.room, 0);
+        const value = try calls.getValue(map, key, site.room);
+        if (try calls.has(map, key) != (meta != null)) return error.HasDisagrees;
+        if ((value == null) != (meta == null)) return error.GetDisagrees;
+        if (meta) |found| {
+            if (value.?.len != found.len or value.?.kind != found.kind) return error.GetDisagrees;
+        }
+        var bytes: [4 + layout.key_bytes_max]u8 align(8) = undefined;
+        std.mem.writeInt(u32, bytes[0..4], @intCast(key.len), .little);
+        @memcpy(bytes[4..][0..key.len], key);
+        _ = try calls.getMany(map, bytes[0 .. 4 + key.len], 1);
+        var answer: [8]u8 = undefined;
+        if (calls.takeGathered(map, 0, &answer) != answer.len) return error.GetManyDisagrees;
+        const len = std.mem.readInt(u32, answer[0..4], .little);
+        const wanted = if (meta) |found| found.len else std.math.maxInt(u32);
+        if (len != wanted) return error.GetManyDisagrees;
+    }
+
     fn write(site: *Site, expected: *const Expected, present: u64) !void {
         const map = site.survivor;
         const key = expected.keys[site.looks % expected.keys.len];
