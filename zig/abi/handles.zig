@@ -1,7 +1,7 @@
 //! Open objects as small integers: an index and a serial, checked at every call. A stale or
 //! invented number is refused, never followed.
 //!
-//! A handle belongs to the isolate that opened it, which calls synchronously: nobody closes it
+//! A handle belongs to the isolate that opened it, which calls synchronously: it is not closed
 //! while a call is inside. Workers that share one copy of this library open and close at the same
 //! time, so the slots are taken and left with atomics.
 
@@ -112,7 +112,7 @@ fn Table(comptime Object: type, comptime mark: u32) type {
             return null;
         }
 
-        /// As `removeOf` for all threads. Assumes that no other thread runs.
+        /// As `removeOf` for all threads, of which only this one runs.
         pub fn removeAny() ?*Object {
             for (slots[0..top.load(.monotonic)], 0..) |*slot, index| {
                 if (slot.object.load(.acquire) == null) continue;

@@ -173,7 +173,7 @@ test "a mutex whose owner's thread ended is passed on as owner_died" {
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {
         fn die(m: Bytes) void {
-            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
+            _ = lockMutex(m, 1000) catch unreachable; // no other thread holds it
         }
     }.die, .{&mutex});
     thread.join();
@@ -191,7 +191,7 @@ test "a held mutex is waited for until the deadline" {
     try init(&mutex);
     const thread = try std.Thread.spawn(.{}, struct {
         fn hold(m: Bytes, held: *std.atomic.Value(u32)) void {
-            _ = lockMutex(m, 1000) catch unreachable; // nobody else holds it
+            _ = lockMutex(m, 1000) catch unreachable; // no other thread holds it
             held.store(1, .release);
             while (held.load(.acquire) == 1) os.sleepNs(1_000_000);
             _ = pthread_mutex_unlock(m);

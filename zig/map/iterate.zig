@@ -27,11 +27,11 @@ pub fn gatherStripe(map: *Map, index: u32, keys_only: bool) Error!u64 {
     for (0..passes_max) |_| {
         map.gathered_len = 0;
         const begin = atomics.loadAcquire(&stripe.begin);
-        const settled = atomics.loadAcquire(&stripe.end) == begin;
+        const is_quiet = atomics.loadAcquire(&stripe.end) == begin;
         if (!try gatherPass(map, stripe, detail)) continue;
         atomics.loadFence();
-        // Nobody wrote meanwhile, or somebody did, and a key may have moved to a second slot.
-        if (!settled or atomics.load(&stripe.begin) != begin) try gathered.dropDuplicates(map);
+        // If a process wrote meanwhile, a key may have moved to a second slot.
+        if (!is_quiet or atomics.load(&stripe.begin) != begin) try gathered.dropDuplicates(map);
         return map.gathered_len;
     }
     if (map.segment.readonly) return error.Timeout;

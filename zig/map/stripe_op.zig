@@ -271,7 +271,7 @@ pub const StripeOp = struct {
         try op.markDirtyOnError(op.space.keepSpare(bytes));
     }
 
-    /// Whether there is no room for one more, or somebody chose the keys.
+    /// Whether there is no room for one more, or an attacker chose the keys.
     fn wantsRehash(op: *const StripeOp, cursor: *const Cursor) bool {
         return isFull(op.stripe, op.tableOf(cursor).slotCount()) or op.isSuspicious(cursor);
     }

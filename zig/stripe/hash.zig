@@ -1,5 +1,5 @@
-//! Key hashes. Both are keyed with secrets drawn when a segment is created, so that nobody who
-//! cannot read the segment can choose keys that collide.
+//! Key hashes. Both are keyed with secrets drawn when a segment is created, so that only a
+//! process that can read the segment can choose keys that collide.
 //!
 //! `fast` has the shape of wyhash (Wang Yi, final version 4) with all four constants secret. An
 //! attacker who learns the secrets can choose keys that collide; a stripe that sees too many such
@@ -117,7 +117,7 @@ test "fast spreads sequential keys evenly over stripes and slots" {
     }
 }
 
-/// Keys that collide entirely under `fast` for whoever knows the secrets: a product with zero.
+/// Keys that collide entirely under `fast` for a caller that knows the secrets: a product with zero.
 pub fn collidingKey(secrets: *const Secrets, n: u64) [16]u8 {
     var key: [16]u8 = undefined;
     const s1 = secrets.fast[1];

@@ -305,7 +305,7 @@ pub const Report = struct {
     }
 };
 
-/// Checks every invariant of a stripe that nobody is writing to: each slot names a sound entry
+/// Checks every invariant of a stripe that no process is writing to: each slot names a sound entry
 /// which a probe finds there; the counters agree, and begin with end; live, free and retired blocks
 /// cover the chunks exactly, none twice.
 pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []align(8) u8) Report {

@@ -18,7 +18,7 @@ const Tag = layout.Tag;
 const TableWord = layout.TableWord;
 
 /// A probe this long, or one that met this many other keys with the same tag, does not happen to
-/// well-hashed keys at our load: somebody chose them. The writer then changes to SipHash. In a
+/// well-hashed keys at our load: an attacker chose them. The writer then changes to SipHash. In a
 /// table three quarters full, one probe in e^(0.038 n) is longer than n (linear probing, well
 /// hashed keys): among 2^17 slots some are longer than 256.
 pub const probe_length_suspect = 1024;

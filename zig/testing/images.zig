@@ -581,8 +581,8 @@ fn mutexWord() !usize {
 
         fn takeAndDie() void {
             var fault: status.Fault = .{};
-            const guard: stripe_lock.StripeLock = .{ .robust = &mutex };
-            _ = guard.lock(&fault, 1000) catch {}; // then nothing is marked, and that is noticed
+            const lock: stripe_lock.StripeLock = .{ .robust = &mutex };
+            _ = lock.lock(&fault, 1000) catch {}; // then nothing is marked, and that is noticed
         }
     };
     try stripe_lock.init(&Lock.mutex);
