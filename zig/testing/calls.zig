@@ -97,7 +97,7 @@ pub fn word(number: anytype) u32 {
 
 /// The handle of a map that was opened without the boundary; it becomes one.
 pub fn handleOf(map: *Map) u32 {
-    const place = &recent[@intFromPtr(map) / layout.page_bytes % recent.len];
+    const place = recentOf(map);
     if (handles.maps.get(place.*) != map) {
         place.* = handles.maps.find(map) orelse handles.maps.add(map) orelse
             @panic("more maps than handles");
@@ -108,9 +108,15 @@ pub fn handleOf(map: *Map) u32 {
 /// The handles that were asked for last: to find one takes a look at all.
 threadlocal var recent: [64]u32 = @splat(0);
 
+fn recentOf(map: *const Map) *u32 {
+    return &recent[@intFromPtr(map) / layout.page_bytes % recent.len];
+}
+
 /// Gives back the memory of a map that is closed, and its handle if it has one.
 pub fn discard(map: *Map) void {
-    if (handles.maps.find(map)) |handle| _ = handles.maps.remove(handle);
+    const place = recentOf(map);
+    const known: ?u32 = if (handles.maps.get(place.*) == map) place.* else handles.maps.find(map);
+    if (known) |handle| _ = handles.maps.remove(handle);
     handles.maps.discard(map);
 }
 
