@@ -220,7 +220,7 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     return base;
 }
 
-/// The mapping shows whatever the file has by now.
+/// Nothing to do: the mapping shows the file at its present length.
 pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
 
 pub fn unmap(base: Base, bytes: u64) void {

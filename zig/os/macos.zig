@@ -79,7 +79,8 @@ pub const unlockRange = posix.unlockRange;
 pub const unlockRanges = posix.unlockRanges;
 pub const isRangeLocked = posix.isRangeLocked;
 
-/// In the user's own cache directory, which others cannot enter and nobody empties by age.
+/// In the user's own cache directory, which others cannot enter and the system does not
+/// empty by age.
 pub fn defaultDirectory(fault: *Fault) Error!Path {
     var buffer: [1024]u8 = undefined;
     const len = confstr(user_cache_directory, &buffer, buffer.len);
@@ -235,7 +236,7 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
             return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
         };
     }
-    // A file that somebody made longer already may have holes there.
+    // A file that a process made longer already may have holes there.
     if (from < @min(size, to)) try writeZeros(fault, fd, from, @min(size, to));
 }
 
@@ -269,7 +270,7 @@ pub fn mapWith(fault: *Fault, fd: Fd, bytes: u64, protection: c.PROT, flags: c.M
     return @ptrCast(@alignCast(address));
 }
 
-/// The mapping shows whatever the file has by now.
+/// Nothing to do: the mapping shows the file at its present length.
 pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
 
 pub fn unmap(base: Base, bytes: u64) void {

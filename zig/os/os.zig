@@ -54,7 +54,7 @@ pub const ifLinked = common.ifLinked;
 pub const note = common.note;
 
 /// Files without a name, and memory files that other processes reach by a descriptor's number.
-/// Without them both are files with names of ours, removed by the last that leaves.
+/// Without them both are files with names of ours, removed by the last handle that leaves.
 pub const has_memory_files: bool = system.has_memory_files;
 /// A mutex that the kernel passes on when its owner dies. Without it segments have kernel locks.
 pub const has_robust_mutex: bool = system.has_robust_mutex;
@@ -66,7 +66,7 @@ pub const has_range_queries: bool = system.has_range_queries;
 pub const has_descriptors: bool = system.has_descriptors;
 /// The kernel gives private memory a larger place by itself.
 pub const has_page_moves: bool = system.has_page_moves;
-/// A file can be removed while somebody has it mapped. Without it the file is renamed instead.
+/// A file can be removed while a process has it mapped. Without it the file is renamed instead.
 pub const removes_mapped_files: bool = system.removes_mapped_files;
 /// Bytes that no name of a file may have.
 pub const name_separators: []const u8 = system.name_separators;
@@ -102,7 +102,7 @@ pub const statName: fn (*Fault, *const Path) Error!Stat = system.statName;
 /// file.
 pub const readAt: fn (*Fault, Fd, []u8, u64) Error!usize = system.readAt;
 /// Allocates the blocks of `[from, to)`, so that touching them can never be answered by a signal.
-/// On failure the file may have grown in part, which harms nobody.
+/// On failure the file may have grown in part, which does no harm.
 pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
 
 /// Reserves address space for so many bytes of the file and maps it there; what lies beyond its end
@@ -116,12 +116,13 @@ pub const unmap: fn (Base, u64) void = system.unmap;
 pub const pages: fn (*Fault, u64) Error!Pages = system.pages;
 pub const freePages: fn (Pages) void = system.freePages;
 
-/// Gives an unnamed file a name. `Exists`: somebody has it.
+/// Gives an unnamed file a name. `Exists`: another file has it.
 pub const linkUnnamed: fn (*Fault, Fd, *const Path) Error!void = system.linkUnnamed;
-/// Gives a named file another name; it may keep the one it had. `Exists`: somebody has it.
+/// Gives a named file another name; it may keep the one it had. `Exists`: another file
+/// has the new one.
 pub const link: fn (*Fault, *const Path, *const Path) Error!void = system.link;
-/// Gives the second name to the file of the first, whatever had it. In one step where the system
-/// can, and then true. False: the file that had the name has lost it, and nobody has it now.
+/// Gives the second name to the file of the first, and takes it from any other. In one step where
+/// the system can, and then true. False: the file that had the name has lost it, and none has it.
 pub const exchange: fn (*Fault, *const Path, *const Path) Error!bool = system.exchange;
 /// Takes a name away: nothing is found by it any more.
 pub const unlink: fn (*Fault, *const Path) Error!void = system.unlink;
@@ -131,10 +132,10 @@ pub const Names = system.Names;
 pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
 pub const memoryBytes: fn () u64 = system.memoryBytes;
 
-/// Locks one byte. False: somebody else holds it. Never waits. Assumes that this description holds
+/// Locks one byte. False: another handle holds it. Never waits. Assumes that this description holds
 /// nothing there.
 pub const lockRange: fn (*Fault, Fd, i64, Mode) Error!bool = system.lockRange;
-/// From shared to exclusive. False: somebody else holds it, too; then what was held may be lost.
+/// From shared to exclusive. False: another handle holds it, too; then this one may have lost it.
 pub const upgradeRange: fn (*Fault, Fd, i64) Error!bool = system.upgradeRange;
 /// From exclusive to shared, without a moment in between.
 pub const downgradeRange: fn (Fd, i64) void = system.downgradeRange;
@@ -149,15 +150,15 @@ pub const isRangeLocked: fn (*Fault, Fd, i64) Error!bool = system.isRangeLocked;
 /// Opens a user's file, following links: it is theirs. `new`: `Exists` if anything has the name.
 pub const openUser: fn (*Fault, *const Path, Access, Make) Error!Fd = regions.openUser;
 /// Opens a descriptor's file once more. Its own rights bind us, though the file might grant more to
-/// whoever opens it anew.
+/// another process that opens it anew.
 pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
 /// How long the file is now. Of a description that is not the user's: this may move its position.
 pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
 /// Cuts or lengthens a file to so many bytes.
 pub const cut: fn (*Fault, Fd, u64) Error!void = regions.cut;
-/// A file in memory that nobody can cut short.
+/// A file in memory that no process can cut short.
 pub const sealedMemory: fn (*Fault, u64) Error!Fd = regions.sealedMemory;
-/// Whether nobody else can cut the file short.
+/// Whether no other process can cut the file short.
 pub const isSealed: fn (Fd) bool = regions.isSealed;
 /// Maps a region's file, which reaches that far, or will; private where asked for.
 pub const mapUser: fn (*Fault, Fd, u64, Use) Error!Base = regions.mapUser;

@@ -1,8 +1,8 @@
 //! Files, their names and ranges, for Windows. What each function promises is said in `os.zig`.
 //!
-//! A file that somebody has mapped can be renamed but not deleted, so a name is taken away by
-//! giving the file a temporary one; whoever cleans up later deletes it. Everything is opened so
-//! that others may open, rename and delete it meanwhile.
+//! A file that a process has mapped can be renamed but not deleted, so a name is taken away by
+//! giving the file a temporary one; the next process that cleans up deletes it. Everything is
+//! opened so that others may open, rename and delete it meanwhile.
 
 const std = @import("std");
 const api = @import("windows_api.zig");
@@ -43,8 +43,8 @@ pub const Number = enum(u16) {
 /// What opens a name for itself, be it a link or a directory.
 const itself = api.open_reparse_point | api.backup_semantics;
 
-/// How often a lock that is refused is asked for again: somebody may have tried it for a moment,
-/// only to see whether it is held.
+/// How often a lock that is refused is asked for again: another handle may have tried it for a
+/// moment, only to see whether it is held.
 const lock_tries = 3;
 
 pub const map = memory.map;
@@ -288,8 +288,8 @@ fn replace(from: *const Path, to: *const Path) bool {
     return api.SetFileInformationByHandle(handle, api.class.rename_ex, &information, len) != 0;
 }
 
-/// Where a file goes whose name is taken away while it is in use: whoever makes, opens or lists
-/// segments cleans such names up (`directory.zig`).
+/// Where a file goes whose name is taken away while it is in use: the next process that
+/// makes, opens or lists segments removes such names (`directory.zig`).
 fn temporaryPath(path: *const Path) Error!Path {
     const text = path.slice();
     const slash = std.mem.lastIndexOfAny(u8, text, "/\\") orelse return error.InvalidArgument;

@@ -25,7 +25,7 @@ const piece_bytes = 64 * 1024;
 /// More than any process can address.
 const address_space = 1 << 47;
 
-/// A handle's number has 32 bits that count, whatever is its size.
+/// A handle's number has 32 bits that count, however large it is.
 pub fn fdOf(handle: Handle) Fd {
     return @truncate(@as(isize, @bitCast(@intFromPtr(handle))));
 }
@@ -157,7 +157,7 @@ fn sectionOf(fault: *Fault, fd: Fd, bytes: u64, protection: u32) Error!Handle {
 }
 
 /// In whole pieces, so that the next one can begin where this one ends; with it the file becomes
-/// longer, but for one that is only read, which whoever writes it has made as long.
+/// longer, but for one that is only read, which its writer has made as long.
 pub fn extend(fault: *Fault, fd: Fd, base: Base, from: u64, to: u64, access: Access) Error!void {
     const end = std.mem.alignForward(u64, to, piece_bytes);
     var at = std.mem.alignForward(u64, from, piece_bytes);
@@ -215,7 +215,7 @@ fn mapPiece(
     if (mapped == null) return err;
 }
 
-/// Whatever pieces the mapping consists of by now.
+/// All pieces that the mapping consists of by now.
 pub fn unmap(base: Base, bytes: u64) void {
     const end = @intFromPtr(base) + std.mem.alignForward(u64, bytes, piece_bytes);
     var at = @intFromPtr(base);

@@ -8,7 +8,7 @@ const owner_information = 1; // OWNER_SECURITY_INFORMATION
 const query_token = 8; // TOKEN_QUERY
 const token_user = 1; // TokenUser
 
-/// Nobody's.
+/// Of no user.
 const unknown = std.math.maxInt(u32);
 
 const system = [_]u8{ 1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0 };
