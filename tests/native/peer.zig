@@ -10,7 +10,10 @@
 //! can, with the value as decimal text.
 
 const std = @import("std");
-const abi = @import("shmap").abi;
+const shmap = @import("shmap");
+
+const abi = shmap.abi;
+const Flags = shmap.marshal.Flags;
 
 /// The kind byte of ASCII text, as TypeScript writes it (src/values/kinds.ts).
 const text_kind = 3;
@@ -29,10 +32,10 @@ fn number(word: ?[]const u8) f64 {
 }
 
 fn flagsOf(how: []const u8) u32 {
-    const kernel = @intFromEnum(abi.Flags.lockStated) | @intFromEnum(abi.Flags.lockKernel);
+    const kernel = @intFromEnum(Flags.lockStated) | @intFromEnum(Flags.lockKernel);
     if (std.mem.eql(u8, how, "kernel")) return kernel;
-    if (std.mem.eql(u8, how, "attach")) return @intFromEnum(abi.Flags.modeAttach);
-    if (std.mem.eql(u8, how, "exclusive")) return kernel | @intFromEnum(abi.Flags.modeExclusive);
+    if (std.mem.eql(u8, how, "attach")) return @intFromEnum(Flags.modeAttach);
+    if (std.mem.eql(u8, how, "exclusive")) return kernel | @intFromEnum(Flags.modeExclusive);
     return 0;
 }
 

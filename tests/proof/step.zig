@@ -439,7 +439,7 @@ fn say(io: std.Io, arguments: *const report.Arguments, totals: *const Totals) !v
     const effects = &totals.effects;
     const note = try std.fmt.bufPrint(&buffer, "{d} different images, {d} nested; {d} growths, " ++
         "{d} tables, {d} advances, {d} rebuilds, {d} claims, {d} releases", .{
-        totals.images,      totals.nested,    effects.growths, effects.tables,
+        totals.images,    totals.nested,    effects.growths, effects.tables,
         effects.advances, effects.rebuilds, effects.claims,  effects.releases,
     });
     try report.say(io, .{

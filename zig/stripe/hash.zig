@@ -117,7 +117,7 @@ test "fast spreads sequential keys evenly over stripes and slots" {
     }
 }
 
-/// Keys that collide entirely under `fast` for a caller that knows the secrets: a product with zero.
+/// Keys that collide entirely under `fast`, for a caller that knows the secrets: products with 0.
 pub fn collidingKey(secrets: *const Secrets, n: u64) [16]u8 {
     var key: [16]u8 = undefined;
     const s1 = secrets.fast[1];

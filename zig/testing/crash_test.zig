@@ -1,7 +1,7 @@
 //! A crash after any store of any operation, or of any recovery, is harmless.
 //!
-//! Deterministic: `crash_replay_test.zig` notes the stores of an operation and makes them again one
-//! by one, and `crash_images_test.zig` tries readers, recovery and the invariants after each; then
+//! Deterministic: `replay.zig` notes the stores of an operation and makes them again one
+//! by one, and `images.zig` tries readers, recovery and the invariants after each; then
 //! the same for the stores of that recovery. `tests/proof/enumerate.zig` does more of it.
 
 const std = @import("std");

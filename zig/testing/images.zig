@@ -3,7 +3,7 @@
 //! A `Site` is one segment whose every word is known, with those who come after a death: a handle
 //! that may write (the survivor) and one that only reads. It undoes whatever they change, so laying
 //! out the next image costs no more than the words in which it differs. How the images come about
-//! is in `crash_replay_test.zig`.
+//! is in `replay.zig`.
 
 const std = @import("std");
 const calls = @import("calls.zig");

@@ -1,5 +1,5 @@
 //! How crash images come about: an operation runs once and its stores are noted; then they are made
-//! again one by one, and after each a `Site` (`crash_images_test.zig`) is looked at as if a process
+//! again one by one, and after each a `Site` (`images.zig`) is looked at as if a process
 //! had died there. The same for the stores of recoveries.
 
 const std = @import("std");
