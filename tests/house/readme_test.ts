@@ -66,6 +66,7 @@ const EXCUSED_COMMANDS: Record<string, string> = {
   "node tools/emulate/platforms.mjs": MINUTES,
   "node tools/package/try.mjs": MINUTES,
   "npx zig build bench": MINUTES,
+  "npx zig build test": MINUTES,
   "npx zig build bench-locks": MINUTES,
   "npx deno run -A bench/locks.ts": MINUTES,
   "deno add": REGISTRY,

@@ -236,14 +236,18 @@ export function faultsOf(table, functions) {
   return faults;
 }
 
-/** What was counted, against the table: by part, function, and what it was called on. */
-export function misses(table, counted) {
+/**
+ * What was counted, against the table: by part, function, and what it was called on. The last is
+ * judged only where all `parts` were counted.
+ */
+export function misses(table, counted, parts = PARTS) {
   const sum = (counts = {}) => Object.values(counts).reduce((all, count) => all + count, 0);
   const found = [];
   for (const [name, { by, on }] of Object.entries(table)) {
     for (const part of by.split(" ").filter((part) => part in counted)) {
       if (sum(counted[part][name]) === 0) found.push(`${name}: never called by ${part}`);
     }
+    if (!parts.every((part) => part in counted)) continue;
     for (const kind of on?.split(" ") ?? []) {
       const isCalled = Object.values(counted).some((calls) => calls[name]?.[kind] > 0);
       if (!isCalled) found.push(`${name}: never called on ${kind}`);
@@ -256,7 +260,7 @@ export function misses(table, counted) {
 export function judgeCalls(byPart) {
   const counted = {};
   for (const [name, calls] of Object.entries(byPart)) {
-    if (Object.keys(calls).length === 0) continue; // it could not run here
+    if (Object.keys(calls).length === 0) continue; // it counts nothing, or could not run here
     const part = name.split(" ")[0];
     const into = counted[part] ??= {};
     for (const [function_, counts] of Object.entries(calls)) {

@@ -25,6 +25,8 @@ const STDERR_LINES_MAX = 60;
 const MINUTES_MAX = 14;
 /** Below this some parts try nothing of a kind. */
 const SCALE_MIN = 0.01;
+/** From here on what is drawn at random comes to each function that a part calls. */
+const SCALE_OF_CALLS = 0.1;
 
 /**
  * What runs, in this order; `cores`: how many it keeps busy; `seconds`: what it takes at any scale,
@@ -143,7 +145,7 @@ async function runParts(parts, { scale, seed }, time) {
     const ended = runPart(part, chosen, seed).then((result) => {
       time?.end(part, result.seconds);
       rows.push(...judged(result, chosen));
-      calls[result.name] = result.calls;
+      if (chosen >= SCALE_OF_CALLS) calls[result.name] = result.calls;
       busy -= part.cores;
       running.delete(ended);
     });
