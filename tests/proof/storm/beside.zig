@@ -88,7 +88,7 @@ fn operate(worker: *Worker, map: *Map, lane: []const u8, base: u64, n: u64) !voi
     worker.end();
     if (index == 0) {
         worker.begin(.unlock);
-        calls.release(map, recovered); // whoever can repair what was half done is told again
+        calls.release(map, recovered); // a holder that can repair what was half done comes later
         worker.end();
     }
     try look(worker, map, key);

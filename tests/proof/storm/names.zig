@@ -183,8 +183,8 @@ fn isStill(known: *const NameOracle, id: u64) bool {
     return intentOf(known) == .none and load(&known.id) == id;
 }
 
-/// Whether a segment thinks that it has its name, and has not. Under LIFECYCLE, so that nobody is
-/// just changing that.
+/// Whether a segment thinks that it has its name, and has not. Under LIFECYCLE, so that no other
+/// handle changes that meanwhile.
 fn isOrphan(map: *Map) bool {
     const segment = &map.segment;
     const deadline = shmap.os.Deadline.in(20_000);
