@@ -179,7 +179,12 @@ async function runRuntimes(base) {
   }
   let state = seed % 2147483647;
   const dice = () => (state = (state * 48271 + 1) % 2147483647) / 2147483647;
-  const chosen = jobs.filter(() => dice() < scale);
+  // As large a share of each kind as the scale says: a few drawn by themselves may be too few.
+  const drawn = jobs.map((job) => ({ job, lot: dice() })).sort((a, b) => a.lot - b.lot);
+  const chosen = [true, false].flatMap((isKill) => {
+    const kind = drawn.map(({ job }) => job).filter(({ kill = false }) => kill === isKill);
+    return kind.slice(0, Math.ceil(kind.length * scale));
+  });
   await Promise.all(Array.from({ length: SIDES }, async (_, side) => {
     for (let job = chosen.pop(); job; job = chosen.pop()) {
       const tally = job.kill ? killing : failing;
