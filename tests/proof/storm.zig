@@ -22,6 +22,16 @@ const load = oracles.load;
 const store = oracles.store;
 const Oracle = oracles.Oracle;
 
+/// A failed assertion in a worker is a fault by itself. It is noted before anything is printed: that
+/// takes so long that the worker is often killed meanwhile, and would count as one more kill.
+pub const panic = std.debug.FullPanic(notePanic);
+var watching: ?struct { oracle: *Oracle, slot: usize } = null;
+
+fn notePanic(message: []const u8, first_address: ?usize) noreturn {
+    if (watching) |seen| seen.oracle.violate(.panicked, seen.slot, .{ 0, 0, 0, 0 });
+    std.debug.defaultPanic(message, first_address);
+}
+
 const stuck_ns = 30 * std.time.ns_per_s;
 
 const Life = struct {
@@ -45,7 +55,10 @@ const Storm = struct {
         store(&own.incarnation, load(&own.incarnation) + 1);
         const seed = storm.random.int(u64);
         const pid = std.c.fork();
-        if (pid == 0) sessions.live(storm.oracle, slot, storm.parent, seed);
+        if (pid == 0) {
+            watching = .{ .oracle = storm.oracle, .slot = slot };
+            sessions.live(storm.oracle, slot, storm.parent, seed);
+        }
         if (pid < 0) return error.CannotFork;
         storm.lives[slot] = .{ .pid = pid };
     }

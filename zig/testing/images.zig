@@ -491,7 +491,7 @@ pub const Site = struct {
     }
 
     /// A key is stored and deleted again. A full segment may refuse to store.
-    /// Whatever way a key is asked for, the answer is the same.
+    /// Every function that reads a key gives the same answer.
     fn expectOneAnswer(site: *Site, map: *Map, key: []const u8) !void {
         const meta = try calls.get(map, key, site.room, 0);
         const value = try calls.getValue(map, key, site.room);

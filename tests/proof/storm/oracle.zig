@@ -120,6 +120,7 @@ pub const Kind = enum(u64) {
     orphan,
     damaged,
     died,
+    panicked,
     leaked,
     left_behind,
 };
