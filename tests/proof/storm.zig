@@ -22,8 +22,9 @@ const load = oracles.load;
 const store = oracles.store;
 const Oracle = oracles.Oracle;
 
-/// A failed assertion in a worker is a fault by itself. It is noted before anything is printed: that
-/// takes so long that the worker is often killed meanwhile, and would count as one more kill.
+/// A failed assertion in a worker is a fault by itself. The worker notes it before it prints
+/// anything: printing takes so long that the worker is often killed meanwhile, which would count
+/// as one more kill.
 pub const panic = std.debug.FullPanic(notePanic);
 var watching: ?struct { oracle: *Oracle, slot: usize } = null;
 

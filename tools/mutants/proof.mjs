@@ -99,7 +99,7 @@ export const PROOF_MUTANTS = [
     file: "map/quiesce.zig",
     from: "for (0..map.segment.view.stripeCount()) |i| {\n            quiesceStripe(",
     to: "for (0..0) |i| {\n            quiesceStripe(",
-    proof: "storm --scale 0.1",
+    proof: "storm --scale 0.25",
   },
   {
     name: "what is published is not a release",

@@ -103,7 +103,7 @@ pub export fn shm_lock_cancel(handle: u32) i32 {
 }
 
 /// Gives the lock back; nothing if it is not held. `stays_owed` 1: this holder did not make good
-/// what the dead one before left, and the next holder finds it `recovered` again.
+/// what the dead one before left, so the next holder finds the lock `recovered`, too.
 pub export fn shm_lock_release(handle: u32, stays_owed: u32) i32 {
     const lock = lockOf(handle) catch |err| return status.status(err);
     lock.release(stays_owed == 1);
