@@ -10,6 +10,12 @@
 //! of the segment, or granules (16 bytes) where a slot word must hold them; never pointers, because
 //! each process maps the segment elsewhere.
 //!
+//! Magic, version and `state` stay where they are in every layout to come, so that each version of
+//! the library can tell what it found. Nothing is stored into a file of another layout.
+//!
+//! Some words stand here for what is yet to be built, so that nothing has to move for it: they are
+//! named in `reserved`, and are zero until a later layout gives them their meaning.
+//!
 //! **Truth** is: `state` and `committed` of the header, `table` and `chunks` of each stripe, the
 //! slot words of the table it names, the entries those reach, and the headers of owned chunks.
 //! Everything else is derived and rebuilt from the truth by recovery.
@@ -17,7 +23,7 @@
 const std = @import("std");
 
 pub const magic: u64 = std.mem.readInt(u64, "shmap\r\n\x1a", .little);
-pub const layout_version = 3;
+pub const layout_version = 4;
 
 pub const page_bytes = 4096;
 /// What slot words and retired lists count in.
@@ -63,7 +69,11 @@ pub const Header = extern struct {
     codec_len: u64,
     codec: [8]u64,
     checksum: u64,
-    _identity: [9]u64,
+    /// Reserved: the user's `maxEntries`, 0 if none was stated.
+    max_entries: u64,
+    /// Reserved: bytes of the sketch of a bounded map, between stripes and chunks.
+    sketch_bytes: u64,
+    _identity: [7]u64,
 
     // One cache line, read by every call, written rarely.
     state: u64,
@@ -78,13 +88,17 @@ pub const Header = extern struct {
     /// A hint: not 0 while a waiter is the head of the queue. A stale one costs one question about
     /// the range QUEUE_HEAD.
     has_head: u64,
-    _hot: [2]u64,
+    /// Reserved: which classes of keys are watched. Every writer loads it behind its commit.
+    watched: u64,
+    _hot: u64,
 
     // The last locker, for messages; decides nothing.
     holder_pid: u64,
     holder_thread: u64,
     holder_since_ms: u64,
-    _holder: [5]u64,
+    /// Reserved: grows with every grant of the user's lock.
+    fence: u64,
+    _holder: [4]u64,
 
     // Facts of the living writers, written by a sole writer under LIFECYCLE.
     libc: u64,
@@ -93,9 +107,18 @@ pub const Header = extern struct {
     boot: [2]u64,
     /// 1 while no writer is attached and the last one closed in an orderly way.
     clean: u64,
-    _facts: [2]u64,
+    /// Reserved: when expired entries were last looked for in every stripe.
+    swept_ms: u64,
+    _facts: u64,
 
-    _rest: [200]u64,
+    /// Reserved: the wake sequence of those who watch the whole map.
+    watch_all: u64 align(64),
+    _watch: [7]u64,
+    /// Reserved: for each class of keys, which of its parts are watched, and a wake sequence.
+    watch_bells: [64]u64,
+    /// Reserved: the chunk of key locks, with what all stripes share of them; 0 for none.
+    key_locks: u64,
+    _rest: [127]u64,
 
     pool: Pool,
     _tail: [176]u64,
@@ -116,7 +139,12 @@ pub const Pool = extern struct {
     free: u64,
     /// Bytes released since the last rebuild.
     released: u64,
-    _line: [4]u64,
+    /// Reserved: the list of parked extents, and the one on its way to or from it. Both are truth.
+    parked: u64,
+    moving: u64,
+    /// Reserved: bytes of parked extents, and those of them without blocks.
+    parked_bytes: u64,
+    hole_bytes: u64,
     bins: [pool_bin_count]u64,
 };
 
@@ -135,7 +163,9 @@ pub const Stripe = extern struct {
     table: u64,
     recoveries: u64,
     dropped: u64,
-    _read: [4]u64,
+    /// Reserved: no entry of the stripe ends earlier than this, in milliseconds since 1970.
+    next_end: u64,
+    _read: [3]u64,
 
     // One cache line, written by every operation, under the stripe's lock. Two processes that write
     // to the same stripe pass every written line between their processors: hence few.
@@ -173,7 +203,22 @@ pub const Stripe = extern struct {
     /// A block kept back so that a full segment can still replace values; 0 for none.
     spare: u64,
     spare_bytes: u64,
-    _spare: [6]u64,
+    /// Reserved: the verdict of the last commit of several keys whose lowest stripe this is, and
+    /// the journal of one that changes this stripe. Both are truth.
+    commit: u64,
+    journal: u64,
+    /// Reserved: where this stripe's share of the key locks lies, and how large it is.
+    key_locks: u64,
+    _spare: [3]u64,
+
+    /// Reserved: entries that end, entries removed because they had ended or to stay within bounds,
+    /// the slot where the search for ended ones goes on, and the least end it has met.
+    expiring: u64,
+    expirations: u64,
+    evictions: u64,
+    sweep_slot: u64,
+    sweep_least: u64,
+    _upkeep: [3]u64,
 
     lists: [class_count]u64,
     /// Blocks retired in generation g lie in the list g modulo `limbo_count`.
@@ -189,8 +234,35 @@ pub const Chunk = extern struct {
     previous: u64,
     /// Tells a chunk from other bytes: `chunkCheck` of its own offset.
     check: u64,
-    _pad: [4]u64,
+    /// Reserved: of a parked extent that this is one, how many of its first bytes surely have
+    /// blocks, and since when it is free.
+    parks: u64,
+    dense: u64,
+    parked_ms: u64,
+    _pad: u64,
 };
+
+/// Words that no process of this layout stores to.
+pub const reserved = .{
+    .header = .{
+        "max_entries", "sketch_bytes", "_identity", "watched", "_hot",        "fence",     "_holder",
+        "swept_ms",    "_facts",       "watch_all", "_watch",  "watch_bells", "key_locks", "_rest",
+        "_tail",
+    },
+    .pool = .{ "parked", "moving", "parked_bytes", "hole_bytes" },
+    .stripe = .{
+        "next_end",    "_read",     "commit",     "journal",     "key_locks", "_spare", "expiring",
+        "expirations", "evictions", "sweep_slot", "sweep_least", "_upkeep",
+    },
+};
+
+/// Whether these reserved words of a header, pool or stripe are zero, as this layout has them.
+pub fn areZero(part: anytype, comptime names: anytype) bool {
+    inline for (names) |name| {
+        if (!std.mem.allEqual(u8, std.mem.asBytes(&@field(part, name)), 0)) return false;
+    }
+    return true;
+}
 
 pub fn chunkCheck(offset: u64) u64 {
     return (offset ^ 0x63_68_75_6e_6b) *% 0x9e3779b97f4a7c15;
@@ -201,16 +273,19 @@ pub fn chunkCheck(offset: u64) u64 {
 pub const Entry = extern struct {
     /// The stripe's begin count when it was written: unique in the stripe for all time.
     version: u64,
-    /// value length (32 bits) | key length (16) | kind (8) | 0 (8), from the lowest.
+    /// `Sizes`.
     sizes: u64,
-    /// Milliseconds since 1970 when it ends, 0 for never. Not used yet.
+    /// Reserved: milliseconds since 1970 when it ends, 0 for never.
     expires: u64,
 
     pub const Sizes = packed struct(u64) {
+        /// At most `value_bytes_max`. The highest bit is reserved: it marks an entry whose commit
+        /// is not decided yet.
         value_len: u32,
         key_len: u16,
         kind: u8,
-        _unused: u8 = 0,
+        /// Reserved: how much longer an entry that has ended is kept.
+        grace: u8 = 0,
     };
 
     pub fn bytesFor(key_len: u64, value_len: u64) u64 {
@@ -256,14 +331,20 @@ pub fn dataOffset(stripe_bits: u6) u64 {
 comptime {
     std.debug.assert(@sizeOf(Header) == page_bytes);
     std.debug.assert(@offsetOf(Header, "checksum") == 22 * 8);
+    std.debug.assert(@offsetOf(Header, "magic") == 0);
+    std.debug.assert(@offsetOf(Header, "version") == 8);
     std.debug.assert(@offsetOf(Header, "state") == 256);
     std.debug.assert(@offsetOf(Header, "holder_pid") == 320);
     std.debug.assert(@offsetOf(Header, "libc") == 384);
+    std.debug.assert(@offsetOf(Header, "watch_all") == 448);
+    std.debug.assert(@offsetOf(Header, "watch_bells") == 512);
     std.debug.assert(@offsetOf(Header, "pool") == 2048);
     std.debug.assert(@sizeOf(Pool) == 640);
     std.debug.assert(@sizeOf(Stripe) % 64 == 0);
     std.debug.assert(@offsetOf(Stripe, "generation") == 64);
     std.debug.assert(@offsetOf(Stripe, "writer") == 128);
+    std.debug.assert(@offsetOf(Stripe, "spare") == 256);
+    std.debug.assert(@offsetOf(Stripe, "expiring") == 320);
     std.debug.assert(@sizeOf(Chunk) == 64);
     std.debug.assert(@sizeOf(Entry) == 24);
 }
@@ -284,6 +365,14 @@ test checksum {
     const before = checksum(&header);
     header.codec[7] ^= 1 << 63;
     try std.testing.expect(before != checksum(&header));
+}
+
+test areZero {
+    var stripe: Stripe = std.mem.zeroes(Stripe);
+    stripe.live = 1;
+    try std.testing.expect(areZero(&stripe, reserved.stripe));
+    stripe._upkeep[2] = 1 << 63;
+    try std.testing.expect(!areZero(&stripe, reserved.stripe));
 }
 
 test "a layout of a known size" {

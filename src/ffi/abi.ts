@@ -2,7 +2,7 @@
 
 export const fingerprint = 0x1b504ad3;
 
-export const layoutVersion = 3;
+export const layoutVersion = 4;
 
 export const statuses = {
   absent: -1,

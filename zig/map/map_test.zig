@@ -316,6 +316,18 @@ fn dieInStripe(parent: *Map, token: []const u8) noreturn {
     std.os.linux.exit(3);
 }
 
+test "a reserved word that is not zero is damage, which repair clears" {
+    const map = try support.openMap(0, 8 << 20);
+    defer support.closeMap(map);
+    _ = try calls.put(map, "key", "value", 1, .none);
+    const stripe = map.segment.view.stripe(0);
+    stripe.next_end = 5;
+    try std.testing.expectEqual(@as(f64, 1), (try calls.verify(map)).problems);
+    _ = try calls.repair(map);
+    try std.testing.expectEqual(@as(u64, 0), stripe.next_end);
+    try std.testing.expectEqual(@as(f64, 0), (try calls.verify(map)).problems);
+}
+
 test "a stripe whose owner was killed is passed on for good" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
     const map = try support.openMap(0, 1 << 20);

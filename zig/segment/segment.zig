@@ -403,6 +403,9 @@ pub fn checkHeader(
     if (header.committed % layout.page_bytes != 0 or header.committed > header.ceiling or
         header.committed < layout.dataOffset(@intCast(attributes.stripe_bits)))
         return fault.withReason(.truncated, error.Corrupt);
+    if (!layout.areZero(header, layout.reserved.header) or
+        !layout.areZero(&header.pool, layout.reserved.pool))
+        return fault.withReason(.checksum, error.Corrupt);
     if (header.committed > size) return fault.withReason(.truncated, error.Corrupt);
     if (header.state < 1 or header.state > 4) return fault.withReason(.checksum, error.Corrupt);
     const codec = std.mem.asBytes(&header.codec)[0..header.codec_len];

@@ -226,11 +226,21 @@ pub fn rebuild(
         .count = 0,
     };
     marks.gaps(&giving, Giving.give);
+    clearReserved(stripe);
     atomics.store(&stripe.live, result.live);
     atomics.store(&stripe.tombstones, result.tombstones);
     atomics.store(&stripe.dropped, atomics.load(&stripe.dropped) +% result.dropped);
     result.vacant = giving.vacant[0..giving.count];
     return result;
+}
+
+/// No process stores to reserved words; damage may have.
+fn clearReserved(stripe: *Stripe) void {
+    inline for (layout.reserved.stripe) |name| {
+        const bytes = std.mem.asBytes(&@field(stripe, name));
+        const all = std.mem.bytesAsSlice(u64, @as([]align(8) u8, @alignCast(bytes)));
+        for (all) |*word| if (atomics.load(word) != 0) atomics.store(word, 0);
+    }
 }
 
 /// Sees to it that a probe for each slot's key comes to that slot, and counts the slots it dropped.
@@ -307,7 +317,8 @@ pub const Report = struct {
 
 /// Checks every invariant of a stripe that no process is writing to: each slot names a sound entry
 /// which a probe finds there; the counters agree, and begin with end; live, free and retired blocks
-/// cover the chunks exactly, none twice.
+/// cover the chunks exactly, none twice;
+/// the reserved words are zero.
 pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []align(8) u8) Report {
     const stripe = view.stripe(index);
     var report: Report = .{};
@@ -322,6 +333,7 @@ pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []a
     if (table) |t| checkTable(view, secrets, index, t, &marks, &report);
     if (table == null and atomics.load(&stripe.live) != 0) report.note(.table);
     if (!checkBlocks(view, stripe, &marks)) report.note(.chunks);
+    if (!layout.areZero(stripe, layout.reserved.stripe)) report.note(.table);
     // A count ahead of the other would hide the next operation from snapshots.
     if (atomics.load(&stripe.begin) != atomics.load(&stripe.end)) report.note(.table);
     return report;
