@@ -129,7 +129,7 @@ export const ZIG_LEFT_OUT = {
     ...TIMED,
     ["a region in a file with a name of ours", NAMED],
     ["abi_test.", LARGE],
-    ["thread_exit_test.", LARGE],
+    ["isolate_end_test.", LARGE],
     ["an open that fails takes its new file back", LARGE],
     ["lock storm", KILLS],
   ],

@@ -12,6 +12,7 @@ pub const abi = struct {
     pub const lock = @import("abi/lock.zig");
     pub const fault = @import("abi/fault.zig");
     pub const region = @import("abi/region.zig");
+    pub const realm = @import("abi/realm.zig");
 };
 
 pub const atomics = @import("atomics.zig");
@@ -20,7 +21,7 @@ pub const status = @import("status.zig");
 
 pub const handles = @import("abi/handles.zig");
 pub const marshal = @import("abi/marshal.zig");
-pub const thread_exit = @import("abi/thread_exit.zig");
+pub const isolate_end = @import("abi/isolate_end.zig");
 
 pub const attach = @import("map/attach.zig");
 pub const bulk = @import("map/bulk.zig");
@@ -77,7 +78,7 @@ test {
     std.testing.refAllDecls(testing);
     _ = @import("abi/abi_test.zig");
     _ = @import("abi/handles_test.zig");
-    _ = @import("abi/thread_exit_test.zig");
+    _ = @import("abi/isolate_end_test.zig");
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/snapshot_test.zig");

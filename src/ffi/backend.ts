@@ -23,6 +23,12 @@ export interface Backend {
   readonly isCurrent: boolean;
   /** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
   readonly canWait: boolean;
+  /** Whether an isolate has ended when another one comes to its thread. */
+  readonly hasOneRealm: boolean;
+  /** Whether the runtime evaluates a module that has changed once more, in the same realm. */
+  readonly evaluatesAgain: boolean;
+  /** Does this when the isolate ends, after what the program does then, if the runtime tells. */
+  atIsolateEnd(task: () => void): void;
   /** Opens the library at `path`: one function for each symbol. Throws when it does not load. */
   open(path: string, table: SymbolTable): Record<string, unknown>;
   /** Whether the program may load the library at `path`, or any without a path. Never asks. */

@@ -24,6 +24,18 @@ export const isCurrent: boolean = "Bun" in globalThis;
 export const canWait: boolean = false;
 
 /**
+ * Whether an isolate has ended when another one comes to its thread: under the test runner, which
+ * makes one after the other. Elsewhere a program may run several contexts of `node:vm`.
+ */
+export const hasOneRealm: boolean = process.env.NODE_ENV === "test";
+
+/** Whether the runtime evaluates a module that has changed once more, in the same realm. */
+export const evaluatesAgain: boolean = process.execArgv.includes("--hot");
+
+/** The runtime does not tell when an isolate ends. */
+export function atIsolateEnd(): void {}
+
+/**
  * The types of the symbol table that have another name here. `ptr` takes views as fast as `buffer`
  * does, and null as well.
  */

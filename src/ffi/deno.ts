@@ -4,6 +4,7 @@
  * Bytes cross as views. Pointers taken beforehand would save some nanoseconds a call, but only a
  * program with `--allow-ffi` for every path may take them, and the runtime would not check them.
  */
+import process from "node:process";
 import type { Access, SymbolTable } from "./backend.ts";
 
 interface Permission {
@@ -38,6 +39,22 @@ const WAITING = "shm_wake_wait";
 
 /** Whether `shm_wake_wait` can be called: here it does not block the isolate. */
 export const canWait: boolean = true;
+
+/** Whether an isolate has ended when another one comes to its thread: no program can make two. */
+export const hasOneRealm: boolean = true;
+
+/** Whether the runtime evaluates a module that has changed once more, in the same realm. */
+export const evaluatesAgain: boolean = false;
+
+/** Does this when the isolate ends, after what the program does then. */
+export function atIsolateEnd(task: () => void): void {
+  addEventListener("unload", () => {
+    // Other listeners may still write, and some of them come after this one. Behind the last one of
+    // a file of tests microtasks run; behind that of a program none does, but `exit` is emitted.
+    queueMicrotask(task);
+    process.once("exit", task);
+  });
+}
 
 /** The types of the symbol table that have another name here. */
 const TYPES: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };

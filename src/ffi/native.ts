@@ -42,6 +42,14 @@ const backend = backends.find(({ isCurrent }) => isCurrent);
 /** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
 export const canWait: boolean = backend?.canWait ?? false;
 
+/** Whether the runtime evaluates a module that has changed once more, in the same realm. */
+export const evaluatesAgain: boolean = backend?.evaluatesAgain ?? false;
+
+/** Does this when the isolate ends, after what the program does then, if the runtime tells. */
+export function atIsolateEnd(task: () => void): void {
+  backend?.atIsolateEnd(task);
+}
+
 let library: Native | undefined;
 
 /** The library, opened by the first call. Throws "LibraryLoad" when it cannot be. */
@@ -75,11 +83,24 @@ function load(): Native {
   const { functions, origin } = openLibrary(current());
   const opened = functions as unknown as Native;
   const found = opened.shm_fingerprint();
-  if (found === fingerprint) return opened;
+  if (found === fingerprint) return enterRealm(opened);
   throw loadError(
     `${origin} has fingerprint ${hex(found)}, expected ${hex(fingerprint)}; a build of this very ` +
       `version is needed, in a checkout "npm run build"`,
   );
+}
+
+const REALM = Symbol.for("shmap.realm");
+
+/**
+ * Names this realm to the library, by a number that all copies of this module in it share. What an
+ * isolate before this one left open on this thread is closed then.
+ */
+function enterRealm(opened: Native): Native {
+  const realm = globalThis as { [REALM]?: number };
+  realm[REALM] ??= 1 + Math.floor(Math.random() * (2 ** 32 - 1));
+  opened.shm_realm_enter(realm[REALM], current().hasOneRealm ? 1 : 0);
+  return opened;
 }
 
 function hex(word: number): string {

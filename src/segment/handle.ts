@@ -6,6 +6,7 @@ import { type Attempt, failure, type FailureDetails, SharedMemoryError } from ".
 import { type Native, native } from "../ffi/native.ts";
 import { DATA, FAULT } from "../ffi/scratch.ts";
 import { type Lockable, Locker } from "../lock/lock.ts";
+import { noteClosed, noteOpen } from "./generation.ts";
 import { DEFAULT_TIMEOUT } from "./options.ts";
 
 /** How messages describe an object, the same for each action on it. */
@@ -20,6 +21,7 @@ export interface HandleCalls {
 /** Closes handles whose objects were garbage collected. It must not hold the objects themselves. */
 const forgotten = new FinalizationRegistry<{ close: HandleCalls["close"]; handle: number }>(
   ({ close, handle }) => {
+    noteClosed(handle);
     native()[close](handle);
   },
 );
@@ -51,6 +53,7 @@ export abstract class Handle implements Lockable {
     this.locker = new Locker(this, isShared);
     this.#calls = calls;
     forgotten.register(this, { close: calls.close, handle }, this);
+    noteOpen(handle, this);
   }
 
   /** How messages name it: `map "jobs"`. */
@@ -101,7 +104,14 @@ export abstract class Handle implements Lockable {
     if (handle === 0) return;
     this.handle = 0;
     forgotten.unregister(this);
+    noteClosed(handle);
     this.native[this.#calls.close](handle);
+    this.locker.closed();
+  }
+
+  /** The library has closed the handle, because this isolate ends. */
+  abandoned(): void {
+    forgotten.unregister(this);
     this.locker.closed();
   }
 }

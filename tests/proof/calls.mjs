@@ -26,6 +26,7 @@ const LOCK = "the user's lock is killed at every store by life";
 const WAITS = "waiting for a lock is tried by life, by storm and by the suites of processes";
 const VALUE = "a value is one entry of a map: these parts put and get that";
 const TRIED = "the case is tried with another function of the same code";
+const ENDS = "it closes and abandons by the code of a thread's end; the suite of reloads calls it";
 const OWN = "it is called by what every file of this part shares, and counted where it is exported";
 
 /** Reasons for several parts: `because("step storm", READS)`. */
@@ -196,6 +197,14 @@ export const TABLE = {
     by: "faults api",
     on: "robust kernel",
     not: because("enumerate step storm history corrupt", ONE_HANDLE),
+  },
+  shm_realm_enter: {
+    by: "api",
+    not: because("enumerate step storm history corrupt faults", OWN),
+  },
+  shm_realm_abandon: {
+    by: "",
+    not: because("enumerate step storm history corrupt faults api", ENDS),
   },
   shm_region_open: { by: "faults api", not: regions },
   shm_region_anonymous: { by: "faults api", not: regions },

@@ -92,7 +92,7 @@ pub fn open(
     defer bounds.naming = false;
     try shmap.directory.open(&map.segment, opening.mode, &options);
     map.begin();
-    return handles.maps.add(map) orelse error.System;
+    return handles.maps.add(map, 0) orelse error.System;
 }
 
 /// Opens what a token names. A handle.
@@ -107,7 +107,7 @@ pub fn openToken(bounds: *Bounds, token: []const u8, opening: Opening) shmap.sta
     }
     try shmap.directory.attachToken(&map.segment, token, &options);
     map.begin();
-    return handles.maps.add(map) orelse error.System;
+    return handles.maps.add(map, 0) orelse error.System;
 }
 
 pub fn mapOf(handle: u32) *Map {

@@ -34,8 +34,9 @@ fn Table(comptime Object: type, comptime mark: u32) type {
         const Slot = struct {
             object: std.atomic.Value(?*Object) = .init(null),
             uses: std.atomic.Value(u32) = .init(0),
-            /// The thread that opened it.
+            /// The thread that opened it, and the realm that ran on it then.
             thread: std.atomic.Value(u32) = .init(0),
+            realm: std.atomic.Value(u32) = .init(0),
             taken: std.atomic.Value(bool) = .init(false),
         };
 
@@ -58,14 +59,16 @@ fn Table(comptime Object: type, comptime mark: u32) type {
             os.freePages(memory[0..std.mem.alignForward(usize, @sizeOf(Object), os.page_bytes)]);
         }
 
-        /// A positive number for an open object; null when 65,536 are open.
-        pub fn add(object: *Object) ?u32 {
+        /// A positive number for an object that the calling thread has opened in `realm`; null when
+        /// 65,536 are open.
+        pub fn add(object: *Object, realm: u32) ?u32 {
             const start = hint.load(.monotonic);
             for (0..slot_count) |i| {
                 const index: u32 = @intCast((start + i) % slot_count);
                 const slot = &slots[index];
                 if (slot.taken.cmpxchgStrong(false, true, .acquire, .monotonic) != null) continue;
                 slot.thread.store(os.threadId(), .monotonic);
+                slot.realm.store(realm, .monotonic);
                 slot.object.store(object, .release); // pairs with the load in `get`
                 hint.store(index + 1, .monotonic);
                 _ = top.fetchMax(index + 1, .monotonic);
@@ -102,11 +105,13 @@ fn Table(comptime Object: type, comptime mark: u32) type {
             return object;
         }
 
-        /// Hands back, one after another, the objects a thread has open; their numbers are stale.
-        pub fn removeOf(thread: u32) ?*Object {
+        /// Hands back, one after another, the objects a thread has open, but for those of the realm
+        /// `kept`; their numbers are stale.
+        pub fn removeOf(thread: u32, kept: ?u32) ?*Object {
             for (slots[0..top.load(.monotonic)], 0..) |*slot, index| {
                 if (slot.object.load(.acquire) == null) continue;
                 if (slot.thread.load(.monotonic) != thread) continue;
+                if (kept) |realm| if (slot.realm.load(.monotonic) == realm) continue;
                 if (remove(handleOf(slot, @intCast(index)))) |object| return object;
             }
             return null;
@@ -127,7 +132,7 @@ test "a handle is good until it is removed, and never again" {
     var fault: status.Fault = .{};
     const map = try maps.create(&fault);
     defer maps.discard(map);
-    const handle = maps.add(map).?;
+    const handle = maps.add(map, 0).?;
     try std.testing.expect(handle > 0 and handle <= std.math.maxInt(i32));
     try std.testing.expectEqual(map, maps.get(handle).?);
     try std.testing.expect(maps.get(handle ^ 1 << 16) == null);
@@ -136,7 +141,7 @@ test "a handle is good until it is removed, and never again" {
     try std.testing.expect(maps.remove(handle) == null);
     try std.testing.expect(maps.get(handle) == null);
     for (0..maps.uses_max + 2) |_| {
-        const again = maps.add(map).?;
+        const again = maps.add(map, 0).?;
         try std.testing.expect(again >> 16 != 0);
         _ = maps.remove(again);
     }
@@ -148,11 +153,12 @@ test "the handles of one thread, and of one kind" {
     defer maps.discard(map);
     const region = try regions.create(&fault);
     defer regions.discard(region);
-    const handle = maps.add(map).?;
-    const other = regions.add(region).?;
+    const handle = maps.add(map, 7).?;
+    const other = regions.add(region, 7).?;
     try std.testing.expect(isRegion(other) and !isRegion(handle));
-    try std.testing.expect(maps.removeOf(os.threadId() + 1) == null);
-    try std.testing.expectEqual(map, maps.removeOf(os.threadId()).?);
+    try std.testing.expect(maps.removeOf(os.threadId() + 1, null) == null);
+    try std.testing.expect(maps.removeOf(os.threadId(), 7) == null);
+    try std.testing.expectEqual(map, maps.removeOf(os.threadId(), 8).?);
     try std.testing.expect(maps.get(handle) == null);
     try std.testing.expectEqual(region, regions.removeAny().?);
     try std.testing.expect(regions.get(other) == null);

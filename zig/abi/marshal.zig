@@ -7,7 +7,7 @@ const handles = @import("handles.zig");
 const layout = @import("../layout.zig");
 const read = @import("../map/read.zig");
 const status = @import("../status.zig");
-const thread_exit = @import("thread_exit.zig");
+const isolate_end = @import("isolate_end.zig");
 const Map = @import("../map/map.zig").Map;
 const Options = @import("../segment/segment.zig").Options;
 
@@ -84,8 +84,8 @@ pub fn handleOr(target: ?[*]u8, fault: *const Fault, opened: Error!u32) i32 {
 pub fn handOut(object: anytype) Error!u32 {
     const table = if (@TypeOf(object) == *Map) handles.maps else handles.regions;
     object.fault = .{};
-    thread_exit.watch();
-    return table.add(object) orelse {
+    object.lock.realm = isolate_end.watch();
+    return table.add(object, object.lock.realm) orelse {
         object.close();
         return error.System;
     };

@@ -19,6 +19,7 @@ pub const nouns = .{
     @import("lock.zig"),
     @import("fault.zig"),
     @import("region.zig"),
+    @import("realm.zig"),
 };
 
 /// The structures that callers read, by the names that they know them by.

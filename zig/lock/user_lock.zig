@@ -72,6 +72,64 @@ pub const NoWriters = struct {
     pub fn quiesce(_: NoWriters, _: f64) Error!void {}
 };
 
+/// The locks that this process holds. A caller that would wait for a lock which its own thread
+/// holds in another realm finds that here: the wait could not end, and that realm's code, which
+/// alone could tell, does not run meanwhile.
+const Held = struct {
+    var first: ?*UserLock = null;
+    var is_busy: std.atomic.Value(bool) = .init(false);
+
+    /// Threads are in here for some nanoseconds at a time.
+    fn enter() void {
+        while (is_busy.swap(true, .acquire)) std.atomic.spinLoopHint();
+    }
+
+    fn leave() void {
+        is_busy.store(false, .release); // pairs with the exchange in `enter`
+    }
+
+    fn add(lock: *UserLock) void {
+        enter();
+        defer leave();
+        lock.next_held = first;
+        first = lock;
+    }
+
+    fn remove(lock: *UserLock) void {
+        enter();
+        defer leave();
+        var link = &first;
+        while (link.*) |held| : (link = &held.next_held) {
+            if (held != lock) continue;
+            link.* = held.next_held;
+            return;
+        }
+        unreachable; // `take` has added it
+    }
+
+    /// Whether this thread holds the lock of the same segment or region in another realm, in a way
+    /// that excludes `shared`.
+    fn isInOtherRealm(wanted: *const UserLock, shared: bool) bool {
+        const header = wanted.target.header orelse return false;
+        const thread = os.threadId();
+        enter();
+        defer leave();
+        var next = first;
+        while (next) |held| : (next = held.next_held) {
+            if (held.holding_thread != thread or held.realm == wanted.realm) continue;
+            if (shared and held.hold == .shared) continue;
+            if (held.target.header.?.id == header.id) return true;
+        }
+        return false;
+    }
+};
+
+/// In the child of a fork, which holds no locks and has no other threads.
+pub fn forgetHeld() void {
+    Held.first = null;
+    Held.is_busy.store(false, .monotonic);
+}
+
 /// One handle's side of the lock. One open file description is one owner, so a handle holds it once
 /// at most.
 pub const UserLock = struct {
@@ -87,6 +145,12 @@ pub const UserLock = struct {
     yielding_at: u32,
     /// Until when this handle does not yield, because the head of the queue did not go; or 0.
     ignoring_until_ns: u64,
+    /// The realm that opened the handle, 0 for none (`isolate_end.zig`).
+    realm: u32,
+    /// While it is held, and not over a user's file: the thread that took it, and the next one in
+    /// `Held`.
+    holding_thread: u32,
+    next_held: ?*UserLock,
 
     pub fn init(lock: *UserLock, target: Target) void {
         lock.* = .{
@@ -97,7 +161,22 @@ pub const UserLock = struct {
             .yielding_since_ns = 0,
             .yielding_at = 0,
             .ignoring_until_ns = 0,
+            .realm = 0,
+            .holding_thread = 0,
+            .next_held = null,
         };
+    }
+
+    fn take(lock: *UserLock, hold: @FieldType(UserLock, "hold")) void {
+        std.debug.assert(lock.hold == .none and hold != .none);
+        lock.hold = hold;
+        if (lock.target.header != null) Held.add(lock);
+    }
+
+    fn letGo(lock: *UserLock) void {
+        std.debug.assert(lock.hold != .none);
+        if (lock.target.header != null) Held.remove(lock);
+        lock.hold = .none;
     }
 
     /// Releases what is held and stops waiting. Call before the ranges' description closes.
@@ -110,14 +189,14 @@ pub const UserLock = struct {
     pub fn abandon(lock: *UserLock) void {
         lock.cancel();
         if (lock.hold == .none) return;
-        lock.hold = .none;
+        lock.letGo();
         range_lock.unlock(lock.target.locks, .user);
         lock.wake();
     }
 
     /// Waits for the lock and takes it. `writers` has `allows_shared` and `quiesce(timeout_ms)`,
     /// which waits until every write that began before is over. True: the last holder died holding
-    /// the lock. `Locked`: this handle has it.
+    /// the lock. `Locked`: this handle has it, or another realm of this thread.
     pub fn acquire(lock: *UserLock, shared: bool, timeout_ms: f64, writers: anytype) Error!bool {
         if (lock.hold != .none) return error.Locked;
         errdefer lock.cancel();
@@ -128,6 +207,7 @@ pub const UserLock = struct {
             const left_ms = wait.deadline.leftMs();
             const got = try lock.attempt(shared, wait.soFar(), left_ms, writers);
             if (got) |recovered| return recovered;
+            if (Held.isInOtherRealm(lock, shared)) return error.Locked;
             try lock.sleep(&wait);
         }
     }
@@ -151,7 +231,8 @@ pub const UserLock = struct {
         lock.yielding_since_ns = 0;
         lock.leaveHead();
         const recovered = if (shared) lock.isOwed() else try lock.grant(timeout_ms, writers);
-        lock.hold = if (shared) .shared else .exclusive;
+        if (shared) lock.holding_thread = os.threadId();
+        lock.take(if (shared) .shared else .exclusive);
         return recovered;
     }
 
@@ -182,7 +263,8 @@ pub const UserLock = struct {
         // for.
         lock.storeWord(.{ .state = .pending, .owed = owed, .serial = serial });
         atomics.store(&header.holder_pid, os.pid());
-        atomics.store(&header.holder_thread, os.threadId());
+        lock.holding_thread = os.threadId();
+        atomics.store(&header.holder_thread, lock.holding_thread);
         atomics.store(&header.holder_since_ms, os.realtimeNs() / std.time.ns_per_ms);
         writers.quiesce(@max(timeout_ms, quiesce_ms_min)) catch |err| {
             const state: @FieldType(LockWord, "state") = if (owed) .abandoned else .free;
@@ -216,7 +298,7 @@ pub const UserLock = struct {
                 _ = atomics.compareAndSwap(&header.lock_word, @bitCast(held), @bitCast(next));
             }
         }
-        lock.hold = .none;
+        lock.letGo();
         range_lock.unlock(lock.target.locks, .user);
         lock.wake();
     }
@@ -236,7 +318,8 @@ pub const UserLock = struct {
 
     /// Waits for a while because `bits` forbade writing; the writer then looks again, from its
     /// stripe's lock. The writer holds no stripe now, called `listen` before it took one, and calls
-    /// `cancel` when it waits no more.
+    /// `cancel` when it waits no more. `Locked`: another realm of this thread has
+    /// the lock.
     pub fn waitForHolder(lock: *UserLock, bits: u64, wait: *Wait) Error!void {
         if (!try range_lock.isHeld(lock.target.fault, lock.target.locks, .user)) {
             const found: LockWord = @bitCast(bits);
@@ -248,6 +331,7 @@ pub const UserLock = struct {
             if (atomics.compareAndSwap(lock_word, bits, @bitCast(next))) lock.wake();
             return;
         }
+        if (Held.isInOtherRealm(lock, false)) return error.Locked;
         if (wait.soFar() >= patience_ns) try lock.becomeHead();
         try lock.sleep(wait);
     }

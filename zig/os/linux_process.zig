@@ -18,6 +18,7 @@ const Key = c_uint;
 
 extern fn pthread_key_create(key: *Key, destructor: common.AtEnd) c_int;
 extern fn pthread_setspecific(key: Key, value: ?*const anyopaque) c_int;
+extern fn pthread_getspecific(key: Key) ?*const anyopaque;
 
 /// glibc's own name; the standard one is not in its shared library.
 const register_atfork = @extern(
@@ -35,8 +36,12 @@ pub fn prepareThreads(at_end: common.AtEnd) bool {
     return pthread_key_create(&key, at_end) == 0;
 }
 
-pub fn watchThread() void {
-    _ = pthread_setspecific(key, &key); // any value but null calls the destructor
+pub fn threadWord() usize {
+    return @intFromPtr(pthread_getspecific(key));
+}
+
+pub fn setThreadWord(word: usize) void {
+    _ = pthread_setspecific(key, @ptrFromInt(word)); // any value but null calls the destructor
 }
 
 pub fn watchForks(in_child: AtFork) void {

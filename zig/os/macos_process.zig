@@ -10,6 +10,7 @@ const Key = c_ulong;
 
 extern "c" fn pthread_key_create(key: *Key, destructor: common.AtEnd) c_int;
 extern "c" fn pthread_setspecific(key: Key, value: ?*const anyopaque) c_int;
+extern "c" fn pthread_getspecific(key: Key) ?*const anyopaque;
 extern "c" fn pthread_atfork(
     before: ?common.AtFork,
     in_parent: ?common.AtFork,
@@ -33,8 +34,12 @@ fn stayLoaded() void {
     _ = c.dlopen(found.fname, .{ .LAZY = true, .NOLOAD = true, .NODELETE = true });
 }
 
-pub fn watchThread() void {
-    _ = pthread_setspecific(key, &key); // any value but null calls the destructor
+pub fn threadWord() usize {
+    return @intFromPtr(pthread_getspecific(key));
+}
+
+pub fn setThreadWord(word: usize) void {
+    _ = pthread_setspecific(key, @ptrFromInt(word)); // any value but null calls the destructor
 }
 
 pub fn watchForks(in_child: common.AtFork) void {

@@ -187,8 +187,10 @@ pub const sleepNs: fn (u64) void = process.sleepNs;
 /// Once for each copy of the library: has a function called at the end of every watched thread, and
 /// keeps the library loaded. False: the system refuses.
 pub const prepareThreads: fn (common.AtEnd) bool = process.prepareThreads;
-/// Watches the calling thread. Assumes `prepareThreads`.
-pub const watchThread: fn () void = process.watchThread;
+/// A word of the calling thread, 0 at first. Not before `prepareThreads` has said true.
+pub const threadWord: fn () usize = process.threadWord;
+/// Sets it. The end of a thread whose word is not 0 calls the function of `prepareThreads`.
+pub const setThreadWord: fn (usize) void = process.setThreadWord;
 /// Has a function called in the child of every fork.
 pub const watchForks: fn (common.AtFork) void = process.watchForks;
 

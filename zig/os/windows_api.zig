@@ -331,6 +331,7 @@ pub extern "kernel32" fn GetProcAddress(Handle, [*:0]const u8) callconv(.winapi)
 pub extern "kernel32" fn FlsAlloc(
     *const fn (?*anyopaque) callconv(.c) void,
 ) callconv(.winapi) u32;
+pub extern "kernel32" fn FlsGetValue(u32) callconv(.winapi) ?*const anyopaque;
 pub extern "kernel32" fn FlsSetValue(u32, ?*const anyopaque) callconv(.winapi) Bool;
 pub extern "kernel32" fn GetCurrentProcessId() callconv(.winapi) u32;
 pub extern "kernel32" fn GetCurrentThreadId() callconv(.winapi) u32;

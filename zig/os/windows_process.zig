@@ -28,8 +28,12 @@ pub fn prepareThreads(at_end: common.AtEnd) bool {
     return key != no_index;
 }
 
-pub fn watchThread() void {
-    _ = api.FlsSetValue(key, &key); // any value but null calls the callback
+pub fn threadWord() usize {
+    return @intFromPtr(api.FlsGetValue(key));
+}
+
+pub fn setThreadWord(word: usize) void {
+    _ = api.FlsSetValue(key, @ptrFromInt(word)); // any value but null calls the callback
 }
 
 /// Nothing forks.

@@ -99,7 +99,7 @@ pub fn word(number: anytype) u32 {
 pub fn handleOf(map: *Map) u32 {
     const place = recentOf(map);
     if (handles.maps.get(place.*) != map) {
-        place.* = handles.maps.find(map) orelse handles.maps.add(map) orelse
+        place.* = handles.maps.find(map) orelse handles.maps.add(map, 0) orelse
             @panic("more maps than handles");
     }
     return place.*;

@@ -71,3 +71,40 @@ test "a forked child has no handles, and keeps none of its parent's locks when t
     try std.testing.expectEqual(@as(i32, 1), recovered);
     try std.testing.expectEqual(linux.E.SUCCESS, linux.errno(linux.kill(child, @enumFromInt(0))));
 }
+
+test "a thread that comes to another realm gives back what the one before had open" {
+    const expect = std.testing.expectEqual;
+    const handle = try openAnonymous();
+    defer _ = abi.segment.shm_segment_close(handle);
+    var buffer: [200]u8 = undefined;
+    const token = buffer[0..@intCast(abi.segment.shm_segment_token(handle, &buffer, buffer.len))];
+    const thread = try std.Thread.spawn(.{}, struct {
+        fn runs(text: []const u8) void {
+            run(text) catch @panic("not as expected");
+        }
+
+        fn run(text: []const u8) !void {
+            try expect(@as(i32, 0), abi.realm.shm_realm_enter(7, 1));
+            const first = attach(text);
+            const region: u32 = @intCast(abi.region.shm_region_anonymous(100, null));
+            try expect(@as(i32, 0), abi.lock.shm_lock_acquire(first, 0, 1000));
+            // The same realm again, as a second copy of the module enters it: nothing ends.
+            try expect(@as(i32, 0), abi.realm.shm_realm_enter(7, 1));
+            try expect(@as(f64, 100), abi.region.shm_region_length(region));
+            // Another one, beside which the first may go on.
+            try expect(@as(i32, 0), abi.realm.shm_realm_enter(8, 0));
+            const second = attach(text);
+            try expect(@as(i32, -8), abi.lock.shm_lock_acquire(second, 0, 60_000)); // locked
+            try expect(@as(i32, -8), abi.map.shm_map_put(second, "k", 1, "v", 1, 6));
+            try expect(@as(i32, 0), abi.realm.shm_realm_enter(8, 1));
+            try expect(@as(i32, -12), abi.segment.shm_segment_close(first));
+            try expect(@as(i32, -12), abi.region.shm_region_close(region));
+            try expect(@as(i32, 1), abi.lock.shm_lock_acquire(second, 0, 1000)); // recovered
+            try expect(@as(i32, 0), abi.realm.shm_realm_abandon(second));
+            try expect(@as(i32, -12), abi.realm.shm_realm_abandon(second));
+        }
+    }.runs, .{token});
+    thread.join();
+    try expect(@as(i32, 1), abi.lock.shm_lock_acquire(handle, 0, 0)); // abandoned: recovered
+    try expect(@as(i32, -17), abi.realm.shm_realm_enter(0, 1));
+}
