@@ -14,13 +14,10 @@ import {
   scaled,
   type TestContext,
   thrown,
+  untyped,
 } from "../support/support.ts";
 
 const LONG = { timeout: 60_000 };
-
-/** Calls with a value TypeScript would refuse. */
-// deno-lint-ignore no-explicit-any
-const untyped = (value: unknown): any => value;
 
 type Shared = SharedMap | SharedValue;
 

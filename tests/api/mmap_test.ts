@@ -24,8 +24,6 @@ import {
   sparseFile,
   suite,
   text,
-  Thread,
-  untyped,
 } from "../support/regions.ts";
 import {
   atEnd,
@@ -40,8 +38,10 @@ import {
   testUnless,
   THERE,
   thrown,
+  untyped,
   withSeed,
 } from "../support/support.ts";
+import { Thread } from "../support/thread.ts";
 
 const LONG = { timeout: 120_000 };
 const GIB = 2 ** 30;
@@ -275,12 +275,11 @@ for (const kind of ["a file", "memory"]) {
 
 test("the lock of a Worker that ended goes to the next, who learns of it", LONG, async (t) => {
   const region = anonymous(t);
-  const worker = new Thread();
-  atEnd(t, () => worker.end());
+  const worker = new Thread(t);
   await worker.ask("regionAttach", { token: region.token });
   await worker.ask("regionLock");
   assert.equal(region.tryLock(), undefined);
-  worker.end();
+  worker.terminate();
   using lock = await region.lockAsync({ timeout: 20_000 });
   assert.equal(lock.recovered, true);
 });

@@ -233,8 +233,10 @@ testUnless(noPeer, "a death is noticed across libcs, both ways", LONG, async (t)
 });
 
 test("the two kinds of lock do not mix", (t) => {
-  const map = freshMap(t, KERNEL);
-  thrown("Incompatible", () => SharedMap.open(map.name, { lock: "robust" }));
+  const map = freshMap(t, KERNEL).set("a", 1);
+  const { message } = thrown("Incompatible", () => SharedMap.open(map.name, { lock: "robust" }));
+  assert.match(message, /its lock is "kernel", wanted "robust"$/);
   using other = SharedMap.open(map.name); // not stated: what it has
-  assert.equal(other.stats().lock, "kernel");
+  assert.deepEqual([map.stats().lock, other.stats().lock], ["kernel", "kernel"]);
+  assert.equal(other.set("b", 2).get("a"), 1);
 });

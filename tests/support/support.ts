@@ -145,6 +145,10 @@ export function isOfProcess(token: string): boolean {
   return token.startsWith("fd:");
 }
 
+/** Calls with a value TypeScript would refuse. */
+// deno-lint-ignore no-explicit-any
+export const untyped = (value: unknown): any => value;
+
 /** Runs `task`, which must throw a SharedMemoryError of this code, and returns it. */
 export function thrown(code: string, task: () => unknown): SharedMemoryError {
   try {

@@ -2,6 +2,7 @@
 import process from "node:process";
 import { type Lock, SharedMap } from "../../mod.ts";
 import { LOCK_TASKS } from "./lock_tasks.ts";
+import { REGION_COMMANDS } from "./region_tasks.ts";
 
 // deno-lint-ignore no-explicit-any
 type Json = any;
@@ -26,6 +27,7 @@ const COMMANDS: Record<string, (args: Json) => unknown> = {
   task: ({ task, ...args }) => LOCK_TASKS[task](map, args as never, () => {}),
   /** Ends this thread, with whatever it holds. */
   end: () => scope.close ? scope.close() : process.exit(),
+  ...REGION_COMMANDS,
 };
 
 scope.onmessage = async ({ data: { request, command, ...args } }) => {
