@@ -57,7 +57,7 @@ const QEMU = [
   { suite: "lifecycle", piece: "leaves no trace of handles that were closed", why: TOO_OFTEN },
   { suite: "lock", piece: "ends at its deadline, wherever in line", why: TIME },
   { suite: "mmap_files", piece: "open() that fails leaves nothing behind", why: TOO_LARGE },
-  { suite: "mmap_files", piece: "copies race with somebody who cuts", why: TOO_FEW },
+  { suite: "mmap_files", piece: "copies race with a process that cuts", why: TOO_FEW },
   { suite: "mmap_files", piece: "a private region survives in", why: NO_GUARDED_COPIES },
   { suite: "mmap_files", piece: "a full file system is an error in", why: NO_GUARDED_COPIES },
 ];

@@ -320,7 +320,7 @@ test("SharedMap's functions refuse what is no function, and change nothing", (t)
   assert.deepEqual(content(map), [["a", 1]]);
 });
 
-test("SharedMap.set() refuses a function by its name, whatever that is", (t) => {
+test("SharedMap.set() refuses a function by its name, if that is a string", (t) => {
   const map = freshMap(t);
   const named = (value: unknown) => Object.defineProperty(() => 1, "name", { value });
   assert.throws(() => map.set("f", named("go")), { message: 'Cannot store function "go"' });

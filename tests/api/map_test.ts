@@ -46,7 +46,7 @@ function describeSingleKeys(kind: string, make: MakeMap): void {
     }
   });
 
-  test(`${kind}.has() tells a stored key from a missing one, whatever the value`, (t) => {
+  test(`${kind}.has() tells a stored key from a missing one, with any value`, (t) => {
     const map = make<unknown>(t).set("null", null).set("false", false).set("empty", "");
     assert.ok(["null", "false", "empty"].every((key) => map.has(key)));
     assert.equal(map.has("other"), false);

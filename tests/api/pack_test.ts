@@ -302,7 +302,7 @@ test("unpack() names where it would leave the bytes", () => {
   assert.throws(() => unpack("a", "text" as any), TypeError);
 });
 
-test("pack() and unpack() stay within bounds, whatever the counts multiply to", () => {
+test("pack() and unpack() stay within bounds, even where the counts multiply to more", () => {
   const some = new Uint8Array(1000);
   const huge = [
     "a4000000000",

@@ -1,4 +1,4 @@
-/** Tokens: one process hands a map to another as a string, by whatever means it was started. */
+/** Tokens: one process hands a map to another as a string, however that was started. */
 import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";

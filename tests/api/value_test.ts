@@ -404,7 +404,7 @@ test("SharedValue and SharedMap read a codec's id once, before anything is writt
     });
     using object = kind.open(name, { codec });
     const hasName = kind.unlink(name);
-    object.unlink(); // whatever its name is
+    object.unlink(); // by whichever name the object took
     assert.deepEqual([reads, hasName], [1, true]);
   }
 });

@@ -42,7 +42,7 @@ for (const writer of RUNTIMES) {
   }
 }
 
-test("SharedMap.get() returns bytes as a plain Uint8Array, whatever was set", (t) => {
+test("SharedMap.get() returns bytes as a plain Uint8Array, also where a subclass was set", (t) => {
   const map = freshMap<Uint8Array>(t);
   const bytes = countingBytes(40);
   const views = [bytes, bytes.subarray(3, 20), Buffer.from(bytes), Buffer.from(bytes).subarray(1)];

@@ -1,5 +1,5 @@
 /**
- * Keys that all collide, chosen by somebody who knows the secrets of a segment: the stripe they
+ * Keys that all collide, chosen by an attacker who knows the secrets of a segment: the stripe they
  * fall into changes its hash, and everything stays fast.
  */
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ function plantSecret(name: string): void {
   editHeader(join(SHM, name), WORD.secret, () => secret);
 }
 
-/** A key of 16 bytes whose hash is a product with zero under that secret, whatever `n` is. */
+/** A key of 16 bytes whose hash is a product with zero under that secret, for every `n`. */
 function collidingKey(n: number): string {
   const digits = n.toString(36).padStart(8, "0");
   return `efgh${digits.slice(0, 4)}abcd${digits.slice(4)}`;
@@ -33,7 +33,7 @@ test("SharedMap.set() and get() survive a flood of colliding keys", { timeout: 1
   for (let n = 0; n < count; n += 1) {
     if (map.get(collidingKey(n)) !== n) assert.fail(`key ${n} is ${map.get(collidingKey(n))}`);
   }
-  assert.equal(map.stats().hardenedStripes, 1, "the keys did not collide, or nobody noticed");
+  assert.equal(map.stats().hardenedStripes, 1, "the keys did not collide, or no writer noticed");
   for (let n = 0; n < count; n += 1) assert.ok(map.delete(collidingKey(n)));
   assert.equal(map.size, 0);
   assert.ok(map.verify().ok);

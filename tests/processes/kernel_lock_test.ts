@@ -1,6 +1,6 @@
 /**
  * Where robust mutexes end: processes of other PID namespaces and of another libc. A segment with
- * kernel locks serves them together, whoever is killed; any other refuses the second kind.
+ * kernel locks serves them together, also while some are killed; any other segment refuses them.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -185,7 +185,7 @@ testUnless(noPeer, "a default map is refused to a process of another libc", LONG
   await peer.ask("close");
   const map = SharedMap.open(name, { lock: "robust" });
   atEnd(t, () => map.close());
-  assert.equal(await peer.ask(`open ${name} - 100`), "-10"); // Incompatible, the other way round
+  assert.equal(await peer.ask(`open ${name} - 100`), "-10"); // Incompatible: it opens ours
 });
 
 testUnless(noPeer, "a map with kernel locks is shared with another libc", LONG, async (t) => {

@@ -1,6 +1,6 @@
 /**
- * The lock between processes of both runtimes and between threads: whoever has it is alone, others
- * wait or learn who it is, and who dies with it is noticed by the next, once.
+ * The lock between processes of both runtimes and between threads: its holder is alone, other
+ * lockers wait or get an error that names it, and a holder's death shows to the next locker, once.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -25,7 +25,7 @@ const COMMANDS: Record<string, (args: Json) => unknown> = {
   unlock: () => lock.unlock(),
   close: () => map.close(),
   task: ({ task, ...args }) => LOCK_TASKS[task](map, args as never, () => {}),
-  /** Ends this thread, with whatever it holds. */
+  /** Ends this thread, which may hold a lock. */
   end: () => scope.close ? scope.close() : process.exit(),
   ...REGION_COMMANDS,
 };

@@ -156,7 +156,7 @@ export const ENGINE_MUTANTS = [
     tests: "lock storm with kernel locks",
   },
   {
-    name: "nobody becomes first in line",
+    name: "no waiter becomes first in line",
     file: "lock/user_lock.zig",
     from: "        if (!lock.is_head)\n            lock.is_head = try range_lock.tryLock(" +
       "target.fault, target.locks, .queue_head, mode);\n",
@@ -164,7 +164,7 @@ export const ENGINE_MUTANTS = [
     tests: "starves neither",
   },
   {
-    name: "nobody gives way to the first in line",
+    name: "no waiter gives way to the first in line",
     file: "lock/user_lock.zig",
     from: "        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;\n",
     to: "",
@@ -250,7 +250,7 @@ export const ENGINE_MUTANTS = [
     tests: "region_test",
   },
   {
-    name: "a region's token leads to whatever has its number",
+    name: "a region's token leads to any region with its number",
     file: "region/region.zig",
     from: "    if (header.id != id) return fault.withReason(.identity, error.NotFound);\n",
     to: "    if (header.id == 0 and id == 0) return fault.withReason(.identity, error.NotFound);\n",
