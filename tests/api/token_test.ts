@@ -95,8 +95,8 @@ interface HandOver {
 }
 
 /**
- * A parent stores in a map without a name and in one with, its child reads and answers, in a process
- * with --allow-ffi alone.
+ * A parent stores in a map without a name and in one with a name; its child reads and answers, with
+ * --allow-ffi alone.
  */
 async function handOver(t: Parameters<typeof startChild>[0], how: HandOver): Promise<void> {
   const { parent, token } = await startParent(t, how.parent, { command: "anonymous" });
