@@ -381,7 +381,9 @@ for (const parent of [undefined, SHM]) {
 test('SharedMap.open() in a missing directory is "NotFound" and makes none', (t) => {
   const directory = join(freshDirectory(t), "missing");
   for (const mode of ["shared", "create", "attach", "exclusive"] as const) {
-    thrown("NotFound", () => SharedMap.open("name", { directory, mode }));
+    const { message } = thrown("NotFound", () => SharedMap.open("name", { directory, mode }));
+    const why = mode === "attach" ? "there is none in" : "there is no directory";
+    assert.ok(message.endsWith(`: ${why} ${directory}`), message);
   }
   assert.equal(existsSync(directory), false);
 });
