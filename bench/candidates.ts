@@ -49,7 +49,7 @@ function openShmap(work: Work): Store {
   };
 }
 
-/** Over the library of `bench/floor.zig`, which has one value whatever the key. */
+/** Over the library of `bench/floor.zig`, which has one value for every key. */
 function openFloor(work: Work): Store {
   const map = SharedMap.anonymous<unknown>();
   const set: Put = (key, value) => map.set(key, value);
@@ -60,7 +60,7 @@ function openFloor(work: Work): Store {
   };
 }
 
-/** A value that nobody changes. */
+/** A value that no process changes. */
 function openValue({ values, weigh, task }: Work): Store {
   const writer = SharedValue.anonymous<unknown>();
   const value = SharedValue.attach<unknown>(writer.token, { frozen: task.value === "object" });

@@ -33,7 +33,7 @@ pub const Work = enum(u32) {
     /// As `plain_write`, each holding one of as many locks as a map has stripes, which is a word in
     /// a line of its own: what a lock alone costs that two processes hand to each other.
     locked_write,
-    /// As `write`, to another map, which nobody else has.
+    /// As `write`, to another map, which no other process has.
     write_elsewhere,
 };
 

@@ -312,7 +312,7 @@ fn measure(gpa: std.mem.Allocator, key_count: u64) !void {
             "\"skipped\":\"{t}\"}}\n", .{ key_count, err });
         break :null null;
     };
-    directory.remove(); // its files are open: whoever is killed leaves none behind
+    directory.remove(); // its files are open: a killed process leaves none behind
     defer if (database) |*opened| opened.deinit();
     const has_lmdb = database != null and key_count <= lmdb_keys_max;
     var one_by_one: Lmdb(false) = undefined;

@@ -3,8 +3,8 @@
 //! constant bytes, `put` checks them and copies the value away.
 //!
 //! Names and fingerprint come from `src/ffi/abi.ts`, imported here as "table", so that TypeScript
-//! takes this library for the real one whatever that exports; what is not needed to open a map and
-//! to close it fails when called.
+//! takes this library for the real one; what is not needed to open a map and to close it fails
+//! when called.
 
 const std = @import("std");
 

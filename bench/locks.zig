@@ -1,4 +1,4 @@
-//! What the user's lock costs: taking it, handing it over, waiting for it beside somebody greedy,
+//! What the user's lock costs: taking it, handing it over, waiting for it beside a greedy process,
 //! and taking it over from the dead.
 
 const std = @import("std");

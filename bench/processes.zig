@@ -148,7 +148,7 @@ const Bench = struct {
         bench.row("that writer", "shmap").passes("ops/s", .most, writes[0..passes]);
     }
 
-    /// A reader that goes on all the time: beside nobody, and while the writer stands still
+    /// A reader that goes on all the time: alone, and while the writer stands still
     /// wherever the signal met it.
     fn stops(bench: Bench) void {
         const passes = bench.sizes.passes;

@@ -105,7 +105,7 @@ function parsed(line) {
   }
 }
 
-/** The parts of these names, or whose names begin so; undefined when a name is nobody's. */
+/** The parts of these names, or whose names begin so; undefined when no part has such a name. */
 function chosen(names) {
   const parts = names.map((name) =>
     Object.keys(PARTS).filter((part) => part === name || part.startsWith(`${name}-`))

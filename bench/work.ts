@@ -39,7 +39,7 @@ export interface Work {
 export interface Operation {
   readonly who: string;
   readonly case: string;
-  /** Whether it is handed keys that nobody stored. */
+  /** Whether it is handed keys that were never stored. */
   readonly isMiss?: boolean;
   /** What one operation adds to the sum, unless it is what a value weighs. */
   readonly weight?: number;
@@ -193,7 +193,7 @@ function isSame(value: unknown, found: unknown): boolean {
   return isDeepStrictEqual(value, Buffer.isBuffer(found) ? new Uint8Array(found) : found);
 }
 
-/** Does an operation once, whatever its way. */
+/** Does an operation once, in any of its ways. */
 async function doOnce(operation: Operation, key: string, value: unknown): Promise<void> {
   const { once, awaited, many, within = (body: () => void) => body() } = operation;
   if (once !== undefined) within(() => once(key, value));

@@ -33,7 +33,7 @@ function append(log: Mmap, level: number, text: string): void {
   const end = endOf(log);
   if (end + 2 + record.length > log.length) throw new RangeError("the log is full");
   const length = log.pack(end, "n/a*", record);
-  // Last of all: whoever dies before this line has written nothing.
+  // Last of all: a process that dies before this line has written nothing.
   log.pack(0, "L", end + length);
 }
 

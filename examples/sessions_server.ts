@@ -57,7 +57,7 @@ async function serve(token: string): Promise<void> {
     store.set("port", listen(store.get("port") as number ?? 0, answer));
     store.set("servers", (store.get("servers") as number ?? 0) + 1);
   }
-  process.stdin.resume().on("end", () => process.exit()); // when whoever started it has ended
+  process.stdin.resume().on("end", () => process.exit()); // when its parent has ended
 }
 
 function startServer(token: string): ChildProcess {
@@ -67,7 +67,7 @@ function startServer(token: string): ChildProcess {
   return spawn(process.execPath, args, { stdio: ["pipe", "inherit", "inherit"] });
 }
 
-/** Asks until there is an answer; `lost` is told of each request that got none. */
+/** Asks until there is an answer; `lost` is called for each request that got none. */
 async function ask(url: string, lost: () => void): Promise<Answer> {
   for (let attempt = 1;; attempt++) {
     try {
@@ -108,7 +108,7 @@ async function load(store: Store, servers: ChildProcess[]): Promise<boolean> {
   console.log(`${numbers.size} numbers given out, ${unheard} more counted for lost answers`);
   console.log(`${wholeCarts.length} of ${SESSIONS} carts are whole`);
 
-  // Every answer has a number of its own, and no request was counted that nobody made.
+  // Every answer has a number of its own, and no request was counted that was not made.
   return numbers.size === answered && unheard >= 0 && unheard <= lostCount &&
     wholeCarts.length === SESSIONS;
 }

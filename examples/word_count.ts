@@ -90,14 +90,14 @@ async function supervise(map: Shares, shares: number[], workers: Worker[]): Prom
     }
     await pause(5);
   }
-  if (!wasKilled) console.log("nobody was killed: the text is too short for that");
+  if (!wasKilled) console.log("no worker was killed: the text is too short for that");
 }
 
 function sum(map: Shares, shares: number[]): Counts {
   const total: Counts = new Map();
   for (const share of shares) {
     const counts = map.get(`counts:${share}`);
-    if (!(counts instanceof Map)) throw new Error(`nobody counted share ${share}`);
+    if (!(counts instanceof Map)) throw new Error(`no worker counted share ${share}`);
     for (const [word, count] of counts) total.set(word, (total.get(word) ?? 0) + count);
   }
   return total;

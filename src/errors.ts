@@ -118,6 +118,8 @@ export interface Attempt extends FailureDetails {
   readonly where: string;
   /** The user's file that was to be opened, as it was given. */
   readonly file?: string | undefined;
+  /** Whether it makes what it does not find: then only the directory can be missing. */
+  readonly makes?: boolean;
   /** What an open asked for, named in the message beside what it found. */
   readonly wanted?: {
     readonly kind: string;
@@ -249,6 +251,7 @@ function describeNotFound(attempt: Attempt, fault: Fault): string {
   if (attempt.action === "attach to") {
     return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
   }
+  if (attempt.makes) return `${cannot(attempt)}: there is no directory ${attempt.where}`;
   return `${cannot(attempt)}: there is none in ${attempt.where}`;
 }
 

@@ -57,7 +57,7 @@ const QEMU = [
   { suite: "lifecycle", piece: "leaves no trace of handles that were closed", why: TOO_OFTEN },
   { suite: "lock", piece: "ends at its deadline, wherever in line", why: TIME },
   { suite: "mmap_files", piece: "open() that fails leaves nothing behind", why: TOO_LARGE },
-  { suite: "mmap_files", piece: "copies race with somebody who cuts", why: TOO_FEW },
+  { suite: "mmap_files", piece: "copies race with a process that cuts", why: TOO_FEW },
   { suite: "mmap_files", piece: "a private region survives in", why: NO_GUARDED_COPIES },
   { suite: "mmap_files", piece: "a full file system is an error in", why: NO_GUARDED_COPIES },
 ];
@@ -66,7 +66,6 @@ const QEMU = [
 // on no volume: not the one that others have open. On Windows it is.
 const NO_VOLUME = "wine does not know the volume of an open file that was renamed";
 const NO_PLACEHOLDERS = "wine has no placeholders, so a thread can take another's addresses";
-const SLOW = "eight processes must have opened a map within two seconds; wine can need more";
 const STDERR = "Bun complains on stderr of what wine calls its directories";
 
 const WINE = [
@@ -84,11 +83,6 @@ const WINE = [
     suite: "lock_processes",
     piece: "Lock keeps threads of one process apart",
     why: NO_PLACEHOLDERS,
-  },
-  {
-    suite: "seed",
-    piece: "A-36 open() never finds a half-made map, so nobody waits 5 s for one",
-    why: SLOW,
   },
   {
     suite: "seed_mmap_source",

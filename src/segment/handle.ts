@@ -38,7 +38,10 @@ export abstract class Handle implements Lockable {
   readonly #calls: HandleCalls;
   #token: string | undefined;
 
-  /** `isShared` is for `Locker`. */
+  /**
+   * @param handle What the library's open returned, checked by `checkOpened`: above zero.
+   * @param isShared Whether a lock is shared where the caller does not say: for `Locker`.
+   */
   constructor(
     library: Native,
     handle: number,
@@ -61,7 +64,10 @@ export abstract class Handle implements Lockable {
     return this.subject.thing;
   }
 
-  /** The error for a negative result of a call that was to do `action`. */
+  /**
+   * The error for a negative result of a call that was to do `action`, with what the library notes
+   * about the last failed call of this handle: ask before the next call.
+   */
   failure(status: number, action: string, details?: FailureDetails): Error {
     if (this.handle === 0) return this.refusal("Closed", action, "it is closed");
     FAULT.bytes.fill(0);
@@ -69,11 +75,12 @@ export abstract class Handle implements Lockable {
     return faultError(status, action, { ...this.subject, ...details });
   }
 
-  /** Throws unless open. */
+  /** Throws `"Closed"` unless open. */
   assertOpen(action: string): void {
     if (this.handle === 0) throw this.refusal("Closed", action, "it is closed");
   }
 
+  /** Throws unless a lock can be had here: an exclusive one, or with `shared` 1 a shared one. */
   abstract assertLockable(action: string, shared: number): void;
 
   /** The error for an action that this handle cannot do. */
@@ -85,7 +92,10 @@ export abstract class Handle implements Lockable {
     return new SharedMemoryError(code, `Cannot ${action} ${this.label}: ${why}`);
   }
 
-  /** The string that leads other processes to the same segment or region. */
+  /**
+   * The string that leads other processes to the same segment or region; the same for as long as
+   * this handle is open. Throws `"Closed"`, and `"Unsupported"` for a region over a file.
+   */
   get token(): string {
     this.assertOpen("identify");
     return this.#token ??= this.#readToken();

@@ -218,7 +218,8 @@ export function attachSegment(kind: SegmentKind, token: string, options: AttachO
 function opened(library: Native, handle: number, request: OpenRequest, action: string): Segment {
   const { kind, name, where, timeout, codecId, lock, maxBytes } = request;
   const wanted = { kind: `a ${kind.noun}`, codec: codecId, lock, maxBytes };
-  checkOpened(handle, action, { thing: labelOf(kind, name), where, timeout, wanted });
+  const makes = name !== undefined && request.mode !== "attach";
+  checkOpened(handle, action, { thing: labelOf(kind, name), where, timeout, makes, wanted });
   return new Segment(library, handle, request);
 }
 

@@ -29,6 +29,7 @@ import {
   isArgumentError,
   NEEDS,
   RUNTIMES,
+  scaled,
   SHM,
   startChild,
   startWith,
@@ -37,44 +38,31 @@ import {
   THERE,
   thrown,
   until,
+  untyped,
 } from "../support/support.ts";
 
 const LONG = { timeout: 60_000 };
-
-// deno-lint-ignore no-explicit-any
-const untyped = (value: unknown): any => value;
-
-test("SharedMap.open() in mode shared creates, then attaches", (t) => {
-  const name = freshName(t);
-  using first = SharedMap.open(name, { mode: "shared" });
-  first.set("a", 1);
-  using second = SharedMap.open(name, { mode: "shared" });
-  assert.equal(second.get("a"), 1);
-});
 
 test('SharedMap.open() in mode create makes a map, and "Exists" when there is one', (t) => {
   const name = freshName(t);
   using first = SharedMap.open(name, { mode: "create" });
   first.set("a", 1);
-  const error = thrown("Exists", () => SharedMap.open(name, { mode: "create" }));
-  assert.ok(error.message.includes(name), error.message);
+  const { message } = thrown("Exists", () => SharedMap.open(name, { mode: "create" }));
+  assert.match(message, /^Cannot (open|create)/);
+  assert.ok(message.includes(`"${name}"`), message);
   assert.deepEqual(content(first), [["a", 1]]);
   assert.deepEqual(temporaries(name), []);
 });
 
 test('SharedMap.open() in mode attach finds a map, and "NotFound" when there is none', (t) => {
   const name = freshName(t);
-  const error = thrown("NotFound", () => SharedMap.open(name, { mode: "attach" }));
-  assert.ok(error.message.includes(name), error.message);
+  const { message } = thrown("NotFound", () => SharedMap.open(name, { mode: "attach" }));
+  assert.match(message, /^Cannot (open|attach)/);
+  assert.ok(message.includes(`"${name}"`), message);
   assert.equal(existsSync(join(SHM, name)), false);
   using first = SharedMap.open(name);
   using second = SharedMap.open(name, { mode: "attach" });
   assert.equal(first.set("a", 1).size, second.size);
-});
-
-test("SharedMap.open() in mode exclusive makes a map where there is none", (t) => {
-  using map = SharedMap.open(freshName(t), { mode: "exclusive" });
-  assert.equal(map.set("a", 1).size, 1);
 });
 
 test("SharedMap.open() in mode exclusive displaces a map, and its handles notice", (t) => {
@@ -224,15 +212,12 @@ test("SharedMap.list() describes the segments of a directory and nothing else", 
   assert.ok(info.created instanceof Date);
   assert.ok(info.created.getTime() >= before - 2000 && info.created.getTime() <= Date.now() + 2000);
   assert.ok(info.bytes >= 4096 && info.bytes <= 262_144, `${info.bytes}`);
-  const child = await startChild(t, THERE);
   const options = { directory, readonly: true };
-  const permissions = ["-A"];
-  const reader = await startChild(t, THERE, { permissions });
+  const reader = await startChild(t, THERE, { permissions: ["-A"] });
   await reader.ask("open", { id: "map", name: "idle", options });
   assert.equal(SharedMap.list({ directory }).every((one) => one.inUse), true);
   await reader.kill();
   assert.equal(SharedMap.list({ directory }).find((one) => one.name === "idle")!.inUse, false);
-  await child.end();
 });
 
 test("SharedMap.list() of the default directory finds a map by its name", (t) => {
@@ -318,8 +303,6 @@ test("SharedMap.open() refuses names against the rule, before anything is create
 test("SharedMap.open() refuses options that make no sense, before anything is created", (t) => {
   const directory = freshDirectory(t);
   const bad: Record<string, unknown>[] = [
-    { mode: "other" },
-    { mode: 1 },
     { readonly: true, mode: "create" },
     { readonly: true, mode: "exclusive" },
     { readonly: true, mode: "shared" },
@@ -376,17 +359,6 @@ test("SharedMap.open() read-only needs no write permission and changes no byte",
   assert.deepEqual(readFileSync(path), before);
 });
 
-test("SharedMap keeps its data when all processes have gone", LONG, async (t) => {
-  for (const runtime of RUNTIMES) {
-    const name = freshName(t);
-    const child = await startWith(t, runtime, name);
-    await child.ask("fill", { id: "map", to: 2000 });
-    await child.kill();
-    using map = SharedMap.open(name, { mode: "attach" });
-    assert.deepEqual([map.size, map.get("key 1999")], [2000, 1999]);
-  }
-});
-
 for (const parent of [undefined, SHM]) {
   test(`SharedMap.open() keeps a map in a directory ${parent ? "in memory" : "on disk"}`, (t) => {
     const directory = freshDirectory(t, parent);
@@ -409,7 +381,9 @@ for (const parent of [undefined, SHM]) {
 test('SharedMap.open() in a missing directory is "NotFound" and makes none', (t) => {
   const directory = join(freshDirectory(t), "missing");
   for (const mode of ["shared", "create", "attach", "exclusive"] as const) {
-    thrown("NotFound", () => SharedMap.open("name", { directory, mode }));
+    const { message } = thrown("NotFound", () => SharedMap.open("name", { directory, mode }));
+    const why = mode === "attach" ? "there is none in" : "there is no directory";
+    assert.ok(message.endsWith(`: ${why} ${directory}`), message);
   }
   assert.equal(existsSync(directory), false);
 });
@@ -444,7 +418,7 @@ testUnless(
     };
     for (let i = 0; i < 5; i += 1) cycle();
     const before = traces();
-    for (let i = 0; i < 1000; i += 1) cycle();
+    for (let i = 0; i < Math.max(100, scaled(1000)); i += 1) cycle();
     const { descriptors, mappings } = traces();
     assert.ok(descriptors <= before.descriptors, `${before.descriptors}, then ${descriptors}`);
     assert.ok(mappings <= before.mappings, `${before.mappings}, then ${mappings}`);
@@ -482,12 +456,12 @@ testUnless(
 );
 
 test("SharedMap.list() shows that a killed process no longer uses its map", LONG, async (t) => {
-  for (const runtime of RUNTIMES) {
+  await Promise.all(RUNTIMES.map(async (runtime) => {
     const name = freshName(t);
     const child = await startWith(t, runtime, name);
     const inUse = () => SharedMap.list().find((info) => info.name === name)!.inUse;
     assert.equal(inUse(), true);
     await child.kill();
     assert.equal(inUse(), false);
-  }
+  }));
 });

@@ -14,13 +14,10 @@ import {
   scaled,
   type TestContext,
   thrown,
+  untyped,
 } from "../support/support.ts";
 
 const LONG = { timeout: 60_000 };
-
-/** Calls with a value TypeScript would refuse. */
-// deno-lint-ignore no-explicit-any
-const untyped = (value: unknown): any => value;
 
 type Shared = SharedMap | SharedValue;
 
@@ -299,7 +296,7 @@ test("SharedMap: locks of different maps are nothing to each other", (t) => {
   thrown("Locked", () => other.set("a", 2));
 });
 
-test("SharedMap: a lock is of what the handle has open, whatever the name leads to", (t) => {
+test("SharedMap: a lock belongs to what a handle has open, not to its name", (t) => {
   const map = freshMap(t);
   using _lock = map.lock();
   using fresh = SharedMap.open(map.name, { mode: "exclusive" });
@@ -382,7 +379,7 @@ test("SharedMap.lockAsync() is not undone by an abort after it was granted", asy
   const { signal, ...controller } = withAbort();
   const lock = map.lock();
   const promise = map.lockAsync({ signal });
-  lock.unlock(); // grants it, before anybody has seen the promise settle
+  lock.unlock(); // grants it, before any code has seen the promise settle
   controller.abort();
   const granted = await promise;
   assert.equal(map.locked, true);

@@ -30,16 +30,6 @@ function describeMapContract(kind: string, make: MakeMap): void {
 }
 
 function describeSingleKeys(kind: string, make: MakeMap): void {
-  test(`${kind}.get() returns undefined for a missing key`, (t) => {
-    assert.equal(make(t).get("missing"), undefined);
-  });
-
-  test(`${kind}.set() stores a value that get() returns`, (t) => {
-    const map = make<string>(t);
-    map.set("hello", "world");
-    assert.equal(map.get("hello"), "world");
-  });
-
   test(`${kind}.set() returns the map, so calls chain`, (t) => {
     const map = make<number>(t);
     assert.equal(map.set("a", 1), map);
@@ -56,7 +46,7 @@ function describeSingleKeys(kind: string, make: MakeMap): void {
     }
   });
 
-  test(`${kind}.has() tells a stored key from a missing one, whatever the value`, (t) => {
+  test(`${kind}.has() tells a stored key from a missing one, with any value`, (t) => {
     const map = make<unknown>(t).set("null", null).set("false", false).set("empty", "");
     assert.ok(["null", "false", "empty"].every((key) => map.has(key)));
     assert.equal(map.has("other"), false);

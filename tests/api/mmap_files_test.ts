@@ -165,7 +165,7 @@ for (const runtime of RUNTIMES) {
 
 testUnless(
   NEEDS.cutting,
-  "copies race with somebody who cuts the file short, and nobody dies",
+  "copies race with a process that cuts the file short, and neither process dies",
   LONG,
   async (t) => {
     const file = freshFile(t);

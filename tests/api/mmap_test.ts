@@ -24,8 +24,6 @@ import {
   sparseFile,
   suite,
   text,
-  Thread,
-  untyped,
 } from "../support/regions.ts";
 import {
   atEnd,
@@ -40,8 +38,10 @@ import {
   testUnless,
   THERE,
   thrown,
+  untyped,
   withSeed,
 } from "../support/support.ts";
+import { Thread } from "../support/thread.ts";
 
 const LONG = { timeout: 120_000 };
 const GIB = 2 ** 30;
@@ -182,11 +182,11 @@ for (const runtime of RUNTIMES) {
     assert.equal(token === region.token, !isOfProcess(token));
     region.close();
     using again = Mmap.attach(token);
-    assert.equal(text(again, 9000, 10), "from there", "it lives as long as anybody has it open");
+    assert.equal(text(again, 9000, 10), "from there", "it lives as long as a process has it open");
     await child.kill();
     if (!isOfProcess(token)) {
       again.close();
-      SharedMap.list(); // whoever comes by removes what the killed left
+      SharedMap.list(); // a call that lists removes what the killed process left
     }
     thrown("NotFound", () => Mmap.attach(token));
   });
@@ -210,7 +210,7 @@ test('a token of another kind is "Incompatible", and no token is a TypeError', (
   thrown(foreign, () => Mmap.attach("fd:4999999:1:0123456789abcdef"));
 });
 
-testUnless(NEEDS.memoryFiles, "nobody can cut an anonymous region short", {}, (t) => {
+testUnless(NEEDS.memoryFiles, "no process can cut an anonymous region short", {}, (t) => {
   const region = anonymous(t);
   const fd = openSync(`/proc/self/fd/${region.token.split(":")[2]}`, "r+");
   atEnd(t, () => closeSync(fd));
@@ -273,19 +273,18 @@ for (const kind of ["a file", "memory"]) {
   });
 }
 
-test("the lock of a Worker that ended goes to the next, who learns of it", LONG, async (t) => {
+test("the lock of a Worker that ended goes to the next locker, as recovered", LONG, async (t) => {
   const region = anonymous(t);
-  const worker = new Thread();
-  atEnd(t, () => worker.end());
+  const worker = new Thread(t);
   await worker.ask("regionAttach", { token: region.token });
   await worker.ask("regionLock");
   assert.equal(region.tryLock(), undefined);
-  worker.end();
+  worker.terminate();
   using lock = await region.lockAsync({ timeout: 20_000 });
   assert.equal(lock.recovered, true);
 });
 
-test("over a user's file nobody learns of a dead holder, but the lock is free", LONG, async (t) => {
+test("over a user's file no locker sees a dead holder, but the lock is free", LONG, async (t) => {
   const region = suite(t);
   const child = await childWith(t, THERE, region.filename!);
   await child.ask("regionLock");
@@ -298,7 +297,7 @@ test("over a user's file nobody learns of a dead holder, but the lock is free", 
 
 testUnless(
   NEEDS.links ?? NEEDS.descriptors,
-  "lock() excludes by file, whatever path or descriptor leads there",
+  "lock() excludes by file, not by the path or descriptor that leads there",
   {},
   async (t) => {
     const region = suite(t);

@@ -1,4 +1,4 @@
-/** Tokens: one process hands a map to another as a string, by whatever means it was started. */
+/** Tokens: one process hands a map to another as a string, however that was started. */
 import assert from "node:assert/strict";
 import process from "node:process";
 import { test } from "node:test";
@@ -81,12 +81,8 @@ for (const parent of RUNTIMES) {
   for (const child of RUNTIMES) {
     for (const api of APIS[parent]) {
       const what = `by ${api} in ${parent} to a child in ${child}`;
-      test(`SharedMap.token of an anonymous map is handed ${what}`, LONG, async (t) => {
-        await handOver(t, { parent, child, api, command: "anonymous" });
-      });
-      test(`SharedMap.token of a named map is handed ${what}`, LONG, async (t) => {
-        const { name } = freshMap(t);
-        await handOver(t, { parent, child, api, command: "open", name });
+      test(`SharedMap.token of any map is handed ${what}`, LONG, async (t) => {
+        await handOver(t, { parent, child, api });
       });
     }
   }
@@ -96,21 +92,33 @@ interface HandOver {
   parent: Runtime;
   child: Runtime;
   api: string;
-  command: string;
-  name?: string;
 }
 
-/** A parent stores, its child reads and answers, in a process with --allow-ffi alone. */
+/**
+ * A parent stores in a map without a name and in one with a name; its child reads and answers, with
+ * --allow-ffi alone.
+ */
 async function handOver(t: Parameters<typeof startChild>[0], how: HandOver): Promise<void> {
-  const { parent, token } = await startParent(t, how.parent, { ...how });
-  await parent.call("set", "question", { n: 6 });
-  const call = (method: string, ...args: unknown[]) => ({ command: "call", method, args });
-  const byArgument = [
-    { command: "attach", token },
-    call("get", "question"),
-    call("set", "answer", 42),
-    call("toObject"),
-  ];
+  const { parent, token } = await startParent(t, how.parent, { command: "anonymous" });
+  const named = await parent.ask("open", { id: "named", name: freshMap(t).name });
+  const ids = ["map", "named"];
+  const inParent = (id: string, method: string, ...args: unknown[]) =>
+    parent.ask("call", { id, method, args });
+  for (const id of ids) await inParent(id, "set", "question", { n: 6 });
+  const byArgument = [token, named].flatMap((token, i) => {
+    const call = (method: string, ...args: unknown[]) => ({
+      command: "call",
+      id: ids[i],
+      method,
+      args,
+    });
+    return [
+      { command: "attach", id: ids[i], token },
+      call("get", "question"),
+      call("set", "answer", 42),
+      call("toObject"),
+    ];
+  });
   const permissions = ["--allow-ffi"];
   const nested = await parent.ask("nest", {
     api: how.api,
@@ -119,9 +127,11 @@ async function handOver(t: Parameters<typeof startChild>[0], how: HandOver): Pro
   assert.equal(nested.code, 0, nested.stderr);
   const errors = nested.replies.filter((reply: { error?: unknown }) => reply.error);
   assert.deepEqual(errors, []);
-  assert.deepEqual(nested.replies[1].value, { n: 6 });
-  assert.deepEqual(nested.replies[3].value, { question: { n: 6 }, answer: 42 });
-  assert.equal(await parent.call("get", "answer"), 42);
+  for (const [i, id] of ids.entries()) {
+    assert.deepEqual(nested.replies[4 * i + 1].value, { n: 6 });
+    assert.deepEqual(nested.replies[4 * i + 3].value, { question: { n: 6 }, answer: 42 });
+    assert.equal(await inParent(id, "get", "answer"), 42);
+  }
 }
 
 for (const runtime of RUNTIMES) {
@@ -136,14 +146,14 @@ for (const runtime of RUNTIMES) {
   });
 
   test(`SharedMap.token of a child in ${runtime} outlives the creator`, LONG, async (t) => {
-    const creator = await startChild(t, HERE);
+    const [creator, heir, grandchild] = await Promise.all(
+      [HERE, runtime, otherThan(runtime)].map((each) => startChild(t, each)),
+    );
     const first = await creator.ask("anonymous", { id: "map" });
     await creator.call("set", "a", { kept: true });
-    const heir = await startChild(t, runtime);
     const second = await heir.ask("attach", { id: "map", token: first });
     assert.equal(second === first, !isOfProcess(first));
     await creator.kill();
-    const grandchild = await startChild(t, otherThan(runtime));
     const stale = grandchild.ask("attach", { id: "map", token: first });
     if (isOfProcess(first)) {
       await assert.rejects(stale, { name: "SharedMemoryError", code: "NotFound" });
@@ -158,27 +168,26 @@ for (const runtime of RUNTIMES) {
     assert.deepEqual([map.size, map.get("b")], [2, 2]);
   });
 
-  for (const spawner of RUNTIMES) {
-    for (const api of APIS[spawner]) {
-      const what = `a child in ${runtime} started by ${api} in ${spawner}`;
-      testUnless(NEEDS.proc, `SharedMap leaks no descriptor to ${what}`, LONG, async (t) => {
-        const { name } = freshMap(t);
-        const { parent } = await startParent(t, spawner, { command: "open", name });
-        await parent.ask("anonymous", { id: "anonymous" });
-        await parent.ask("open", { id: "reader", name, options: { readonly: true } });
-        const line = leaf(runtime, [{ command: "descriptors" }], ["-A"]);
-        const nested = await parent.ask("nest", { api, line });
-        assert.equal(nested.code, 0, nested.stderr);
-        const links: string[] = nested.replies[0].value;
-        assert.ok(links.length >= 3, `${links}`);
-        // Not by "shmap": Deno's own cache may lie in a directory of that name.
-        const ours = links.filter((link) => /libshmap|memfd|\/dev\/shm|\(deleted\)/.test(link));
-        assert.deepEqual(ours, []);
-        const own: string[] = await parent.ask("descriptors");
-        assert.ok(own.some((link) => link.includes(name)), "the check would not have seen ours");
-      });
-    }
-  }
+  const title = `SharedMap leaks no descriptor to a child that ${runtime} starts`;
+  testUnless(NEEDS.proc, title, LONG, async (t) => {
+    const { name } = freshMap(t);
+    const { parent } = await startParent(t, runtime, { command: "open", name });
+    await parent.ask("anonymous", { id: "anonymous" });
+    await parent.ask("open", { id: "reader", name, options: { readonly: true } });
+    const ways = RUNTIMES.flatMap((child) => APIS[runtime].map((api) => ({ child, api })));
+    await Promise.all(ways.map(async ({ child, api }) => {
+      const line = leaf(child, [{ command: "descriptors" }], ["-A"]);
+      const nested = await parent.ask("nest", { api, line });
+      assert.equal(nested.code, 0, nested.stderr);
+      const links: string[] = nested.replies[0].value;
+      assert.ok(links.length >= 3, `${links}`);
+      // Not by "shmap": Deno's own cache may lie in a directory of that name.
+      const ours = links.filter((link) => /libshmap|memfd|\/dev\/shm|\(deleted\)/.test(link));
+      assert.deepEqual(ours, [], `a child in ${child} by ${api}`);
+    }));
+    const own: string[] = await parent.ask("descriptors");
+    assert.ok(own.some((link) => link.includes(name)), "the check would not have seen ours");
+  });
 }
 
 test('SharedMap.attach() of a token whose handle was closed is "NotFound"', (t) => {

@@ -4,7 +4,15 @@ import { Buffer } from "node:buffer";
 import { test } from "node:test";
 import { type Codec, SharedMap } from "../../mod.ts";
 import { assertSame, CODECS, corpus, countingBytes, writeCorpus } from "../support/corpus.ts";
-import { freshMap, HERE, RUNTIMES, startChild, startWith, thrown } from "../support/support.ts";
+import {
+  freshMap,
+  HERE,
+  RUNTIMES,
+  scaled,
+  startChild,
+  startWith,
+  thrown,
+} from "../support/support.ts";
 
 test("SharedMap.get() returns every value of the corpus as it was set", (t) => {
   const map = freshMap(t);
@@ -34,17 +42,7 @@ for (const writer of RUNTIMES) {
   }
 }
 
-test("SharedMap reads the corpus of every runtime in this one", { timeout: 60_000 }, async (t) => {
-  for (const runtime of RUNTIMES) {
-    const map = freshMap(t);
-    const child = await startWith(t, runtime, map.name);
-    await child.ask("writeCorpus");
-    await child.end();
-    for (const [name, value] of corpus()) assertSame(map.get(name), value, `${runtime}: ${name}`);
-  }
-});
-
-test("SharedMap.get() returns bytes as a plain Uint8Array, whatever was set", (t) => {
+test("SharedMap.get() returns bytes as a plain Uint8Array, also where a subclass was set", (t) => {
   const map = freshMap<Uint8Array>(t);
   const bytes = countingBytes(40);
   const views = [bytes, bytes.subarray(3, 20), Buffer.from(bytes), Buffer.from(bytes).subarray(1)];
@@ -139,6 +137,8 @@ test("SharedMap keeps keys of every length up to 65,535 bytes", (t) => {
 });
 
 const MEBI = 1 << 20;
+/** How many MiB a string has that no buffer was made for in advance. */
+const LARGE = Math.max(20, scaled(100));
 
 /** Long strings that take the various ways through the encoder. */
 const LONG: [string, () => string][] = [
@@ -148,7 +148,7 @@ const LONG: [string, () => string][] = [
   ["1 MiB ill-formed", () => "a\ud800b\udc00☺".repeat(MEBI / 8)],
   ["ASCII with its only lone surrogate at the end", () => "x".repeat(MEBI) + "\udfff"],
   ["ASCII with its only wide character at the end", () => "x".repeat(MEBI) + "☺"],
-  ["100 MiB of ASCII", () => "0123456789abcdef".repeat(100 * MEBI / 16)],
+  [`${LARGE} MiB of ASCII`, () => "0123456789abcdef".repeat(LARGE * MEBI / 16)],
 ];
 
 for (const [what, make] of LONG) {
@@ -433,7 +433,7 @@ test('SharedMap.get() of bytes that do not decode is "Corrupt" with the cause', 
   for (const read of reads) {
     const error = thrown("Corrupt", read);
     assert.ok(error.cause instanceof Error, `${error.message}: no cause`);
-    assert.ok(error.message.includes("bad"), error.message);
+    assert.ok(error.message.includes("bad") && error.message.includes(map.name), error.message);
   }
   assert.equal(map.has("bad"), true);
   assert.equal(map.get("good"), 1);

@@ -41,7 +41,7 @@ function exportedFunctions(file: DataView): Symbol[] {
   const count = word(file, dynsym + 0x20) / 24;
   return Array.from({ length: count }, (_, index) => start + index * 24)
     .filter((at) => (file.getUint8(at + 4) & 15) === SYMBOL_FUNCTION)
-    .filter((at) => file.getUint16(at + 6, true) !== 0) // 0: somebody else's
+    .filter((at) => file.getUint16(at + 6, true) !== 0) // 0: defined in another library
     .map((at) => ({
       name: text(file, strings + file.getUint32(at, true)),
       address: word(file, at + 8),

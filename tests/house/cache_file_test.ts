@@ -35,7 +35,7 @@ function backendOf(variables: Record<string, string>, refused: string[] = []): B
     canWait: false,
     open: () => assert.fail("it opens nothing by itself"),
     mayLoad: () => true,
-    requestLoad: () => assert.fail("it asks nobody"),
+    requestLoad: () => assert.fail("it asks for no permission"),
     mayAccess: (path) => !refused.some((prefix) => path.startsWith(prefix)),
     readVariable: (name) => variables[name],
   };

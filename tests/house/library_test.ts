@@ -177,7 +177,7 @@ test("a list of --allow-ffi with the cache alone uses the cache", (t) => {
   const cache = join(home, ".cache", "shmap");
   const permissions = ["ffi", "read", "write"].map((kind) => `--allow-${kind}=${cache}`);
   const env = { HOME: home };
-  // Deno makes directories above the one it may write to for nobody.
+  // Deno makes no directory above the one that it may write to.
   fs.mkdirSync(join(home, ".cache"));
   const options: Options = { runtime: "deno", permissions, env };
   assert.match(refusal(["use"], options), /--allow-env/);

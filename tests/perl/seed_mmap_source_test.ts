@@ -27,7 +27,6 @@ import {
   suite,
   TEMPLATE,
   text,
-  untyped,
   VALUES,
 } from "../support/regions.ts";
 import {
@@ -40,6 +39,7 @@ import {
   testUnless,
   THERE,
   thrown,
+  untyped,
 } from "../support/support.ts";
 
 const LONG = { timeout: 60_000 };
@@ -140,7 +140,7 @@ testUnless(
   },
 );
 
-test("B-67 anonymous() without a length is an argument error", () => {
+test("B-67 and B-88 anonymous() without a length is an argument error: there is no default", () => {
   const message = /MAP_ANON specified, but no length specified$/;
   assert.throws(() => Mmap.anonymous(untyped(undefined)), { name: "TypeError", message });
   assert.throws(() => Mmap.anonymous(0), { name: "RangeError", message });
@@ -369,11 +369,7 @@ testUnless(
   },
 );
 
-test("B-88 there is no default length", () => {
-  assert.throws(() => Mmap.anonymous(untyped(undefined)), TypeError);
-});
-
-test("B-89 open() maps a file, anonymous() memory without one", (t) => {
+test("B-89 and B-92 open() maps a file, anonymous() memory without a descriptor", (t) => {
   assert.equal(typeof suite(t).fd, "number");
   thrown("Unsupported", () => suite(t).token);
   const region = anonymous(t);
@@ -408,7 +404,3 @@ for (const runtime of RUNTIMES) {
     assert.equal(readFileSync(shared.filename!).toString("latin1", 0, 6), "before");
   });
 }
-
-test("B-92 an anonymous region has no descriptor to give", (t) => {
-  assert.equal(anonymous(t).fd, undefined);
-});

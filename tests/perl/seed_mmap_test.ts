@@ -17,12 +17,11 @@ import {
   suite,
   TEMPLATE,
   text,
-  Thread,
-  untyped,
   VALUES,
   writeOnly,
 } from "../support/regions.ts";
-import { atEnd, HERE, THERE, thrown } from "../support/support.ts";
+import { HERE, THERE, thrown, untyped } from "../support/support.ts";
+import { Thread } from "../support/thread.ts";
 
 const LONG = { timeout: 60_000 };
 
@@ -134,7 +133,7 @@ for (
   });
 }
 
-test("B-22 open() with length 0 maps as much as the file has", (t) => {
+test("B-22 and B-25 open() with length 0 maps as much as the file has, and says so", (t) => {
   assert.equal(readOnly(t).length, 10_000);
 });
 
@@ -153,8 +152,6 @@ test('B-24 write() on a read-only region is "ReadOnly" and writes nothing', (t) 
   thrown("ReadOnly", () => region.write("A", 200_000));
   assert.equal(text(region), before);
 });
-
-test("B-25 a read-only region has a length", (t) => assert.equal(readOnly(t).length, 10_000));
 
 test("B-26 filename is the path as it was given", (t) => {
   const file = freshFile(t);
@@ -193,8 +190,7 @@ test('B-36 read() of a write-only region is "WriteOnly"', (t) => {
 
 test("B-40 to B-46 two threads share a region under its lock", LONG, async (t) => {
   const region = suite(t);
-  const reader = new Thread();
-  atEnd(t, () => reader.end());
+  const reader = new Thread(t);
   await reader.ask("regionOpen", { file: region.filename, options: READ_WRITE });
   const first = region.lock();
   assert.ok(first instanceof Lock);

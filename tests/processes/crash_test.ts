@@ -1,5 +1,5 @@
 /**
- * Processes killed at random moments, a thousand times and more; everyone else goes on. What a
+ * Processes killed at random moments, a thousand times and more; all others go on. What a
  * killed process had acknowledged is there, what it was doing is done or not, for each key.
  */
 import assert from "node:assert/strict";
@@ -60,7 +60,7 @@ class Pool {
     const child = this.name === undefined
       ? startChild(this.t, runtime)
       : startWith(this.t, runtime, this.name);
-    child.catch(() => {}); // whoever takes it learns of it
+    child.catch(() => {}); // `take` throws it
     this.#ready.push(child);
   }
 
@@ -112,7 +112,7 @@ function ownEntries(map: SharedMap, prefix: string): Map<string, unknown> {
   return new Map([...map].filter(([key]) => key.startsWith(prefix)));
 }
 
-/** What holds of a map nobody else is writing to: the counts agree, and every call works. */
+/** What holds of a map that no other process writes to: the counts agree, and every call works. */
 function checkWhole(map: SharedMap, what: string): void {
   const count = [...map.keys()].length;
   assert.equal(map.size, count, what);

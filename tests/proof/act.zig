@@ -195,7 +195,7 @@ pub fn main(init: std.process.Init) !void {
     if (run.failed.found + run.killed.found > 0) std.process.exit(1);
 }
 
-/// Goes on with the map that somebody else left.
+/// Goes on with the map that another process left.
 fn look(directory: []const u8) !void {
     const shared = try shmap.testing.support.shared(World);
     const checker: roles.Checker = .{

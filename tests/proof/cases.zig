@@ -323,7 +323,7 @@ pub const Bench = struct {
         return shmap.attach.unlinkName(map, bench.directory.slice(), name, &options);
     }
 
-    /// A fresh segment must be as good as any, whatever it displaced.
+    /// A fresh segment must be as good as any, also where it displaced a damaged one.
     fn replace(bench: *Bench, image: *const Image) void {
         const fresh: usage.Opening = .{
             .mode = .exclusive,
@@ -410,7 +410,7 @@ pub const Bench = struct {
         return bench.after[0..len];
     }
 
-    /// Whoever cannot open a file leaves it as it was.
+    /// A handle that cannot open a file leaves it as it was.
     pub fn expectUnchanged(bench: *Bench) void {
         if (!std.mem.eql(u8, bench.readBack(), bench.bytes[0..bench.len]))
             bench.complain("a segment that was refused is changed", .{});

@@ -75,7 +75,7 @@ pub const Board = struct {
     reads: u64,
     dying_at: [processes]u64,
     keys: [variables.len][8]u8,
-    /// The first of the pair and then the second; the other way round.
+    /// The first of the pair and then the second; or the second and then the first.
     ordered: [2]Sightings,
     shown: [takers]Sightings,
 
@@ -138,7 +138,7 @@ const Process = struct {
         process.delays.arm();
         const key = &process.board.keys[variable];
         _ = calls.put(process.map, key, value.bytes(), 1, .none) catch |err| {
-            // Somebody was stopped inside that stripe: the next attempt is another.
+            // A writer was stopped inside that stripe: the next attempt is another.
             if (err == error.Timeout) return;
             return err;
         };
@@ -147,7 +147,7 @@ const Process = struct {
         if (process.random.boolean()) process.delays.wait();
     }
 
-    /// Effects first: whoever has seen one sees its cause, too.
+    /// Effects first: a reader that has seen one sees its cause, too.
     fn read(process: *Process) !void {
         for (variables, 0..) |variable, effect| {
             const cause = variable.cause orelse continue;
@@ -329,7 +329,7 @@ const Round = struct {
         }
     }
 
-    /// Nobody who takes snapshots waits for a stopped writer for ever.
+    /// No taker of snapshots waits for a stopped writer for ever.
     fn stopWriters(round: *Round) !void {
         const pids = round.pids[0..writers];
         for (pids) |pid| crowd.signal(pid, .STOP);

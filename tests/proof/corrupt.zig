@@ -1,4 +1,4 @@
-//! Segments damaged while nobody is attached: whoever opens one gets errors or wrong data, but no
+//! Segments damaged while no process is attached: one that opens it gets errors or wrong data, no
 //! signal, no endless call and no store outside; and what can be repaired, a repair repairs.
 //!
 //!     shmap-proof-corrupt [--scale <n>] [--seed <n>]
@@ -35,7 +35,7 @@ const worker_count = 2;
 /// A case that runs for longer does not end; one that sleeps may wait for others.
 const running_ns_max = 2 * std.time.ns_per_s;
 const sleeping_ns_max = 30 * std.time.ns_per_s;
-/// Whoever finds as many need not look for more.
+/// A part that found as many need not look for more.
 const found_max = 20;
 /// A worker is followed by another after this many cases.
 const batch = 4000;
@@ -243,7 +243,7 @@ fn blame(worker: *Worker, comptime what: []const u8, number: u64) void {
     std.debug.print("seed {d}, case {d}: " ++ what ++ "\n", of);
 }
 
-/// How long a process has run, whatever else the machine does.
+/// How long a process has run, without the time that other processes took.
 fn runningNs(pid: linux.pid_t) u64 {
     // The kernel's number for the clock of a process.
     const clock: i32 = ~pid << 3 | 2;

@@ -10,7 +10,7 @@ const linux = std.os.linux;
 const Map = shmap.map.Map;
 
 /// CLOCK_MONOTONIC, which is one clock for all processors. The fences keep what comes before from
-/// happening after it, and the other way round.
+/// happening after it, and what comes after from happening before it.
 pub fn now() u64 {
     fence();
     var time: std.c.timespec = undefined;

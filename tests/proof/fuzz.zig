@@ -85,7 +85,7 @@ const Input = struct {
 
     fn fill(pointer: *anyopaque, target: []u8) void {
         const input: *Input = @ptrCast(@alignCast(pointer));
-        // Choices are mostly small: one byte decides each, whatever its type.
+        // Choices are mostly small: one byte decides each, of every type.
         const seed = input.byte();
         for (target, 0..) |*b, i| b.* = if (i + 1 == target.len or input.at == input.bytes.len)
             seed +% @as(u8, @truncate(i * 167)) ^ @as(u8, @truncate(input.noise >> 40))

@@ -29,7 +29,7 @@ const Counts = struct {
 /// each so many of the first.
 const Nesting = struct { every: u64, stride: u64 };
 
-/// Whoever comes after a death: the same act again, or an ordinary visit.
+/// What follows a death: the same act again, or an ordinary visit.
 const Second = enum { same, visit };
 
 pub fn main(init: std.process.Init) !void {

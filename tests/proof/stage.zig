@@ -1,5 +1,5 @@
 //! Where processes act and die: a directory of its own, an old map under one name, perhaps a living
-//! bystander attached to it, and a page that outlives everybody and knows who was granted the lock.
+//! bystander attached to it, and a page that outlives all and knows which one was granted the lock.
 
 const std = @import("std");
 const linux = std.os.linux;
@@ -43,7 +43,7 @@ const Witness = extern struct {
     /// Stores seen by the process that acts, and the one before which it dies; 0 for none.
     stores: u64,
     kill_at: u64,
-    /// Not 0: somebody was granted the lock, has not released it, and nobody has been told.
+    /// Not 0: an actor was granted the lock, has not released it, and no later holder was told.
     owed: u64,
     /// Whether it is the process that acts now which has the lock.
     holding: u64,
@@ -101,7 +101,7 @@ pub const Stage = struct {
         }
     }
 
-    /// An empty directory, nobody attached, nothing owed.
+    /// An empty directory, no process attached, no death untold.
     pub fn reset(stage: *Stage, kind: layout.LockKind) !void {
         stage.clear();
         stage.kind = kind;
@@ -182,7 +182,7 @@ pub const Stage = struct {
         try stage.expectFiles();
     }
 
-    /// The next holder is told of a death that nobody was told of, and only of that.
+    /// The next holder sees a death that no holder has seen, and only that.
     fn expectLock(stage: *Stage, map: *Map) !void {
         const recovered = try calls.acquire(map, timeout_ms);
         calls.release(map, false);
@@ -320,7 +320,7 @@ fn killAtCall(child: linux.pid_t, number: u64) !u32 {
 
 fn nothing(_: *Stage) !void {}
 
-/// The old map, which nobody has open.
+/// The old map, which no process has open.
 fn old(stage: *Stage) !void {
     const map = try stage.open(.create, false);
     defer support.closeMap(map);

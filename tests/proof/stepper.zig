@@ -178,7 +178,7 @@ const Child = struct {
             const result = child.call(command);
             if (result < 0) return child.fail(result);
         }
-        // Whatever the loader does at a first call, and a copy of the value, come before.
+        // What the loader does at a first call, and a copy of the value, come before.
         const command = &script.commands[last];
         child.note(command);
         child.values.fill(child.script, command);

@@ -67,7 +67,7 @@ const owns = Array.from({ length: LANES }, (_, i) => {
   return SharedMap.open(ownOf(i), i % 3 === 2 ? { lock: "kernel" } : {});
 });
 
-/** What of a map nobody but its header and stripes has. */
+/** What of a map belongs to its header and stripes alone. */
 function fixedBytes(map: SharedMap): number {
   const { committed, owned, pooled } = map.stats();
   return committed - owned - pooled;
@@ -316,7 +316,7 @@ function checkEnd(): void {
     assertSound(map, "an empty map");
     const { owned, committed, stripes } = map.stats();
     assert.ok(owned <= stripes * 16 * 1024, `${owned} bytes are still owned`);
-    assert.equal(fixedBytes(map), fixed.get(map), "bytes that nobody has");
+    assert.equal(fixedBytes(map), fixed.get(map), "bytes that no stripe has");
     assert.ok(committed <= 64 << 20, `${committed} bytes for less than one tenth of it`);
     assert.equal(map.unlink(), true);
     map.close();

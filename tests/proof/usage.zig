@@ -264,7 +264,7 @@ fn lock(handle: u32, key: []const u8) void {
 /// Assumes a segment that was found sound.
 pub fn isWhole(handle: u32) bool {
     const bytes = calls.call(.shm_map_snapshot, .{handle});
-    // A damaged state word may say so: then nobody gets at the entries, which is no wrong answer.
+    // A damaged state word may say so: then no call reaches the entries, which is no wrong answer.
     if (bytes == @intFromEnum(shmap.status.Status.replaced)) return true;
     if (bytes < 0) return false;
     const map = mapOf(handle);

@@ -1,4 +1,4 @@
-/** Edits the identity of a segment nobody has open, as a foreign or broken program would. */
+/** Edits the identity of a segment that is not open, as a foreign or broken program would. */
 import assert from "node:assert/strict";
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 

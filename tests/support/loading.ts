@@ -85,7 +85,7 @@ const WAYS: Record<string, (...args: string[]) => unknown> = {
     return { found, other: same.get("key"), files: memoryFiles() };
   },
 
-  /** Many Workers at once before anybody has loaded the library, then many more of them. */
+  /** Many Workers at once before any has loaded the library, then many more of them. */
   workers: async (atOnce: string, rounds: string) => {
     await useWorkers(Number(atOnce));
     const first = { files: memoryFiles().length, mapped: mapped() };
@@ -93,7 +93,7 @@ const WAYS: Record<string, (...args: string[]) => unknown> = {
     return { first, last: { files: memoryFiles().length, mapped: mapped() } };
   },
 
-  /** Ends by an error that nobody catches, while a thread waits in the library. */
+  /** Ends by an error that nothing catches, while a thread waits in the library. */
   crash: async (token: string) => {
     const map = SharedMap.attach(token);
     map.lockAsync({ timeout: Infinity }).catch(() => {});

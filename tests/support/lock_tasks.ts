@@ -11,7 +11,7 @@ type Task<Shared, Args> = (object: Shared, args: Args, say: Say) => unknown;
 /** How a task gets the lock. */
 export type Way = "lock" | "lockAsync" | "tryLock";
 
-/** No child outlives this, even if whoever would have stopped or killed it is gone. */
+/** No child outlives this, even if the test that would have stopped or killed it is gone. */
 const LIFETIME_MS = 280_000;
 
 function isStopped(map: SharedMap): boolean {
@@ -54,8 +54,8 @@ interface SectionArgs {
 }
 
 /**
- * Changes two keys that are equal whenever nobody is between a lock and its unlock; gives how often
- * it had to mend what somebody's death left.
+ * Changes two keys that are equal whenever no holder is between its lock and its unlock; gives how
+ * often it had to mend what the death of a holder left.
  */
 async function pairs(
   map: SharedMap,
@@ -77,7 +77,7 @@ async function pairs(
   return { sections, recoveries };
 }
 
-/** Looks that nobody else's write comes between two reads under the lock. */
+/** Looks that no write of another handle comes between two reads under the lock. */
 async function guard(map: SharedMap, { way, times = Infinity }: SectionArgs): Promise<number> {
   let sections = 0;
   for (; sections < times && !isStopped(map); sections += 1) {
@@ -127,7 +127,7 @@ async function measure(ms: number): Promise<Load> {
 const arrivals: number[] = [];
 let crowd: Promise<unknown> | undefined;
 
-/** Lets many tasks wait for a lock that somebody else has; tells what the process costs then. */
+/** Lets many tasks wait for a lock that another process has; tells what the process costs then. */
 async function crowdIn(
   map: SharedMap,
   { tasks, ms }: { tasks: number; ms: number },
@@ -187,7 +187,7 @@ async function count(value: SharedValue, { how, times }: CountArgs): Promise<voi
 export interface Tally {
   total: number;
   by: Record<string, number>;
-  /** Whoever counts without an end is to end. */
+  /** Workers that count without an end are to end. */
   isOver?: boolean;
 }
 

@@ -30,7 +30,7 @@ export const ROOT = dirname(dirname(SUPPORT));
 export const SHM: string = defaultDirectory();
 
 export const HERE: Runtime = "Deno" in globalThis ? "deno" : "bun";
-/** Under wine Deno does not start; whoever runs the tests there says so with this variable. */
+/** Under wine Deno does not start; the runner of the tests there says so with this variable. */
 const IS_ALONE = process.env.SHMAP_TEST_ALONE === "1";
 /** The runtime of the other process: the other one, where there are two. */
 export const THERE: Runtime = IS_ALONE ? HERE : HERE === "deno" ? "bun" : "deno";
@@ -109,7 +109,7 @@ export function isLiving(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    return (error as { code?: string }).code === "EPERM"; // it is somebody else's
+    return (error as { code?: string }).code === "EPERM"; // it is another user's
   }
 }
 

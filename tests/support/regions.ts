@@ -17,10 +17,6 @@ export const READ_WRITE = { protection: "read-write" } as const;
 export const TEMPLATE = "l n S d a20";
 export const VALUES = [123456, 2345, 5432, 123.456789, "Z".repeat(20)] as const;
 
-/** Calls with a value TypeScript would refuse. */
-// deno-lint-ignore no-explicit-any
-export const untyped = (value: unknown): any => value;
-
 export function freshFile(t: TestContext, name = "ipc_mmap.tmp"): string {
   return join(freshDirectory(t), name);
 }
@@ -84,25 +80,4 @@ export async function childWith(
 export function fileChild(t: TestContext, runtime: Runtime): Promise<Child> {
   const permissions = ["--allow-ffi", "--allow-read", "--allow-write"];
   return startChild(t, runtime, { permissions });
-}
-
-/** Another thread of this process, which takes the commands of `region_tasks.ts`. */
-export class Thread {
-  readonly #worker = new Worker(new URL("./region_worker.ts", import.meta.url).href, {
-    type: "module",
-  });
-
-  // deno-lint-ignore no-explicit-any
-  ask(command: string, args: Record<string, unknown> = {}): Promise<any> {
-    return new Promise((resolve, reject) => {
-      this.#worker.onerror = (event) => reject(new Error(event.message));
-      this.#worker.onmessage = ({ data: { value, error } }) =>
-        error ? reject(new Error(error)) : resolve(value);
-      this.#worker.postMessage({ command, ...args });
-    });
-  }
-
-  end(): void {
-    this.#worker.terminate();
-  }
 }

@@ -57,7 +57,7 @@ export function testUnless(
 
 const endings = new WeakMap<TestContext, (() => unknown)[]>();
 
-/** Does this when the test ends, the last first: a file goes after whoever has it open. */
+/** Does this when the test ends, the last first: a file goes after what has it open. */
 export function atEnd(t: TestContext, task: () => unknown): void {
   const tasks = endings.get(t) ?? [];
   tasks.unshift(task);
@@ -68,7 +68,7 @@ export function atEnd(t: TestContext, task: () => unknown): void {
   });
 }
 
-/** A segment name nobody else uses; what is left under it goes when the test ends. */
+/** A segment name that no other test uses; what is left under it goes when the test ends. */
 export function freshName(t: TestContext, label = "map"): string {
   nameCount += 1;
   const name = `${OWN_PREFIX}${nameCount}-${label}`;
@@ -144,6 +144,10 @@ export function freshValue<T = unknown>(
 export function isOfProcess(token: string): boolean {
   return token.startsWith("fd:");
 }
+
+/** Calls with a value TypeScript would refuse. */
+// deno-lint-ignore no-explicit-any
+export const untyped = (value: unknown): any => value;
 
 /** Runs `task`, which must throw a SharedMemoryError of this code, and returns it. */
 export function thrown(code: string, task: () => unknown): SharedMemoryError {
@@ -329,7 +333,7 @@ export class Child {
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#pending.set(request, { resolve, reject });
     });
-    answer.catch(() => {}); // also rejected when nobody waits for it
+    answer.catch(() => {}); // also rejected when no test waits for it
     this.#process.stdin!.write(JSON.stringify({ request, command, ...args }) + "\n");
     return answer;
   }

@@ -12,7 +12,7 @@ type Task = (map: SharedMap, args: Json, say: (text: string) => void) => unknown
 /** The key that ends every task without an end of its own. */
 export const STOP = "stop";
 
-/** No child outlives this, even if whoever would have stopped or killed it is gone. */
+/** No child outlives this, even if the test that would have stopped or killed it is gone. */
 const LIFETIME_MS = 280_000;
 
 function isTooOld(): boolean {

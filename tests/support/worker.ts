@@ -2,6 +2,7 @@
 import process from "node:process";
 import { type Lock, SharedMap } from "../../mod.ts";
 import { LOCK_TASKS } from "./lock_tasks.ts";
+import { REGION_COMMANDS } from "./region_tasks.ts";
 
 // deno-lint-ignore no-explicit-any
 type Json = any;
@@ -24,8 +25,9 @@ const COMMANDS: Record<string, (args: Json) => unknown> = {
   unlock: () => lock.unlock(),
   close: () => map.close(),
   task: ({ task, ...args }) => LOCK_TASKS[task](map, args as never, () => {}),
-  /** Ends this thread, with whatever it holds. */
+  /** Ends this thread, which may hold a lock. */
   end: () => scope.close ? scope.close() : process.exit(),
+  ...REGION_COMMANDS,
 };
 
 scope.onmessage = async ({ data: { request, command, ...args } }) => {

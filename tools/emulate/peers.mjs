@@ -1,4 +1,4 @@
-/** Native processes that share a map, on whatever they were built for. */
+/** Native processes that share a map, on each system that they were built for. */
 import { spawn } from "node:child_process";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -123,7 +123,7 @@ export async function shareMutexes(command, foreign) {
     const victim = new Peer(command);
     await victim.expect(`open ${name} - 5000`, "1");
     await victim.expect("put victim ready", "1");
-    victim.ask("add count 100000000").catch(() => {}); // nobody waits for its end
+    victim.ask("add count 100000000").catch(() => {}); // nothing waits for its end
     await survivor.expect("add count 50", "0");
     await victim.kill();
     await survivor.expect("add count 50", "0");

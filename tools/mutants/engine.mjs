@@ -56,6 +56,13 @@ export const ENGINE_MUTANTS = [
     tests: "map_test",
   },
   {
+    name: "an insert does not take a tombstone before its empty slot",
+    file: "stripe/table.zig",
+    from: "        if (slot == Slot.tombstone) return .retry;\n",
+    to: "        if (slot == Slot.tombstone) {}\n",
+    tests: "table",
+  },
+  {
     name: "a copy in whole steps does not look where the segment ends",
     file: "stripe/entry.zig",
     from: "const fast_copy_overhead = @sizeOf(Header) + 8 + atomics.step_bytes;",
@@ -156,7 +163,7 @@ export const ENGINE_MUTANTS = [
     tests: "lock storm with kernel locks",
   },
   {
-    name: "nobody becomes first in line",
+    name: "no waiter becomes first in line",
     file: "lock/user_lock.zig",
     from: "        if (!lock.is_head)\n            lock.is_head = try range_lock.tryLock(" +
       "target.fault, target.locks, .queue_head, mode);\n",
@@ -164,7 +171,7 @@ export const ENGINE_MUTANTS = [
     tests: "starves neither",
   },
   {
-    name: "nobody gives way to the first in line",
+    name: "no waiter gives way to the first in line",
     file: "lock/user_lock.zig",
     from: "        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;\n",
     to: "",
@@ -264,7 +271,7 @@ export const ENGINE_MUTANTS = [
     tests: "region_test",
   },
   {
-    name: "a region's token leads to whatever has its number",
+    name: "a region's token leads to any region with its number",
     file: "region/region.zig",
     from: "    if (header.id != id) return fault.withReason(.identity, error.NotFound);\n",
     to: "    if (header.id == 0 and id == 0) return fault.withReason(.identity, error.NotFound);\n",

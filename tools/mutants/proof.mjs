@@ -186,7 +186,7 @@ export const PROOF_MUTANTS = [
     proof: "storm --scale 0.02",
   },
   {
-    name: "a name is unlinked whatever it leads to by now",
+    name: "a name is unlinked though it leads elsewhere by now",
     file: "segment/directory.zig",
     from: "        if (!named.same(stat)) {\n            range_lock.unlockAll(file);\n" +
       "            os.close(file);\n            return null;",

@@ -86,7 +86,7 @@ export function stage(directory, libraries) {
   symlinkSync(join(ROOT, "node_modules"), join(directory, "node_modules"), "junction");
 }
 
-/** What JSR is told of the package: the checkout's own, without what serves the checkout alone. */
+/** The package's manifest for JSR: the checkout's own, without what serves the checkout alone. */
 function denoManifest() {
   const { name, version, license, exports, imports, nodeModulesDir, lock } = manifest("deno.json");
   delete imports.shmap;
@@ -95,7 +95,7 @@ function denoManifest() {
   return text({ name, version, license, exports, imports, nodeModulesDir, lock, publish });
 }
 
-/** What npm is told of the package. */
+/** The package's manifest for npm. */
 export function npmManifest() {
   const own = manifest("package.json");
   const { name, version, description, keywords, license, homepage, repository, bugs } = own;

@@ -44,7 +44,7 @@ function addNpm(files, origin, { manifest, bytes }) {
   const integrity = `sha512-${createHash("sha512").update(bytes).digest("base64")}`;
   const shasum = createHash("sha1").update(bytes).digest("hex");
   const dist = { tarball: `${origin}${place}`, integrity, shasum };
-  // What it could do without is not there: so nobody can come to rely on it.
+  // What a package could do without is not there: so no package comes to rely on it.
   const { optionalDependencies: _, scripts: __, ...described } = manifest;
   const packument = {
     name,

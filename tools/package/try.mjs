@@ -27,7 +27,7 @@ const { name: NAME, version: VERSION } = manifest("package.json");
 const TARBALL = join(PACKAGES, `${NAME}-${VERSION}.tgz`);
 const SEGMENT = `shmap-test-${process.pid}-hits`;
 
-/** Nobody is asked: not the registries of the world, nor the caches and settings of this user. */
+/** No registry of the world is asked, and no cache or setting of this user is used. */
 const CLEAN = {
   PATH: ENVIRONMENT.PATH,
   HOME: join(TEMPORARY, "home"),

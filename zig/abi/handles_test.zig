@@ -44,7 +44,7 @@ test "an idle handle checks, recovers and writes after others have grown the seg
     const late = try openAgain(busy, 1000);
     defer support.closeMap(late);
     try fill(busy, 30_000);
-    // Somebody died in every stripe, and the next to come is the handle that saw no growth.
+    // A writer died in every stripe, and the next to come is the handle that saw no growth.
     for (0..4) |i| atomics.storeRelease(&busy.segment.view.stripe(@intCast(i)).writer, 77);
     const key: u64 = 1;
     try std.testing.expect(try calls.put(late, std.mem.asBytes(&key), "new", 1, .none));

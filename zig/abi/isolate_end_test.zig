@@ -1,4 +1,4 @@
-//! Threads and forked processes that go without closing what they opened, as everybody opens it.
+//! Threads and forked processes that go without closing what they opened, as all of them open it.
 
 const std = @import("std");
 const linux = std.os.linux;

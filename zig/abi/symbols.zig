@@ -2,10 +2,14 @@
 //! its callers, and the fingerprint of all of them. `zig build abi` writes `src/ffi/abi.ts` from
 //! this file.
 //!
-//! Words: `u32`, `i32`, `f64`, bytes (a pointer, null for nothing, and a `u32` length). Results:
-//! zero and up is the answer, below zero a `Status`. Lengths follow snprintf: a result that does
-//! not fit its target is not copied, and its length is returned all the same. `fault` is always
-//! the record `Fault`.
+//! Words: `u32` for handles, counts and flags; `i32` for results; `f64` for sizes, milliseconds and
+//! what else may exceed 32 bits, exact up to 2^53; bytes (a pointer, null for nothing, and a `u32`
+//! length), which belong to the caller. Results: zero and up is the answer, below zero a `Status`.
+//! Lengths follow snprintf: a result that does not fit its target is not copied, and its length is
+//! returned all the same. `fault` is always the record `Fault`.
+//!
+//! The fingerprint sees names, types and places, not what a function does: one that comes to do
+//! something else gets another name.
 
 const std = @import("std");
 const marshal = @import("marshal.zig");
@@ -87,4 +91,24 @@ fn fingerprint() u32 {
 
 comptime {
     for (nouns) |noun| _ = noun; // exports what nothing else refers to
+    // The fingerprint covers the place of each field, which only an extern struct fixes; and a
+    // caller has no use for an address.
+    for (@typeInfo(@TypeOf(records)).@"struct".fields) |record| {
+        const Record = @field(records, record.name);
+        std.debug.assert(@typeInfo(Record).@"struct".layout == .@"extern");
+        for (@typeInfo(Record).@"struct".fields) |field|
+            std.debug.assert(@typeInfo(field.type) != .pointer);
+    }
+}
+
+test forEachFunction {
+    var count: usize = 0;
+    try forEachFunction(&count, struct {
+        fn check(of: *usize, comptime name: []const u8, comptime T: type) !void {
+            of.* += 1;
+            try std.testing.expect(std.mem.startsWith(u8, name, "shm_"));
+            try std.testing.expect(@typeInfo(T).@"fn".calling_convention.eql(.c));
+        }
+    }.check);
+    try std.testing.expect(count > nouns.len);
 }

@@ -280,7 +280,7 @@ fn operateOn(map: *Map, random: std.Random) void {
     _ = calls.put(map, "again", "works or fails", 1, .none) catch {};
 }
 
-test "repair brings back what lies behind a damaged slot, whatever the slot holds now" {
+test "repair brings back what lies behind a damaged slot, with any word in that slot" {
     const map = try support.openMap(0, 1 << 20);
     defer support.closeMap(map);
     var random = std.Random.DefaultPrng.init(support.seedOf(9));

@@ -131,7 +131,7 @@ test "openDescriptor opens the file once more, with no more rights than the desc
     try std.testing.expectEqualStrings("hello", &target);
 }
 
-test "a file cut short ends copies early or with an error, whoever copies" {
+test "a file cut short ends copies early or with an error, of every kind of copy" {
     if (!os.has_memory_files) return error.SkipZigTest; // by Linux's own calls
     var fault: Fault = .{};
     const bytes: [9_000]u8 = @splat('w');

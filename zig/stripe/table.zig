@@ -1,4 +1,8 @@
-//! A hash table inside the segment: an array of slot words, open addressing with linear probing.
+//! A hash table inside the segment: an array of slot words, open addressing with linear probing
+//! (Knuth, The Art of Computer Programming, volume 3, 6.4, algorithm L, with its home slots going
+//! up instead of down). A table has 2^4 to 2^28 slots of 8 bytes; it is made with at most half of
+//! them in use and replaced when three quarters are, tombstones counted, so a probe looks at a few
+//! slots. A delete leaves a tombstone, which an insert reuses; a rehash drops the rest.
 //!
 //! Nothing here locks or allocates. The same probe serves writers, who hold the stripe's lock, and
 //! lock-free readers, who check the stripe's generation afterwards; so every word is loaded once
@@ -26,12 +30,16 @@ pub const tag_collisions_suspect = 16;
 
 /// A table that a stripe's table word names, checked to lie within the segment.
 pub const Table = struct {
+    /// `slotCount()` of them, each a `Slot`, `Slot.empty` or `Slot.tombstone`.
     slots: [*]u64,
     log2: u6,
+    /// Where the slots begin, in granules from the start of the segment.
     granule: u36,
+    /// Whether tags come from SipHash; else from the fast hash.
     sip: bool,
 
     /// The word is input: it may be anything. Null: there is no table, the stripe is empty.
+    /// `Corrupt`: the word is of no table that could be made, or names bytes outside the segment.
     pub fn open(view: *View, word: u64) error{Corrupt}!?Table {
         if (word == 0) return null;
         const table: TableWord = @bitCast(word);
@@ -62,7 +70,7 @@ pub const Table = struct {
         return table.slotCount() - 1;
     }
 
-    /// How many slots name an entry.
+    /// How many slots name an entry. Looks at every slot.
     pub fn entryCount(table: Table) u64 {
         var count: u64 = 0;
         for (table.slots[0..table.slotCount()]) |*slot|
@@ -80,8 +88,10 @@ pub const Table = struct {
 /// A table word that this handle has opened, with what it stands for: while a stripe has the same
 /// word, it need not be checked and taken apart again.
 pub const CachedTable = struct {
+    /// The stripe's table word that the other two were taken from; 0: no table.
     word: u64,
     slots: [*]u64,
+    /// The number of slots, less one.
     mask: u64,
 
     /// Stands for "no table": one empty slot. A table of one slot counts as full, so nothing is
@@ -116,12 +126,15 @@ pub const CachedTable = struct {
     }
 };
 
+/// How many bytes a table of 2^`log2` slots takes.
 pub fn bytesFor(log2: u6) u64 {
     return @as(u64, 8) << log2;
 }
 
-/// `count`: the stripe's begin count, of which the word keeps what it has room for.
+/// The table word for a table that lies at `granule`. `count`: the stripe's begin count, of which
+/// the word keeps what it has room for.
 pub fn wordFor(granule: u36, log2: u6, sip: bool, count: u64) u64 {
+    std.debug.assert(log2 <= layout.table_log2_max); // `Table.open` refuses any other
     return @bitCast(TableWord{
         .granule = granule,
         .log2 = log2,
@@ -142,7 +155,9 @@ pub const Probe = struct {
     index: u64,
     /// What that slot holds (empty or a tombstone when the key is absent).
     slot: u64,
+    /// How many slots `find` looked at; `lookupFast` leaves it as it was.
     length: u32,
+    /// How many entries of other keys had the same tag, so that their keys were compared.
     tag_collisions: u32,
 
     pub const none: Probe = .{
@@ -223,7 +238,8 @@ inline fn lookupFastAbsent(cached: CachedTable, home: u64, slots: [3]u64, probe:
     return .retry;
 }
 
-/// Expected O(1); at most one pass over the table.
+/// Looks for `key`, whose tag by this table's hash is `tag`. Expected O(1); at most one pass over
+/// the table. Fills in `probe`: its entry only if the key is found.
 pub fn find(
     view: *View,
     table: Table,
@@ -266,6 +282,7 @@ pub fn find(
 /// Inserts a slot word into a table that no reader can reach yet. `Corrupt`: it is full, although
 /// it was made with twice as many slots as there were entries.
 pub fn insertSlot(table: Table, word: u64) error{Corrupt}!void {
+    std.debug.assert(word > Slot.tombstone); // it names an entry
     const mask = table.mask();
     const home = @as(Slot, @bitCast(word)).tag & mask;
     for (0..table.slotCount()) |i| {
@@ -303,6 +320,48 @@ test log2For {
         const count = @as(u64, 1) << log2For(live).?;
         try std.testing.expect(!needsRehash(count, live, 0));
     }
+}
+
+test lookupFast {
+    // In tables of every history the fast path says what `find` says, or leaves it to `find`.
+    var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
+    var view: View = .ofMemory(&memory, 0);
+    const word = wordFor(8192 / 16, 4, false, 1);
+    const table = (try Table.open(&view, word)).?;
+    var cached: CachedTable = .empty;
+    cached.remember(word, table);
+    const keys = [_][]const u8{ "a", "b", "c", "d", "e", "f" };
+    for (keys, 0..) |key, i| entries.write(view.at(9216 + 64 * i), 1, key, "v", 9);
+
+    var prng: std.Random.DefaultPrng = .init(7);
+    const random = prng.random();
+    var counts = std.EnumArray(Lookup, u32).initFill(0);
+    for (0..10_000) |_| {
+        // Three tags of two homes: keys share tags, probes collide, and some wrap around.
+        var tags: [keys.len]Tag = undefined;
+        for (&tags) |*tag| tag.* = ([_]Tag{ 15, 31, 0 })[random.uintLessThan(usize, 3)];
+        for (table.slots[0..16]) |*slot| slot.* = Slot.empty;
+        for (tags, 0..) |tag, i|
+            if (random.boolean()) try insertSlot(table, entries.slotWord(tag, 9216 + 64 * i));
+        for (table.slots[0..16]) |*slot|
+            if (slot.* != Slot.empty and random.uintLessThan(u8, 4) == 0) {
+                slot.* = Slot.tombstone;
+            };
+        for (keys, tags) |key, tag| {
+            var slow: Probe = undefined;
+            const outcome = find(&view, table, tag, key, &slow);
+            var fast: Probe = .none;
+            const lookup = lookupFast(&view, cached, word, tag, key, &fast);
+            counts.getPtr(lookup).* += 1;
+            if (lookup == .retry) continue;
+            try std.testing.expectEqual(if (lookup == .hit) Outcome.found else .absent, outcome);
+            try std.testing.expectEqual(slow.index, fast.index);
+            try std.testing.expectEqual(slow.slot, fast.slot);
+        }
+        var other: Probe = .none;
+        try std.testing.expectEqual(.retry, lookupFast(&view, cached, word + 1, 0, "a", &other));
+    }
+    for (std.enums.values(Lookup)) |lookup| try std.testing.expect(counts.get(lookup) > 100);
 }
 
 test find {

@@ -1,5 +1,5 @@
 //! The exported functions, called as a runtime calls them, with errors in place of statuses. Tests
-//! and proofs do with a map whatever users do by way of these, and count each call, so that the
+//! and proofs do with a map, by way of these, all that users do, and count each call, so that the
 //! proof's table says what was really called (tests/proof/calls.mjs).
 
 const std = @import("std");

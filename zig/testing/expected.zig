@@ -32,13 +32,13 @@ pub const Expected = struct {
     groups: []const u32,
     before: []Stored,
     after: []Stored,
-    /// Whether the next holder of the user's lock is told of this one, before and after.
+    /// Whether the next holder of the user's lock sees this one's death, before and after.
     owed: [2]bool = .{ false, false },
     /// How many groups were found changed.
     progress: u32 = 0,
     owed_progress: bool = false,
 
-    /// Follows what somebody stored in the lock word and died.
+    /// Follows what a holder stored in the lock word before it died.
     pub fn noteLock(expected: *Expected, bits: u64) void {
         const word: layout.LockWord = @bitCast(bits);
         const owed = switch (word.state) {

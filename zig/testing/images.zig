@@ -1,7 +1,7 @@
 //! What a crash leaves, laid out and looked at: the tests and the proofs share it.
 //!
 //! A `Site` is one segment whose every word is known, with those who come after a death: a handle
-//! that may write (the survivor) and one that only reads. It undoes whatever they change, so laying
+//! that may write (the survivor) and one that only reads. It undoes all that they change, so laying
 //! out the next image costs no more than the words in which it differs. How the images come about
 //! is in `replay.zig`.
 
@@ -77,7 +77,7 @@ pub const Site = struct {
     observer: atomics.Observer = .{ .seen = seen },
     /// Where handles have the segment mapped.
     bases: [2]usize,
-    /// Nobody may store anything now.
+    /// No process may store anything now.
     is_quiet: bool = false,
     /// What the observer found wrong.
     wrong: ?anyerror = null,

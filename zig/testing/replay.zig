@@ -165,7 +165,7 @@ pub const Replay = struct {
             return error.LockNotGivenBack;
     }
 
-    /// Plays a `log` that somebody else noted, from the segment as it was before.
+    /// Plays a `log` that another process noted, from the segment as it was before.
     pub fn playOver(
         replay: *Replay,
         keys: []const []const u8,

@@ -87,7 +87,7 @@ pub fn expectSound(map: *Map) !void {
     try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try calls.size(map))));
 }
 
-/// Zeroed memory for one `T` that forked processes share. Nobody unmaps it: it ends with them.
+/// Zeroed memory for one `T` that forked processes share. It is not unmapped: it ends with them.
 pub fn shared(comptime T: type) !*T {
     const memory = try std.posix.mmap(
         null,

@@ -170,7 +170,7 @@ pub const Subject = struct {
         return if (std.mem.eql(u8, &expected, &actor.content)) null else "sees another content";
     }
 
-    /// What is there afterwards, by whoever comes next and by whoever was there throughout.
+    /// What is there afterwards, as the next opener sees it and the handles that stayed open.
     fn judgeRest(
         subject: Subject,
         shared: *World,

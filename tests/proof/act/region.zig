@@ -149,7 +149,7 @@ pub const Subject = struct {
             .exited => {},
             .killed_by_plan => return if (subject.act != .region_memory and
                 (shared.file_bytes < short or shared.file_bytes > long_bytes))
-                "a length nobody asked for"
+                "a length that no open asked for"
             else
                 null,
             .killed => return "died of a signal",
@@ -164,7 +164,7 @@ pub const Subject = struct {
         const is_long = actor.status >= 0 or actor.is_repeated;
         // What was added is taken back, unless that very call is the one that fails.
         if (shared.file_bytes != if (is_long) long_bytes else short)
-            return "a length nobody asked for";
+            return "a length that no open asked for";
         return null;
     }
 };
@@ -228,7 +228,7 @@ const Checker = struct {
             for (copy_room, 0..) |byte, i| {
                 const is_over = checker.subject.act == .region_copy and byte == ~original(i);
                 if (byte != original(i) and !is_over)
-                    report.complain("byte {d} is nobody's", .{i});
+                    report.complain("byte {d} is of no write", .{i});
             }
         }
         const end: f64 = long_bytes;

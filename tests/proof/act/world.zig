@@ -165,7 +165,7 @@ pub const Seen = struct {
         const found = seen.look(&content);
         if (found < 0) report.complain("reading: status {d}", .{found});
         for (content, 0..) |number, key| {
-            if (number == wrong) report.complain("key {d} has nobody's value", .{key});
+            if (number == wrong) report.complain("key {d} has a value that no act stored", .{key});
             live += @floatFromInt(@intFromBool(number != absent));
         }
         const size = calls.call(.shm_map_size, .{seen.handle});

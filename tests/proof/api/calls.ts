@@ -35,7 +35,7 @@ async function run([seed, count, prefix, memory, disk]: string[]): Promise<Batch
     writeSync(journal, `${number} ${line}\n`);
   });
   process.on("unhandledRejection", (reason) => {
-    fuzz.problems.push(`call ${number}: a rejection that nobody can catch: ${reason}`);
+    fuzz.problems.push(`call ${number}: a rejection that no code can catch: ${reason}`);
   });
   for (; fuzz.calls < Number(count) && fuzz.problems.length < PROBLEMS_MAX; number += 1) {
     const before = fuzz.problems.length;

@@ -497,7 +497,7 @@ export class Fuzz {
     lock.unlock();
   }
 
-  /** Lets timers and promises have their turn; ends with no lock held and nobody waiting. */
+  /** Lets timers and promises have their turn; ends with no lock held and no task waiting. */
   async rest(isLast: boolean): Promise<void> {
     await turn();
     if (!isLast && !this.#hostile.chance(REST_PERCENT)) return;
@@ -505,7 +505,7 @@ export class Fuzz {
     await this.#drain();
     for (const subject of this.#subjects) {
       const { label, witness, handles } = subject;
-      if (witness.locked) this.problems.push(`${label} is locked, and nobody has its lock`);
+      if (witness.locked) this.problems.push(`${label} is locked, and no handle has its lock`);
       const isToClose = isLast || this.problems.length > before || this.#hostile.chance(30);
       if (isToClose) { for (const handle of handles) this.#close(handle); }
       if (!isLast) this.#refill(subject);
@@ -514,7 +514,7 @@ export class Fuzz {
     await turn();
   }
 
-  /** Gives locks back until nobody waits for one. */
+  /** Gives locks back until no task waits for one. */
   async #drain(): Promise<void> {
     const limit = Date.now() + DRAIN_LIMIT_MS;
     while (this.#locks.length + this.#pending.size > 0 && Date.now() < limit) {
@@ -525,7 +525,7 @@ export class Fuzz {
     this.#pending.clear();
   }
 
-  /** Asserts that nobody but us could still have a lock, and that every model holds. */
+  /** Asserts that no handle but ours could still have a lock, and that every model holds. */
   finish(): void {
     this.#scratch.close();
     for (const subject of this.#subjects) {

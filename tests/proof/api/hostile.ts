@@ -12,7 +12,7 @@ export interface Made {
   readonly value: unknown;
   /** How many bytes there really are, where it is a byte array. */
   readonly bytes?: number;
-  /** Whether what is stored of it is known: it runs no code and nobody changes it. */
+  /** Whether what is stored of it is known: it runs no code and no call changes it. */
   readonly isPlain?: boolean;
 }
 
@@ -369,7 +369,7 @@ const lengthOf = Object.getOwnPropertyDescriptor(
   "byteLength",
 )!.get!;
 
-/** How many bytes a byte array has, whatever it says; undefined for anything else. */
+/** How many bytes a byte array has, not what it says of itself; undefined for anything else. */
 function realLength(value: unknown): number | undefined {
   return types.isUint8Array(value) ? lengthOf.call(value) : undefined;
 }

@@ -54,7 +54,7 @@ export interface Circumstances {
 export function judge(error: unknown, about: Circumstances): string | undefined {
   if (about.thrown.some((thrown) => Object.is(thrown, error))) return undefined;
   if (error instanceof SharedMemoryError) return judgeOurs(error, about);
-  if (!(error instanceof Error)) return `it threw ${typeof error}, which nobody planted`;
+  if (!(error instanceof Error)) return `it threw ${typeof error}, which no callback planted`;
   const { constructor, message } = error;
   const isArgument = constructor === TypeError || constructor === RangeError;
   if (!isArgument && !(constructor === SyntaxError && about.hasTemplate)) {
@@ -77,9 +77,9 @@ function judgeOurs(error: SharedMemoryError, about: Circumstances): string | und
   if (!CODES.has(code)) return `${wrong}: no code for this call`;
   if (!OURS.test(message)) return `${wrong}: names no action`;
   if (/undefined|\[object/.test(message.replace(/"[^]*?"/g, ""))) return `${wrong}: its words`;
-  if (code === "Closed" && !about.mayBeClosed) return `${wrong}: nobody closed it`;
-  if (code === "Replaced" && !about.mayBeReplaced) return `${wrong}: nobody replaced it`;
-  if (code === "Corrupt" && !about.mayBeCorrupt) return `${wrong}: nobody damaged it`;
+  if (code === "Closed" && !about.mayBeClosed) return `${wrong}: no call closed it`;
+  if (code === "Replaced" && !about.mayBeReplaced) return `${wrong}: no call replaced it`;
+  if (code === "Corrupt" && !about.mayBeCorrupt) return `${wrong}: no call damaged it`;
   if (code === "System" && error.errno === undefined) return `${wrong}: of which system call?`;
   return undefined;
 }

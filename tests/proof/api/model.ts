@@ -26,7 +26,7 @@ export interface Subject {
   finish(): string | undefined;
 }
 
-/** A value as text: the same for two values exactly if nobody can tell them apart. */
+/** A value as text: the same for two values exactly if no program can tell them apart. */
 export function canon(value: unknown, depth = 0): string {
   if (depth > 40) return "…";
   if (typeof value === "string") return JSON.stringify(value);
@@ -238,7 +238,7 @@ export class ValueSubject implements Subject {
 export class RegionSubject implements Subject {
   readonly handles: object[] = [];
   readonly hasForeignCodec = false;
-  /** Handles whose writes are seen by nobody else. */
+  /** Handles whose writes no other handle sees. */
   readonly private = new WeakSet<object>();
   #model: Uint8Array;
 

@@ -26,7 +26,7 @@ export function measure(): Resources {
   };
 }
 
-/** Collects what nobody uses; true where the runtime lets a program ask for that. */
+/** Collects what is not used any more; true where the runtime lets a program ask for that. */
 export function collect(): boolean {
   const { gc, Bun } = globalThis as unknown as {
     gc?: () => void;

@@ -8,7 +8,7 @@ import { MapSubject, RegionSubject, type Subject, ValueSubject } from "./model.t
 /** Opens handle number `index` of a subject; some are read-only, frozen, private. */
 export type Opener = (index: number, random: Random) => object;
 
-/** Handles wait for nobody: all others are of this isolate. */
+/** Handles do not wait: all others are of this isolate. */
 const TIMEOUT = 20;
 const REGION_BYTES = 1000;
 
@@ -68,7 +68,7 @@ function memory(openers: Map<Subject, Opener>): RegionSubject {
   return subject;
 }
 
-/** Nobody cuts this file short: that is another part's business. */
+/** No part of this cuts the file short: another part does that. */
 function file(path: string, openers: Map<Subject, Opener>): RegionSubject {
   writeFileSync(path, new Uint8Array(REGION_BYTES));
   const witness = Mmap.open(path);

@@ -21,7 +21,7 @@ export interface Plan {
   named: string;
   value: string;
   region: string;
-  /** A map of its own, whose lock nobody else takes meanwhile. */
+  /** A map of its own, whose lock no other thread takes meanwhile. */
   own: string;
   /** How it uses the lock. */
   lock: "none" | "release" | "keep" | "async";

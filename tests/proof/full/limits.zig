@@ -216,7 +216,7 @@ const Try = struct {
         return 0;
     }
 
-    /// What is left is what anybody was told.
+    /// What is left is what callers were told.
     fn expectRest(self: Try, seen: Seen, said: *world.Report, room: usize) void {
         if (self.trial != .space_to_clear) self.expectBase(seen, said);
         for (0..room) |i| {

@@ -8,7 +8,7 @@
 //! The operation of a process that was killed may take effect until the process is gone, or never.
 //! An empty set is a violation. This is exact: nothing is sampled, and nothing is given up.
 //!
-//! While somebody has the user's lock, only what he does may change anything. The lock itself is
+//! While a process has the user's lock, only its own calls may change anything. The lock itself is
 //! checked, too: one holder at a time, and the next one learns of a holder's death.
 
 const std = @import("std");
@@ -174,7 +174,7 @@ pub const Checker = struct {
         return @as(u8, 1) << @intCast(slot);
     }
 
-    /// Whatever is under way takes effect, in any order, or not yet.
+    /// All operations under way take effect, in any order, or not yet.
     fn expand(checker: *Checker, key: *Key) void {
         var at: usize = 0;
         while (at < key.count) : (at += 1) {
@@ -222,7 +222,7 @@ pub const Checker = struct {
         return if (record.kind == .delete) 0 else record.value;
     }
 
-    /// An operation is over. `effective`: it has taken effect; otherwise nobody knows.
+    /// An operation is over. `effective`: it has taken effect; otherwise it may have or not.
     fn settle(checker: *Checker, key: *Key, slot: u8, index: u32, effective: bool) void {
         checker.expand(key);
         if (key.broken) return;
@@ -242,7 +242,7 @@ pub const Checker = struct {
     fn grant(checker: *Checker, index: u32) void {
         const record = &checker.records[index];
         if (checker.holder != null) checker.complain(index, "the lock has two holders");
-        // Whatever others had begun is over: what has not happened by now happens afterwards.
+        // All that others had begun is over: what has not happened by now happens afterwards.
         for (checker.keys) |*key| if (!key.broken and !key.isIdle()) checker.expand(key);
         const told = record.found == 1;
         if (told and checker.owed == .no and checker.vague == 0)

@@ -1,5 +1,5 @@
 //! The processes whose histories are checked: random operations on few keys, each noted before and
-//! after, and somebody who kills and stops them meanwhile.
+//! after, and a process that kills and stops them meanwhile.
 
 const std = @import("std");
 const shmap = @import("shmap");
@@ -16,10 +16,10 @@ pub const workers_max = 6;
 /// The parent's own reads at the end come last.
 pub const slots = workers_max + 1;
 const records_max = 16 * 1024;
-/// A torn value, which nobody wrote.
+/// A torn value, which no process wrote.
 const torn = std.math.maxInt(u64);
 const value_bytes_max = 5 * 1024;
-/// What a call may take: far longer than anybody is ever stopped.
+/// What a call may take: far longer than a process is ever stopped.
 const timeout_ms = 20_000;
 const round_ns_max = 90 * std.time.ns_per_s;
 
@@ -389,7 +389,7 @@ const Round = struct {
         var killed_at = if (round.killed_at[slot] == 0) died else round.killed_at[slot];
         if (log.dying_at != 0 and log.dying_at < killed_at)
             killed_at = log.dying_at;
-        // A signal takes a while to arrive: whoever noted something afterwards was still there, and
+        // A signal takes a while to arrive: one that noted something after it was still there, and
         // kept what it held.
         if (log.count > 0) {
             const last = &log.records[log.count - 1];

@@ -5,7 +5,7 @@
 //!     shmap-proof-storm beside <map> <lane> <base> [survive]
 //!
 //! Operation `n` stores sequence `base + n` under one of eight keys, after a dot on standard
-//! output; so whoever kills it knows which the last one was. Each eighth stores under the lock.
+//! output; so its killer knows which the last one was. Each eighth stores under the lock.
 
 const std = @import("std");
 const shmap = @import("shmap");

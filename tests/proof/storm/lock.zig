@@ -14,7 +14,7 @@ const Map = shmap.map.Map;
 const MapOracle = oracles.MapOracle;
 const Worker = workers.Worker;
 
-/// What `owed` may say: nobody died with the lock, it cannot be told, or else the serial of a
+/// What `owed` may say: no holder died with the lock, it cannot be told, or else the serial of a
 /// holder that has not released; with `releasing`, of one that perhaps has.
 const free = 0;
 const unknown = 1 << 62;
@@ -51,7 +51,7 @@ fn isDoomed(worker: *Worker, name: u64) bool {
     return load(&slot.doomed) >= name >> 8;
 }
 
-/// Locks, writes several keys, looks whether anybody else did, and unlocks.
+/// Locks, writes several keys, looks whether another worker did, and unlocks.
 pub fn section(worker: *Worker, map: *Map, known: *MapOracle) void {
     const writers: WatchedWriters = .{ .writers = .{ .map = map }, .known = known };
     worker.begin(.lock);
@@ -89,7 +89,7 @@ fn unlock(worker: *Worker, map: *Map, known: *MapOracle, serial: u64, keep: bool
     worker.begin(.unlock);
     calls.release(map, keep);
     worker.end();
-    // Unless somebody else has been granted the lock since.
+    // Unless another worker has been granted the lock since.
     const after: u64 = if (keep) serial else free;
     _ = @cmpxchgStrong(u64, &known.owed, leaving, after, .seq_cst, .seq_cst);
 }
@@ -150,7 +150,7 @@ fn countUp(worker: *Worker, map: *Map, known: *MapOracle, recovered: bool) void 
     const intent = load(&known.counted.intent);
     const first = readCounter(worker, map, first_counter);
     const second = readCounter(worker, map, second_counter);
-    // Whoever died here left the first ahead of the second, and each that did meant to add one.
+    // One that died here left the first ahead of the second, and each that did meant to add one.
     const whole = first == acked and second == acked;
     const broken = acked <= second and second <= first and first <= intent;
     const excused = recovered or owed_before & (unknown | releasing) != 0;
@@ -226,7 +226,7 @@ pub fn add(worker: *Worker, map: *Map, known: *MapOracle) void {
     }
 }
 
-/// What is left to be seen at the end, when everybody is gone.
+/// What is left to be seen at the end, when all workers are gone.
 pub fn forget(worker: *Worker, map: *Map) void {
     for ([_][]const u8{
         std.mem.asBytes(&first_counter),

@@ -28,7 +28,7 @@ fn keyOf(slot: u64, index: u64) u64 {
 }
 
 /// Notes what the name leads to now: a segment without keys, or nothing. The intent last: until it
-/// is gone, whoever comes after a death looks for both.
+/// is gone, the next opener after a death looks for both.
 fn noteFresh(known: *NameOracle, id: u64) void {
     for (&known.keys) |*key| {
         store(&key.acked, 0);
@@ -103,7 +103,7 @@ fn clear(worker: *Worker, map: *Map) void {
     settleKeys(worker, map);
 }
 
-/// One turn at the own name: from whatever it leads to, to something else.
+/// One turn at the own name: from what it leads to now to something else.
 pub fn own(worker: *Worker) void {
     const known = &worker.mine().name;
     var buffer: [64]u8 = undefined;
@@ -148,7 +148,7 @@ fn unlink(worker: *Worker, map: *Map, name: []const u8) void {
     _ = calls.put(map, "orphan", "lives on", 1, .none) catch |err| worker.failed(.put, err);
 }
 
-/// One turn at somebody else's name: attaches, reads, writes keys nobody relies on.
+/// One turn at another worker's name: attaches, reads, writes keys that no check relies on.
 pub fn visit(worker: *Worker, slot: u64) void {
     const known = &worker.oracle.slots[slot].name;
     var buffer: [64]u8 = undefined;
@@ -194,7 +194,7 @@ fn isOrphan(map: *Map) bool {
     return segment.state() == .live and segment.nameLeads() == .elsewhere;
 }
 
-/// Whether whoever unlinked a segment died, perhaps before it could note that.
+/// Whether the process that unlinked a segment died, perhaps before it could note that.
 fn isForlorn(known: *const NameOracle, id: u64) bool {
     if (load(&known.id) == id and intentOf(known) == .unlink) return true;
     for (&known.forlorn) |*forlorn| if (load(forlorn) == id) return true;
@@ -202,7 +202,7 @@ fn isForlorn(known: *const NameOracle, id: u64) bool {
 }
 
 /// The survivors' own name: both replace it, unlink it by name and attach, as fast as they can, and
-/// nobody dies at it. So there is no excuse for a segment that is live and has no name.
+/// no worker dies at it. So there is no excuse for a segment that is live and has no name.
 pub fn fight(worker: *Worker, rounds: usize) void {
     var buffer: [64]u8 = undefined;
     const name = oracles.nameOf(&buffer, worker.parent, 'z', 0);
@@ -220,7 +220,7 @@ pub fn fight(worker: *Worker, rounds: usize) void {
     }
 }
 
-/// At the end, when everybody is gone: the name leads to what it must, and is taken away.
+/// At the end, when all workers are gone: the name leads to what it must, and is taken away.
 pub fn finish(worker: *Worker, slot: u64) void {
     worker.slot = slot;
     const map = settle(worker) orelse return;

@@ -1,6 +1,6 @@
 //! What the processes of the native storm did: memory of their parent that outlives them all. Each
-//! notes what it is about to do before a call, and that it is done after it, so whoever looks after
-//! a death knows what must be there, and which one thing may be.
+//! notes what it is about to do before a call, and that it is done after it, so the next look after
+//! a death finds what must be there, and which one thing may be.
 //!
 //! Values prove themselves: every word of one follows from its key, its sequence number, its length
 //! and its place, so a reader can tell a whole value from a mixture without knowing who wrote it.
@@ -13,7 +13,7 @@ const os = shmap.os;
 
 /// Slots are lines of workers: when one is killed, the next in its slot goes on with its keys.
 pub const slot_count = 10;
-/// The last slots are survivors: nobody kills them.
+/// The last slots are survivors: the parent does not kill them.
 pub const mortal_count = 8;
 /// Few keys of a slot with values of all sizes, and many with small ones.
 pub const hot_count = 10;
@@ -52,7 +52,7 @@ pub const MapOracle = extern struct {
     added: [slot_count]Key,
     /// What the lock's next holder must be told (see `free` and so on in lock.zig).
     owed: u64,
-    /// Who has the lock, as it says itself; 0: nobody.
+    /// Who has the lock, as it says itself; 0: no worker.
     holder: u64,
     /// What both counters under the lock hold.
     counted: Key,

@@ -16,8 +16,8 @@ const Map = shmap.map.Map;
 const MapOracle = oracles.MapOracle;
 const Worker = workers.Worker;
 
-/// The survivors keep the first two maps open, so that nobody is ever alone there; in the last one
-/// somebody often is, and makes its mutexes anew.
+/// The survivors keep the first two maps open, so that no worker is ever alone there; in the last
+/// one a worker often is, and makes its mutexes anew.
 const kept_count = 2;
 const kinds = [oracles.shared_map_count]shmap.layout.LockKind{ .robust, .kernel, .robust };
 
@@ -28,7 +28,7 @@ var found_buffer: [oracles.value_bytes_max + 64]u8 = undefined;
 var source: std.Random.DefaultPrng = undefined;
 
 fn born(oracle: *oracles.Oracle, slot: u64, parent: u32, seed: u64) Worker {
-    // Nobody outlives the parent.
+    // No worker outlives the parent.
     _ = linux.prctl(@intFromEnum(linux.PR.SET_PDEATHSIG), @intFromEnum(linux.SIG.KILL), 0, 0, 0);
     // Or the parent, which must wake up in time, would wait for those it is to kill.
     _ = linux.syscall3(.setpriority, 0, 0, workers_nice);
@@ -102,7 +102,7 @@ fn work(worker: *Worker, map: *Map, index: usize, operations: usize) void {
     }
 }
 
-/// Whatever a death left in doubt is looked at, and some or all of the rest.
+/// Looks at all that a death left in doubt, and at some or all of the rest.
 fn settle(worker: *Worker, map: *Map, known: *MapOracle, all: bool) void {
     for (&known.keys[worker.slot], 0..) |*key, i| {
         const doubtful = load(&key.acked) != load(&key.intent);
@@ -179,7 +179,7 @@ fn noteAllocated(worker: *Worker, map: *Map) void {
     _ = @atomicRmw(u64, &oracle.allocated[quarter], .Max, stat.allocated, .monotonic);
 }
 
-/// When everybody is gone: all that was acknowledged is there, nothing else is, and nothing is
+/// When all workers are gone: all that was acknowledged is there, nothing else is, and nothing is
 /// left of it when it is deleted.
 pub fn finish(oracle: *oracles.Oracle, parent: u32) noreturn {
     var worker = born(oracle, 0, parent, 1);
@@ -194,7 +194,7 @@ pub fn finish(oracle: *oracles.Oracle, parent: u32) noreturn {
     var buffer: [64]u8 = undefined;
     _ = worker.unlinkName(oracles.nameOf(&buffer, parent, 'z', 0)) catch |err|
         worker.failed(.unlink, err);
-    // Whatever temporary names the dead left go with one look at the directory.
+    // One look at the directory removes the temporary names that the dead left.
     var fault: shmap.status.Fault = .{};
     const directory = shmap.directory.resolve(&fault, "") catch linux.exit(2);
     _ = shmap.directory.list(&fault, &directory, &.{}) catch linux.exit(2);

@@ -1,7 +1,7 @@
 /**
  * A worker of the mixed storm, on either runtime: does what its plan says until it is killed, or,
  * as a survivor, until it is told to stop. It prints one letter before and after what it does, so
- * that whoever kills it knows how far it came:
+ * that the process that kills it knows how far it came:
  *
  *     s  it runs        o  it has opened what it works on
  *     .  it begins      +  what it began is done
@@ -21,18 +21,18 @@ import { churn, STOP } from "../../support/tasks.ts";
 /** What a worker is told to do. */
 export interface Plan {
   role: "journal" | "sections" | "updates" | "names" | "survivor";
-  /** The map everybody shares. */
+  /** The map that all workers share. */
   shared: string;
   /** What it writes its journal to, or whose name it creates, replaces and unlinks. */
   name: string;
-  /** A value everybody shares. */
+  /** A value that all workers share. */
   value: string;
   lane: number;
   /** All lanes that count. */
   lanes: number[];
   seed: number;
   journal?: JournalPlan;
-  /** When a survivor ends although nobody told it to. */
+  /** When a survivor ends although the parent did not tell it to. */
   until: number;
   /** Maps a survivor reads as well. */
   watched?: string[];
@@ -86,7 +86,7 @@ export function checkTotals(map: SharedMap, lanes: readonly number[], recovered:
   return sum;
 }
 
-/** One locked section: several writes that belong together, and nobody else's between them. */
+/** One locked section: several writes that belong together, and no other worker's between them. */
 function section(map: SharedMap, plan: Plan, random: Random, lock: Lock): void {
   const sum = checkTotals(map, plan.lanes, lock.recovered);
   const others = Array.from({ length: 6 }, (_, i) => `lane ${plan.lanes[i % 4]} hot-${i}`);
@@ -96,7 +96,7 @@ function section(map: SharedMap, plan: Plan, random: Random, lock: Lock): void {
   for (const total of TOTALS) map.set(total, sum + 1);
   for (let i = random(40); i > 0; i -= 1) map.has(count);
   const after = map.getMany(others);
-  if (before.some((value, i) => value !== after[i])) fail("somebody wrote in a locked section");
+  if (before.some((value, i) => value !== after[i])) fail("another wrote in a locked section");
   checkTotals(map, plan.lanes, false);
 }
 
@@ -193,7 +193,7 @@ class Watch {
   }
 }
 
-/** Reads and writes whatever the storm is about, and checks every value it meets. */
+/** Reads and writes all that the storm is about, and checks every value it meets. */
 class Survivor {
   readonly #watch = new Watch();
   readonly #random: Random;

@@ -14,7 +14,7 @@ const Call = oracles.Call;
 const Map = shmap.map.Map;
 const Word = oracles.Word;
 
-/// Nobody who lives and runs waits longer.
+/// No worker that lives and runs waits longer.
 const wait_ns_max = std.time.ns_per_s;
 /// From here on it is looked into whose fault a wait was.
 const slow_ns = 100 * std.time.ns_per_ms;
