@@ -224,7 +224,8 @@ test("A-35 a map outlives the processes that used it, until it is unlinked", LON
   for (const child of others) assert.equal(await child.call("get", "a"), "1");
   await others[0].ask("fill", { id: "map", to: 1000 });
   await others[1].ask("fill", { id: "map", from: 1000, to: 2000 });
-  for (const child of others) await child.kill();
+  await others[0].end();
+  await others[1].kill();
   using map = SharedMap.open(name, { mode: "attach" });
   assert.deepEqual([map.size, map.get("a"), map.get("key 1999")], [2001, "1", 1999]);
   assert.equal(SharedMap.unlink(name), true);
