@@ -22,7 +22,7 @@ const World = world.World;
 pub fn warmUp() void {
     var room: [1 << 20]u8 = undefined;
     for (0..room.len / 4096) |i| @as(*volatile u8, &room[i * 4096]).* = 0;
-    shmap.thread_exit.watch();
+    _ = shmap.isolate_end.watch();
 }
 
 fn leave() noreturn {
