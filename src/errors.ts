@@ -362,7 +362,20 @@ function describeIncompatible(attempt: Attempt, fault: Fault): string {
 function describeUnsupported(attempt: Attempt, fault: Fault): string {
   const what = new Map<number, string>([
     [reasons.networkFileSystem, `${attempt.where} is on a network file system`],
-    [reasons.filesystem, `the file system of ${attempt.where} cannot hold shared memory`],
+    [
+      reasons.filesystem,
+      `the file system of ${attempt.where} writes each change to another place, ` +
+      "and a full disk would end processes; use another directory",
+    ],
+    [
+      reasons.noProc,
+      "there is no /proc, by which this is found; mount one, or open it by a name or path",
+    ],
+    [
+      reasons.noFacts,
+      "/proc does not tell which processes can share its mutexes; " +
+      'one created with lock: "kernel" has none',
+    ],
   ]).get(fault.reason) ?? "this system cannot do it";
   return `${cannot(attempt)}: ${what}${systemCause(fault)}`;
 }

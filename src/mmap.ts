@@ -7,6 +7,7 @@ import { types } from "node:util";
 import { wrongType } from "./arguments.ts";
 import type { AsyncLockOptions, Lock, LockOptions, RegionLockOptions } from "./lock/lock.ts";
 import { pack, type PackValue, unpack } from "./pack/pack.ts";
+import type { AttachOptions } from "./segment/options.ts";
 import {
   anonymousRegion,
   attachRegion,
@@ -101,10 +102,11 @@ export class Mmap implements Disposable {
    * Attaches to an anonymous region by its token.
    *
    * @param token The `token` of an open region of this or another process.
+   * @param options Whether to accept a region of another user, other than root. Default: no.
    * @returns The region, to be closed after use.
    * @throws {TypeError} If `token` is not a token.
    * @throws {SharedMemoryError} `"NotFound"` if the region it was for is gone, `"Incompatible"` if
-   *   it is of a map or a value.
+   *   it is of a map or a value, `"PermissionDenied"` if it belongs to another user.
    *
    * @example
    * ```ts
@@ -116,8 +118,8 @@ export class Mmap implements Disposable {
    * assert.equal(new TextDecoder().decode(region.read(0, 5)), "hello");
    * ```
    */
-  static attach(token: string): Mmap {
-    return new Mmap(attachRegion(token));
+  static attach(token: string, options: Pick<AttachOptions, "allowForeignOwner"> = {}): Mmap {
+    return new Mmap(attachRegion(token, options));
   }
 
   /** A string for `attach`, for as long as this region is open. Only regions in memory have one. */

@@ -46,7 +46,9 @@ pub const space = @import("stripe/space.zig");
 pub const table = @import("stripe/table.zig");
 
 pub const directory = @import("segment/directory.zig");
+pub const file_checks = @import("segment/file_checks.zig");
 pub const segment = @import("segment/segment.zig");
+pub const temporary_name = @import("segment/temporary_name.zig");
 pub const unnamed_file = @import("segment/unnamed_file.zig");
 pub const view = @import("segment/view.zig");
 
@@ -83,6 +85,7 @@ test {
     _ = @import("map/map_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("region/region_test.zig");
+    _ = @import("segment/directory_test.zig");
     _ = @import("testing/crash_test.zig");
     _ = @import("os/common.zig");
     _ = @import("os/linux.zig");

@@ -71,6 +71,8 @@ pub const Reason = enum(u32) {
     filesystem = 21,
     tooShort = 22,
     emptyFile = 23,
+    noProc = 24,
+    noFacts = 25,
 };
 
 /// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text

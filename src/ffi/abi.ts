@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x690593f2;
+export const fingerprint = 0x5a360b02;
 
 export const layoutVersion = 4;
 
@@ -50,6 +50,8 @@ export const reasons = {
   filesystem: 21,
   tooShort: 22,
   emptyFile: 23,
+  noProc: 24,
+  noFacts: 25,
 } as const;
 
 export const flags = {
@@ -207,7 +209,7 @@ export const symbols = {
   shm_fault: { args: ["u32", "bytes"], returns: "i32" },
   shm_region_open: { args: ["bytes", "u32", "u32", "f64", "u32", "bytes"], returns: "i32" },
   shm_region_anonymous: { args: ["f64", "bytes"], returns: "i32" },
-  shm_region_attach: { args: ["bytes", "u32", "bytes"], returns: "i32" },
+  shm_region_attach: { args: ["bytes", "u32", "u32", "bytes"], returns: "i32" },
   shm_region_close: { args: ["u32"], returns: "i32" },
   shm_region_length: { args: ["u32"], returns: "f64" },
   shm_region_descriptor: { args: ["u32"], returns: "i32" },

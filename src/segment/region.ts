@@ -18,7 +18,7 @@ import type { Access } from "../ffi/backend.ts";
 import { checkAccess, type Native, openNative } from "../ffi/native.ts";
 import { DATA, FAULT } from "../ffi/scratch.ts";
 import { checkOpened, Handle, type HandleCalls, type Subject } from "./handle.ts";
-import { checkToken } from "./options.ts";
+import { type AttachOptions, checkToken } from "./options.ts";
 
 /**
  * How to map a file.
@@ -237,11 +237,17 @@ export function anonymousRegion(length: number): Region {
 }
 
 /** Attaches to a region in memory. */
-export function attachRegion(token: string): Region {
+export function attachRegion(
+  token: string,
+  options: Pick<AttachOptions, "allowForeignOwner">,
+): Region {
   checkToken(token);
+  const { allowForeignOwner = false } = checkObject(options);
+  checkType("allowForeignOwner", allowForeignOwner, "boolean");
   const library = openNative();
   const length = DATA.write(token);
-  const handle = library.shm_region_attach(DATA.bytes, length, FAULT.bytes);
+  const bits = allowForeignOwner ? flags.allowForeignOwner : 0;
+  const handle = library.shm_region_attach(DATA.bytes, length, bits, FAULT.bytes);
   return opened(library, handle, MEMORY, "attach to");
 }
 

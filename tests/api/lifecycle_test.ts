@@ -10,13 +10,14 @@ import {
   renameSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { SharedMap } from "../../mod.ts";
+import { SharedMap, SharedValue } from "../../mod.ts";
 import { CODECS } from "../support/corpus.ts";
 import {
   assertSound,
@@ -106,37 +107,81 @@ test("SharedMap.open() in mode exclusive leaves other maps alone", (t) => {
 });
 
 const isDisplaced = (file: string) =>
-  /^\.name\.~(?!2{16}|0{14}ff|0123456789abcdef)[0-9a-f]{16}$/.test(file);
+  /^\.name\.~(?!2{16}|0{15}[0-3]|0{14}ff|0123456789abcdef)[0-9a-f]{16}$/.test(file);
+
+/** The temporary names that every open knows, and some of those that only a listing finds. */
+const KNOWN = [0, 1, 2, 3].map((number) => `${number}`.padStart(16, "0"));
+const RANDOM = ["0123456789abcdef", "00000000000000ff", "1111111111111111", "2222222222222222"];
 
 /** Ways to come across what a killed process left under a temporary name. */
-const REAPERS: Record<string, (directory: string) => void> = {
-  "open()": (directory) => SharedMap.open("name", { directory }).close(),
-  "open() in mode exclusive": (directory) =>
-    SharedMap.open("name", { directory, mode: "exclusive" }).close(),
-  "list()": (directory) => void SharedMap.list({ directory }),
-};
+const REAPERS: [string, string[], (directory: string) => void][] = [
+  ["open()", KNOWN, (directory) => SharedMap.open("name", { directory }).close()],
+  [
+    "open() in mode exclusive",
+    KNOWN,
+    (directory) => SharedMap.open("name", { directory, mode: "exclusive" }).close(),
+  ],
+  ["list()", KNOWN, (directory) => void SharedMap.list({ directory })],
+  ["list(), of random names,", RANDOM, (directory) => void SharedMap.list({ directory })],
+];
 
-for (const [call, reap] of Object.entries(REAPERS)) {
+for (const [call, names, reap] of REAPERS) {
   test(`SharedMap.${call} removes what killed processes left, and nothing else`, (t) => {
+    const [complete, empty, displaced, foreign] = names.map((name) => `.name.~${name}`);
     const directory = freshDirectory(t, SHM);
     const at = (file: string) => join(directory, file);
     SharedMap.open("name", { directory }).set("a", 1).close();
-    copyFileSync(at("name"), at(".name.~0123456789abcdef"));
-    writeFileSync(at(".name.~00000000000000ff"), "");
+    copyFileSync(at("name"), at(complete));
+    writeFileSync(at(empty), "");
     SharedMap.open("used", { directory, mode: "create" }).close();
     using used = SharedMap.open("used", { directory });
-    renameSync(at("used"), at(".name.~1111111111111111"));
+    renameSync(at("used"), at(displaced));
     const others = [".name.~0123456789ABCDEE", ".name.~01", ".other.swp", ".~0123456789abcdef"];
     for (const file of others) writeFileSync(at(file), "");
-    writeFileSync(at(".name.~2222222222222222"), "somebody's work");
+    writeFileSync(at(foreign), "somebody's work");
     reap(directory);
-    const left = [...others, ".name.~2222222222222222", "name"];
+    const left = [...others, foreign, "name"];
     // Windows removes no file in use, so a displaced one keeps such a name until it is idle.
     const found = readdirSync(directory).filter((file) => !IS_WINDOWS || !isDisplaced(file));
     assert.deepEqual(found.sort(), left.sort());
     thrown("Replaced", () => used.get("a"));
   });
 }
+
+/** Makes the time of the last read old enough for the next one to be noted, and gives it. */
+function forgetReads(directory: string): number {
+  utimesSync(directory, 1, statSync(directory).mtimeMs / 1000);
+  return statSync(directory).atimeMs;
+}
+
+testUnless(
+  NEEDS.accessTimes,
+  "SharedMap.open() reads no directory, however many files lie beside",
+  {},
+  (t) => {
+    const directory = freshDirectory(t, SHM);
+    for (let i = 0; i < 1000; i += 1) writeFileSync(join(directory, `beside ${i}`), "");
+    forgetReads(directory);
+    assert.deepEqual(SharedMap.list({ directory }), []);
+    assert.ok(statSync(directory).atimeMs > 2000, "a list is a read");
+    const calls: (() => void)[] = [
+      () => SharedMap.open("name", { directory }).close(),
+      () => SharedMap.open("name", { directory, mode: "attach" }).close(),
+      () => SharedMap.open("name", { directory, readonly: true }).close(),
+      () => void thrown("Exists", () => SharedMap.open("name", { directory, mode: "create" })),
+      () => SharedMap.attach(SharedMap.open("name", { directory }).token).close(),
+      () => void SharedMap.unlink("name", { directory }),
+      () => void thrown("NotFound", () => SharedMap.open("name", { directory, mode: "attach" })),
+      () => void SharedMap.open("name", { directory, mode: "exclusive" }).unlink(),
+      () => SharedValue.open("name", { directory }).close(),
+    ];
+    for (const call of calls) {
+      const before = forgetReads(directory);
+      call();
+      assert.equal(statSync(directory).atimeMs, before, `${call}`);
+    }
+  },
+);
 
 test("SharedMap.open() may be repeated in mode exclusive as often as one likes", (t) => {
   const name = freshName(t);

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import {
+  appendFileSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -264,6 +265,33 @@ test("processes that make one file longer at once all get their length", LONG, a
     await Promise.all(children.map((child) => child.end()));
   }
 });
+
+for (const runtime of RUNTIMES) {
+  test(`what a program appends stays while ${runtime} makes the file longer`, LONG, async (t) => {
+    const file = freshFile(t);
+    writeFileSync(file, "");
+    const child = await fileChild(t, runtime);
+    let isOver = false;
+    const work = (async () => {
+      for (let round = 1; round <= scaled(60); round += 1) {
+        const options = { length: round * 1_000_000, ...READ_WRITE };
+        await child.ask("regionOpen", { file, options });
+        const far = { length: 2 ** 52, ...READ_WRITE };
+        await assert.rejects(child.ask("regionOpen", { file, options: far }), { code: "NoSpace" });
+      }
+    })().finally(() => isOver = true);
+    let count = 0;
+    while (!isOver) {
+      count += 1;
+      appendFileSync(file, `<${count}>`);
+      await pause(0);
+    }
+    await work;
+    const found = [...readFileSync(file, "latin1").matchAll(/<(\d+)>/g)].map((match) => +match[1]);
+    assert.deepEqual(found, Array.from({ length: count }, (_, i) => i + 1));
+    await child.end();
+  });
+}
 
 testUnless(NEEDS.removal, "a region goes on with its file when its name is gone", {}, (t) => {
   const region = suite(t);

@@ -3,15 +3,36 @@
  * That a library and a module of two versions do not go together is in `abi_test.ts`.
  */
 import assert from "node:assert/strict";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { SharedMap, SharedValue } from "../../mod.ts";
+import { Mmap, SharedMap, SharedValue } from "../../mod.ts";
 import { layoutVersion } from "../../src/ffi/abi.ts";
-import { freshDirectory, ROOT, SHM, type TestContext, thrown } from "../support/support.ts";
+import { WORD } from "../support/header.ts";
+import {
+  atEnd,
+  freshDirectory,
+  NEEDS,
+  ROOT,
+  SHM,
+  type TestContext,
+  testUnless,
+  thrown,
+} from "../support/support.ts";
 
 /** Where the header has the version of the layout: in every layout there will ever be. */
 const VERSION_OFFSET = 8;
+const CHECKSUM_OFFSET = WORD.checksum * 8;
 const OTHERS = [1, layoutVersion - 1, layoutVersion + 1, 2 ** 32 - 1];
 
 /** A segment as another version leaves it, as far as this one can tell; its path and bytes. */
@@ -43,6 +64,74 @@ for (const kind of [SharedMap, SharedValue] as const) {
     }
   });
 }
+
+/** What changes a file into one that nothing may be stored to. */
+const STRANGERS: Record<string, { at: number; word: number }> = {
+  "another layout": { at: VERSION_OFFSET, word: layoutVersion + 1 },
+  "a damaged header": { at: CHECKSUM_OFFSET, word: 0x5eed },
+};
+
+for (const kind of [SharedMap, SharedValue] as const) {
+  for (const [what, { at, word }] of Object.entries(STRANGERS)) {
+    testUnless(
+      NEEDS.removal,
+      `displacing, unlinking and clearing away store nothing into ${what} of a ${kind.name}`,
+      {},
+      (t) => {
+        const directory = freshDirectory(t, SHM);
+        const [path, link, left] = ["name", "link", `.name.~${"0".repeat(16)}`]
+          .map((name) => join(directory, name));
+        const ways: (() => void)[] = [
+          () => kind.open("name", { directory, mode: "exclusive" }).close(),
+          () => assert.equal(kind.unlink("name", { directory }), true),
+          () => {
+            renameSync(path, left);
+            kind.open("name", { directory }).close();
+            assert.equal(existsSync(left), false);
+          },
+          () => {
+            renameSync(path, left);
+            kind.list({ directory });
+            assert.equal(existsSync(left), false);
+          },
+        ];
+        for (const way of ways) {
+          kind.open("name", { directory }).close();
+          linkSync(path, link);
+          const bytes = readFileSync(link);
+          bytes.writeUInt32LE(word, at);
+          writeFileSync(link, bytes);
+          way();
+          assert.deepEqual(readFileSync(link), bytes, `${way}`);
+          rmSync(link);
+          rmSync(path, { force: true });
+        }
+      },
+    );
+  }
+}
+
+testUnless(
+  NEEDS.memoryFiles,
+  "a region of another layout is Incompatible, and nothing is stored to it",
+  {},
+  (t) => {
+    const region = Mmap.anonymous(1000);
+    atEnd(t, () => region.close());
+    const { token } = region;
+    const path = `/proc/${token.split(":")[1]}/fd/${token.split(":")[2]}`;
+    const file = openSync(path, "r+");
+    atEnd(t, () => closeSync(file));
+    for (const other of OTHERS) {
+      writeSync(file, new Uint32Array([other]), 0, 4, VERSION_OFFSET);
+      const bytes = readFileSync(path);
+      thrown("Incompatible", () => Mmap.attach(token));
+      assert.deepEqual(readFileSync(path), bytes);
+    }
+    writeSync(file, new Uint32Array([layoutVersion]), 0, 4, VERSION_OFFSET);
+    Mmap.attach(token).close();
+  },
+);
 
 test('a segment of another layout makes way for "exclusive" and unlink()', (t) => {
   for (const other of OTHERS) {

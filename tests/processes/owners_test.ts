@@ -4,13 +4,14 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { SharedMap } from "../../mod.ts";
+import { Mmap, SharedMap } from "../../mod.ts";
 import {
   commandLine,
   content,
   freshDirectory,
   freshMap,
   HERE,
+  RUNTIMES,
   SHM,
   startChild,
   testUnless,
@@ -71,6 +72,28 @@ testUnless(notRoot, "SharedMap.open() takes another user's map when allowed to",
   using reader = SharedMap.open(map.name, { allowForeignOwner: true, readonly: true });
   assert.deepEqual(content(reader), [["a", 1], ["b", 2]]);
 });
+
+for (const runtime of RUNTIMES) {
+  testUnless(
+    strangersCannotRun(),
+    `Mmap.attach() takes a region of another user, made in ${runtime}, only when allowed to`,
+    LONG,
+    async (t) => {
+      const child = await startChild(t, runtime, { wrap: AS_STRANGER });
+      await child.ask("regionAnonymous", { length: 100 });
+      const token = await child.ask("regionToken");
+      const error = thrown("PermissionDenied", () => Mmap.attach(token));
+      assert.match(error.message, new RegExp(`user ${STRANGER}, and allowForeignOwner`));
+      thrown("PermissionDenied", () => Mmap.attach(token, { allowForeignOwner: false }));
+      using region = Mmap.attach(token, { allowForeignOwner: true });
+      assert.equal(region.write("hello"), 5);
+      const map = await child.ask("anonymous", { id: "map" });
+      thrown("PermissionDenied", () => SharedMap.attach(map));
+      using other = SharedMap.attach(map, { allowForeignOwner: true });
+      assert.equal(other.size, 0);
+    },
+  );
+}
 
 testUnless(notRoot, "SharedMap.list() names the owner of each map", LONG, (t) => {
   const directory = freshDirectory(t, SHM);

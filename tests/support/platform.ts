@@ -9,8 +9,10 @@ import {
   mkdtempSync,
   readdirSync,
   rmdirSync,
+  statSync,
   symlinkSync,
   unlinkSync,
+  utimesSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -41,6 +43,7 @@ export const PATIENCE = Number(process.env.SHMAP_TEST_PATIENCE ?? 1);
 
 /** Why tests cannot run here that need what not every machine has; undefined where it has it. */
 export const NEEDS = {
+  accessTimes: isLinux ? refusesAccessTimes() : "the time of a read is not noted at once",
   bothRuntimes: IS_ALONE ? "Deno does not start here" : undefined,
   cutting: IS_WINDOWS ? "Windows cuts no file short that is mapped" : undefined,
   descriptors: IS_WINDOWS ? "a runtime's descriptors mean nothing to Windows" : undefined,
@@ -57,6 +60,17 @@ export const NEEDS = {
   shell: IS_WINDOWS ? "Windows has no sh" : undefined,
   stopping: IS_WINDOWS ? "Windows has no signal that stops a process" : undefined,
 } satisfies Record<string, string | undefined>;
+
+function refusesAccessTimes(): string | undefined {
+  const directory = mkdtempSync(join(SHM, "shmap-test-times-"));
+  try {
+    utimesSync(directory, 1, 2);
+    readdirSync(directory);
+    return statSync(directory).atimeMs > 2000 ? undefined : "no file system notes reads here";
+  } finally {
+    removeAll(directory);
+  }
+}
 
 function refusesLinks(): string | undefined {
   const directory = mkdtempSync(join(tmpdir(), "shmap-test-link-"));

@@ -226,9 +226,8 @@ export const PROOF_MUTANTS = [
     name: "temporary names of the dead stay",
     file: "segment/directory.zig",
     from:
-      "    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};\n    return switch",
-    to: '    if (mode == .exclusive) reap(segment.fault, &segment.directory, "") catch {};\n' +
-      "    return switch",
+      "    temporary_name.reapKnown(&segment.directory, segment.nameSlice());\n    return switch",
+    to: "    return switch",
     proof: "life --scale 0.01 clean",
   },
 ];

@@ -72,16 +72,22 @@ fn openAnonymous(record: *Fault, length: u64) Error!u32 {
 }
 
 /// Attaches to the region a token names. A handle.
-pub export fn shm_region_attach(token: ?[*]const u8, token_len: u32, fault: ?[*]u8) i32 {
+pub export fn shm_region_attach(
+    token: ?[*]const u8,
+    token_len: u32,
+    flags: u32,
+    fault: ?[*]u8,
+) i32 {
     var record: Fault = .{};
-    const opened = openByToken(&record, marshal.slice(token, token_len));
+    const allow_foreign_owner = Flags.allowForeignOwner.in(flags);
+    const opened = openByToken(&record, marshal.slice(token, token_len), allow_foreign_owner);
     return marshal.handleOr(fault, &record, opened);
 }
 
-fn openByToken(record: *Fault, token: []const u8) Error!u32 {
+fn openByToken(record: *Fault, token: []const u8, allow_foreign_owner: bool) Error!u32 {
     const region = try handles.regions.create(record);
     errdefer drop(record, region);
-    try region.attach(token);
+    try region.attach(token, allow_foreign_owner);
     return marshal.handOut(region);
 }
 

@@ -80,7 +80,17 @@ pub const Stat = struct {
 };
 
 /// What a file system says of itself. `memory`: its files are the machine's memory.
-pub const FileSystem = struct { bytes: u64, free: u64, network: bool, memory: bool };
+pub const FileSystem = struct {
+    bytes: u64,
+    free: u64,
+    network: bool,
+    memory: bool,
+    overwrites: Overwrites = .in_place,
+};
+
+/// Where a file system puts bytes that are written anew. Elsewhere: each such write needs a free
+/// block, and a store to a mapping that finds none ends the process by a signal.
+pub const Overwrites = enum { in_place, in_place_if_told, elsewhere };
 
 /// What a region is mapped for.
 pub const Use = struct {

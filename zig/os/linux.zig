@@ -5,6 +5,7 @@
 //! interrupted by a signal are made again.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const linux = std.os.linux;
 const common = @import("common.zig");
 const posix = @import("posix.zig");
@@ -68,8 +69,26 @@ pub fn check(fault: *Fault, result: usize) Error!usize {
     return if (errno == .SUCCESS) result else posix.failure(fault, errno);
 }
 
+/// Where the kernel tells of processes and descriptors. Tests put it out of reach.
+pub var proc: if (builtin.is_test) []const u8 else void = if (builtin.is_test) "/proc" else {};
+
+pub fn procPath(comptime format: []const u8, parts: anytype) Path {
+    const root = if (builtin.is_test) proc else "/proc";
+    return Path.of("{s}" ++ format, .{root} ++ parts) catch unreachable; // all parts are numbers
+}
+
 fn pathOfDescriptor(fd: Fd) Path {
-    return Path.of("/proc/self/fd/{d}", .{fd}) catch unreachable; // fits any i32
+    return procPath("/self/fd/{d}", .{fd});
+}
+
+/// What it means that a path below /proc leads nowhere: that it does not, or that there is no /proc
+/// at all, as in a bare mount namespace. Then descriptors cannot be followed, and that is said.
+fn withoutProc(fault: *Fault, err: Error) Error {
+    if (err != error.NotFound) return err;
+    var ignored: Fault = .{};
+    const self = procPath("/self/fd", .{});
+    if (statLink(&ignored, &self)) |_| return err else |_| {}
+    return fault.withReason(.noProc, error.Unsupported);
 }
 
 pub fn openFlags(access: Access) linux.O {
@@ -98,14 +117,19 @@ pub fn openLink(fault: *Fault, path: *const Path, access: Access) Error!Fd {
 }
 
 pub fn openAgain(fault: *Fault, fd: Fd, access: Access) Error!Fd {
-    return openLink(fault, &pathOfDescriptor(fd), access);
+    return openLink(fault, &pathOfDescriptor(fd), access) catch |err| withoutProc(fault, err);
 }
 
 pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd {
-    const path = try Path.of("/proc/{d}/fd/{d}", .{ owner, fd });
+    const path = procPath("/{d}/fd/{d}", .{ owner, fd });
     var buffer: [64]u8 = undefined;
-    const reads = readLink(fault, &path, &buffer) catch
-        return fault.withReason(.identity, error.NotFound);
+    const reads = readLink(fault, &path, &buffer) catch |err| {
+        const meant = withoutProc(fault, err);
+        return if (meant == error.Unsupported)
+            meant
+        else
+            fault.withReason(.identity, error.NotFound);
+    };
     if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
         return fault.withReason(.identity, error.NotFound);
     return openLink(fault, &path, access);
@@ -118,9 +142,15 @@ pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     });
 }
 
-pub fn directoryPath(fault: *Fault, fd: Fd) Error!Path {
+pub fn directoryPath(fault: *Fault, fd: Fd, given: *const Path) Error!Path {
     var buffer: [4096]u8 = undefined;
-    return Path.of("{s}", .{try readLink(fault, &pathOfDescriptor(fd), &buffer)});
+    if (readLink(fault, &pathOfDescriptor(fd), &buffer)) |path|
+        return Path.of("{s}", .{path})
+    else |err| if (withoutProc(fault, err) != error.Unsupported) return err;
+    // Without /proc links stay in it, but it must not depend on where this process is later.
+    if (given.len > 0 and given.buffer[0] == '/') return given.*;
+    const len = try check(fault, linux.getcwd(&buffer, buffer.len)); // with the NUL
+    return Path.of("{s}/{s}", .{ buffer[0 .. len - 1], given.slice() });
 }
 
 pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
@@ -129,7 +159,11 @@ pub fn openUnnamed(fault: *Fault, directory: *const Path) Error!Fd {
     const fd = check(fault, again(linux.open, .{ directory.z(), flags, 0o600 })) catch |err| {
         return if (failedWith(fault, .ISDIR)) error.Unsupported else err;
     };
-    return @intCast(fd);
+    // It is opened a second time, and given its name, by way of /proc.
+    var ignored: Fault = .{};
+    if (statLink(&ignored, &pathOfDescriptor(@intCast(fd)))) |_| return @intCast(fd) else |_| {}
+    close(@intCast(fd));
+    return error.Unsupported;
 }
 
 pub fn openNew(fault: *Fault, path: *const Path) Error!Fd {
@@ -186,6 +220,10 @@ pub fn readAt(fault: *Fault, fd: Fd, target: []u8, offset: u64) Error!usize {
 }
 
 pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    return allocateAs(fault, fd, from, to, 0);
+}
+
+pub fn allocateAs(fault: *Fault, fd: Fd, from: u64, to: u64, how: i32) Error!void {
     var limit: linux.rlimit = undefined;
     // Beyond this limit the kernel sends SIGXFSZ instead of failing.
     if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
@@ -196,7 +234,7 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     while (at < to) {
         const bytes = @min(to - at, fallocate_piece_bytes);
         const from_here: i64 = @intCast(at);
-        const result = again(linux.fallocate, .{ fd, 0, from_here, @as(i64, @intCast(bytes)) });
+        const result = again(linux.fallocate, .{ fd, how, from_here, @as(i64, @intCast(bytes)) });
         _ = check(fault, result) catch |err| {
             if (err == error.NoSpace) return fault.withReason(.fileSystemFull, err);
             if (failedWith(fault, .NOMEM)) return fault.withReason(.fileSystemFull, error.NoSpace);
@@ -217,6 +255,7 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);
+    keepOutOfDumps(base, bytes);
     return base;
 }
 
@@ -232,7 +271,15 @@ pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
     const protection: linux.PROT = .{ .READ = true, .WRITE = true };
     const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true };
     const address = try check(fault, linux.mmap(null, len, protection, flags, -1, 0));
-    return @as(Base, @ptrFromInt(address))[0..len];
+    const base: Base = @ptrFromInt(address);
+    keepOutOfDumps(base, len); // what is gathered for a caller is shared data, too
+    return base[0..len];
+}
+
+/// A core dump of one process would hold the data of all, and take as long as reading all of it. A
+/// kernel that refuses writes larger dumps.
+pub fn keepOutOfDumps(base: Base, bytes: u64) void {
+    _ = linux.madvise(base, bytes, linux.MADV.DONTDUMP);
 }
 
 pub fn growPages(
@@ -333,6 +380,9 @@ const network_types = [_]i64{
     0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
 };
 const tmpfs_type = 0x01021994;
+const btrfs_type = 0x9123683e;
+/// Bcachefs, ZFS, NILFS2: they write bytes elsewhere each time, whatever they are told.
+const moving_types = [_]i64{ 0xca451a4e, 0x2fc12fc1, 0x3434 };
 
 pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
     var buffer: StatFs = undefined;
@@ -345,11 +395,117 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .free = buffer.bfree *| block_bytes,
         .network = std.mem.indexOfScalar(i64, &network_types, buffer.type) != null,
         .memory = buffer.type == tmpfs_type,
+        .overwrites = if (buffer.type == btrfs_type)
+            .in_place_if_told
+        else if (std.mem.indexOfScalar(i64, &moving_types, buffer.type) != null)
+            .elsewhere
+        else
+            .in_place,
     };
+}
+
+const Inode = struct {
+    const get_flags = 0x80086601; // FS_IOC_GETFLAGS
+    const set_flags = 0x40086602; // FS_IOC_SETFLAGS
+    const compressed = 0x4; // FS_COMPR_FL
+    const not_compressed = 0x400; // FS_NOCOMP_FL
+    const not_copied = 0x800000; // FS_NOCOW_FL
+};
+
+pub fn overwriteInPlace(fault: *Fault, fd: Fd) Error!void {
+    var flags: u32 = 0;
+    const address = @intFromPtr(&flags);
+    _ = try check(fault, again(linux.ioctl, .{ fd, Inode.get_flags, address }));
+    // Compressed bytes are always written elsewhere, and the two flags together are refused.
+    flags &= ~@as(u32, Inode.compressed | Inode.not_compressed);
+    flags |= Inode.not_copied;
+    _ = try check(fault, again(linux.ioctl, .{ fd, Inode.set_flags, address }));
 }
 
 pub fn memoryBytes() u64 {
     var info: linux.Sysinfo = undefined;
     if (linux.errno(linux.sysinfo(&info)) != .SUCCESS) return 1 << 32;
     return @as(u64, info.totalram) *| info.mem_unit;
+}
+
+const expectEqual = std.testing.expectEqual;
+
+/// The flags of the mapping at `base`, as the kernel shows them.
+fn flagsOf(base: Base, target: []u8) ![]const u8 {
+    var fault: Fault = .{};
+    const path = procPath("/self/smaps", .{});
+    const fd = try open(&fault, &path, .read);
+    defer close(fd);
+    const text = try std.testing.allocator.alloc(u8, 16 << 20);
+    defer std.testing.allocator.free(text);
+    var len: usize = 0;
+    while (true) {
+        const count = try check(&fault, linux.read(fd, text[len..].ptr, text.len - len));
+        if (count == 0) break;
+        len += count;
+    }
+    var start: [20]u8 = undefined;
+    const address = try std.fmt.bufPrint(&start, "{x}-", .{@intFromPtr(base)});
+    var lines = std.mem.splitScalar(u8, text[0..len], '\n');
+    var is_there = false;
+    while (lines.next()) |line| {
+        if (std.mem.startsWith(u8, line, address)) is_there = true;
+        const title = "VmFlags:";
+        if (!is_there or !std.mem.startsWith(u8, line, title)) continue;
+        @memcpy(target[0 .. line.len - title.len], line[title.len..]);
+        return target[0 .. line.len - title.len];
+    }
+    return error.TestUnexpectedResult;
+}
+
+test "what is shared, and what is gathered of it, stays out of core dumps" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest; // it reads /proc
+    const regions = @import("linux_region.zig");
+    var fault: Fault = .{};
+    const fd = try memoryFile(&fault);
+    defer close(fd);
+    try allocate(&fault, fd, 0, page_bytes);
+    const use: common.Use = .{ .read = true, .write = true, .private = true };
+    const mapped = [_]Base{
+        try map(&fault, fd, 16 * page_bytes, .read_write),
+        try map(&fault, fd, 16 * page_bytes, .read),
+        try regions.mapUser(&fault, fd, 16 * page_bytes, use),
+    };
+    defer for (mapped) |base| unmap(base, 16 * page_bytes);
+    var gathered = try pages(&fault, 16 * page_bytes);
+    gathered = try growPages(&fault, gathered, 64 * page_bytes);
+    defer freePages(gathered);
+    var buffer: [400]u8 = undefined;
+    for (mapped) |base| {
+        const flags = try flagsOf(base, &buffer);
+        try std.testing.expect(std.mem.indexOf(u8, flags, " dd") != null);
+        try std.testing.expect(std.mem.indexOf(u8, flags, " dc") != null); // nor in a forked child
+    }
+    const flags = try flagsOf(gathered.ptr, &buffer);
+    try std.testing.expect(std.mem.indexOf(u8, flags, " dd") != null);
+}
+
+test "without /proc descriptors lead nowhere, which is said, and directories are still absolute" {
+    if (builtin.os.tag != .linux) return error.SkipZigTest; // it calls Linux
+    var fault: Fault = .{};
+    const fd = try memoryFile(&fault);
+    defer close(fd);
+    close(try openAgain(&fault, fd, .read));
+    const here = try openDirectory(&fault, &try Path.of(".", .{}));
+    defer close(here);
+    const known = try directoryPath(&fault, here, &try Path.of(".", .{}));
+    try std.testing.expectError(error.NotFound, openAgain(&fault, 999, .read));
+    proc = "/nowhere";
+    defer proc = "/proc";
+    try std.testing.expectError(error.Unsupported, openAgain(&fault, fd, .read));
+    try expectEqual(@as(f64, @intFromEnum(status.Reason.noProc)), fault.reason);
+    fault = .{};
+    try std.testing.expectError(error.Unsupported, openMemoryOf(&fault, 1, 3, .read));
+    try expectEqual(@as(f64, @intFromEnum(status.Reason.noProc)), fault.reason);
+    try std.testing.expectError(error.Unsupported, openUnnamed(&fault, &known));
+    const joined = try directoryPath(&fault, here, &try Path.of("zig", .{}));
+    try std.testing.expectEqualStrings(known.slice(), joined.slice()[0..known.len]);
+    try std.testing.expectEqualStrings("/zig", joined.slice()[known.len..]);
+    const absolute = try directoryPath(&fault, here, &known);
+    try std.testing.expectEqualStrings(known.slice(), absolute.slice());
 }

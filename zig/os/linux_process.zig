@@ -10,7 +10,6 @@ const status = @import("../status.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
-const Path = common.Path;
 const AtFork = common.AtFork;
 const ifLinked = common.ifLinked;
 
@@ -83,24 +82,26 @@ pub fn userId() u32 {
 }
 
 pub fn pidNamespace(fault: *Fault) Error!u64 {
-    const path = Path.of("/proc/self/ns/pid", .{}) catch unreachable; // a constant
-    return (files.statLink(fault, &path) catch |err| return orNothing(err, @as(u64, 0))).inode;
+    const path = files.procPath("/self/ns/pid", .{});
+    return (files.statLink(fault, &path) catch |err| return unknown(fault, err)).inode;
 }
 
 pub fn bootId(fault: *Fault) Error![2]u64 {
-    const nothing: [2]u64 = .{ 0, 0 };
-    const path = Path.of("/proc/sys/kernel/random/boot_id", .{}) catch unreachable; // a constant
-    const fd = files.open(fault, &path, .read) catch |err| return orNothing(err, nothing);
+    const path = files.procPath("/sys/kernel/random/boot_id", .{});
+    const fd = files.open(fault, &path, .read) catch |err| return unknown(fault, err);
     defer files.close(fd);
     var text: [40]u8 = @splat(0);
-    _ = files.readAt(fault, fd, &text, 0) catch |err| return orNothing(err, nothing);
+    const len = files.readAt(fault, fd, &text, 0) catch |err| return unknown(fault, err);
+    if (len < 36) return unknown(fault, error.NotFound); // it is a UUID
     return .{ std.hash.Fnv1a_64.hash(text[0..18]), std.hash.Fnv1a_64.hash(text[18..]) };
 }
 
-/// What is not there, or not for us, is so for every process here; but no descriptor or memory left
-/// is the matter of a moment, and must not make this process look like a stranger.
-fn orNothing(err: Error, nothing: anytype) Error!@TypeOf(nothing) {
-    return if (err == error.NotFound or err == error.PermissionDenied) nothing else err;
+/// What is not there, or not for us, cannot be learnt, and another process that cannot learn it
+/// either need not be of the same kind. No descriptor or memory left is the matter of a moment, and
+/// stays what it is.
+fn unknown(fault: *Fault, err: Error) Error {
+    if (err != error.NotFound and err != error.PermissionDenied) return err;
+    return fault.withReason(.noFacts, error.Unsupported);
 }
 
 fn clock(id: linux.clockid_t) u64 {
@@ -119,4 +120,18 @@ pub fn realtimeNs() u64 {
 
 pub fn sleepNs(ns: u64) void {
     _ = linux.nanosleep(&posix.timeOf(ns), null);
+}
+
+test "facts that cannot be learnt are an error, never nothing" {
+    if (@import("builtin").os.tag != .linux) return error.SkipZigTest; // it reads /proc
+    var fault: Fault = .{};
+    try std.testing.expect(try pidNamespace(&fault) != 0);
+    try std.testing.expect((try bootId(&fault))[0] != 0);
+    files.proc = "/nowhere";
+    defer files.proc = "/proc";
+    try std.testing.expectError(error.Unsupported, pidNamespace(&fault));
+    try std.testing.expectEqual(@as(f64, @intFromEnum(status.Reason.noFacts)), fault.reason);
+    fault = .{};
+    try std.testing.expectError(error.Unsupported, bootId(&fault));
+    try std.testing.expectEqual(@as(f64, @intFromEnum(status.Reason.noFacts)), fault.reason);
 }

@@ -59,6 +59,10 @@ pub fn cut(fault: *Fault, fd: Fd, bytes: u64) Error!void {
     _ = try check(fault, again(linux.ftruncate, .{ fd, @as(i64, @intCast(bytes)) }));
 }
 
+pub fn reserve(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    return files.allocateAs(fault, fd, from, to, linux.FALLOC.FL_KEEP_SIZE);
+}
+
 pub fn sealedMemory(fault: *Fault, bytes: u64) Error!Fd {
     if (bytes > availableMemory()) {
         fault.needed_bytes = @floatFromInt(bytes);
@@ -81,7 +85,7 @@ pub fn isSealed(fd: Fd) bool {
 /// What the machine can give before it must end processes; a guess where it does not say.
 fn availableMemory() u64 {
     var fault: Fault = .{};
-    const path = Path.of("/proc/meminfo", .{}) catch unreachable; // a constant
+    const path = files.procPath("/meminfo", .{});
     const fd = files.open(&fault, &path, .read) catch return files.memoryBytes();
     defer files.close(fd);
     var buffer: [512]u8 = undefined;
@@ -113,6 +117,7 @@ pub fn mapUser(
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);
+    files.keepOutOfDumps(base, bytes);
     return base;
 }
 

@@ -153,7 +153,9 @@ pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
     };
 }
 
-pub const directoryPath = pathOf;
+pub fn directoryPath(fault: *Fault, fd: Fd, _: *const Path) Error!Path {
+    return pathOf(fault, fd);
+}
 
 pub fn openUnnamed(_: *Fault, _: *const Path) Error!Fd {
     return error.Unsupported;
@@ -230,23 +232,37 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     if (size < to) {
         _ = check(fault, again(c.fcntl, .{ fd, preallocate, &store })) catch |err| {
             if (err == error.NoSpace) return fault.withReason(.fileSystemFull, err);
-            return writeZeros(fault, fd, size, to);
+            return lengthenByZeros(fault, fd, size, to);
         };
         _ = check(fault, again(c.ftruncate, .{ fd, @as(i64, @intCast(to)) })) catch |err| {
             return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
         };
     }
     // A file that a process made longer already may have holes there.
-    if (from < @min(size, to)) try writeZeros(fault, fd, from, @min(size, to));
+    var at = from;
+    try writeZeros(fault, fd, &at, @min(size, to));
 }
 
-fn writeZeros(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
-    const zeros: [page_bytes]u8 = @splat(0);
+/// On failure the file is as long as it was, unless another process has lengthened it meanwhile:
+/// what that one wrote is not cut off.
+fn lengthenByZeros(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     var at = from;
-    while (at < to) {
-        const len = @min(to - at, zeros.len);
-        const result = again(c.pwrite, .{ fd, &zeros, len, @as(i64, @intCast(at)) });
-        at += check(fault, result) catch |err| {
+    writeZeros(fault, fd, &at, to) catch |err| {
+        var ignored: Fault = .{};
+        const size = (stat(&ignored, fd) catch return err).size;
+        // What is appended between the look and the cut is lost: there is no call for both.
+        if (size == at) _ = c.ftruncate(fd, @intCast(from));
+        return err;
+    };
+}
+
+/// Writes from `at` on, and moves it along.
+fn writeZeros(fault: *Fault, fd: Fd, at: *u64, to: u64) Error!void {
+    const zeros: [page_bytes]u8 = @splat(0);
+    while (at.* < to) {
+        const len = @min(to - at.*, zeros.len);
+        const result = again(c.pwrite, .{ fd, &zeros, len, @as(i64, @intCast(at.*)) });
+        at.* += check(fault, result) catch |err| {
             return if (err == error.NoSpace) fault.withReason(.fileSystemFull, err) else err;
         };
     }
@@ -373,6 +389,9 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .memory = false,
     };
 }
+
+/// APFS moves blocks for clones and snapshots only.
+pub fn overwriteInPlace(_: *Fault, _: Fd) Error!void {}
 
 pub fn memoryBytes() u64 {
     var bytes: u64 = 0;

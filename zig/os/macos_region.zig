@@ -60,6 +60,11 @@ pub fn cut(fault: *Fault, fd: Fd, bytes: u64) Error!void {
     _ = try check(fault, again(c.ftruncate, .{ fd, @as(i64, @intCast(bytes)) }));
 }
 
+/// Blocks are asked for without moving the end when the file is lengthened (`allocate`).
+pub fn reserve(_: *Fault, _: Fd, _: u64, _: u64) Error!void {
+    return error.Unsupported;
+}
+
 pub fn sealedMemory(_: *Fault, _: u64) Error!Fd {
     return error.Unsupported;
 }

@@ -45,6 +45,7 @@ pub const Fd = common.Fd;
 pub const FileSystem = common.FileSystem;
 pub const Make = common.Make;
 pub const Mode = common.Mode;
+pub const Overwrites = common.Overwrites;
 pub const Pages = common.Pages;
 pub const Path = common.Path;
 pub const Stat = common.Stat;
@@ -78,16 +79,18 @@ pub const defaultDirectory: fn (*Fault) Error!Path = system.defaultDirectory;
 
 /// Opens an existing file by its own name, for itself alone: a link is refused, not followed.
 pub const open: fn (*Fault, *const Path, Access) Error!Fd = system.open;
-/// A second open file description of the same file, with ranges of its own. `NotFound`: the system
-/// cannot find the file by its description.
+/// A second open file description of the same file, with ranges of its own. `NotFound`,
+/// `Unsupported`: the system cannot find the file by its description, or no file.
 pub const openAgain: fn (*Fault, Fd, Access) Error!Fd = system.openAgain;
 /// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
 /// to nothing of that kind; it may be anything by now, and is looked at before it is followed.
 pub const openMemoryOf: fn (*Fault, u32, u31, Access) Error!Fd = system.openMemoryOf;
 pub const openDirectory: fn (*Fault, *const Path) Error!Fd = system.openDirectory;
-/// The path of an open directory, absolute and without links.
-pub const directoryPath: fn (*Fault, Fd) Error!Path = system.directoryPath;
-/// A file without a name. `Unsupported`: there is no such thing there.
+/// The path of an open directory, absolute, and without links where the system knows it. It was
+/// opened by the path given.
+pub const directoryPath: fn (*Fault, Fd, *const Path) Error!Path = system.directoryPath;
+/// A file without a name, which `openAgain` and `linkUnnamed` can find. `Unsupported`: there is no
+/// such thing there.
 pub const openUnnamed: fn (*Fault, *const Path) Error!Fd = system.openUnnamed;
 /// Makes a file that only this user may open. `Exists`: something has the name.
 pub const openNew: fn (*Fault, *const Path) Error!Fd = system.openNew;
@@ -127,9 +130,20 @@ pub const exchange: fn (*Fault, *const Path, *const Path) Error!bool = system.ex
 /// Takes a name away: nothing is found by it any more.
 pub const unlink: fn (*Fault, *const Path) Error!void = system.unlink;
 pub const setPermissions: fn (*Fault, Fd, u32) Error!void = system.setPermissions;
-/// The names in a directory, without allocating: `of`, `next` until null, `close`.
+/// The names in a directory, without allocating: `namesIn`, `next` until null, `close`.
 pub const Names = system.Names;
+
+/// How many directories were read so far, which takes as long as they are. Counted for tests alone.
+pub var directory_reads: if (builtin.is_test) u64 else void = if (builtin.is_test) 0 else {};
+
+pub fn namesIn(fault: *Fault, directory: *const Path) Error!Names {
+    if (builtin.is_test) directory_reads += 1;
+    return Names.of(fault, directory);
+}
+
 pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
+/// Has a new, empty file overwritten in place, on a file system that does so if told.
+pub const overwriteInPlace: fn (*Fault, Fd) Error!void = system.overwriteInPlace;
 pub const memoryBytes: fn () u64 = system.memoryBytes;
 
 /// Locks one byte. False: another handle holds it. Never waits. Assumes that this description holds
@@ -156,6 +170,10 @@ pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
 pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
 /// Cuts or lengthens a file to so many bytes.
 pub const cut: fn (*Fault, Fd, u64) Error!void = regions.cut;
+/// Asks for the blocks of `[from, to)` beyond the end of a file, which stays where it is. On
+/// failure there may be some; cutting the file to its own length gives them back. `Unsupported`:
+/// there is no such thing there.
+pub const reserve: fn (*Fault, Fd, u64, u64) Error!void = regions.reserve;
 /// A file in memory that no process can cut short.
 pub const sealedMemory: fn (*Fault, u64) Error!Fd = regions.sealedMemory;
 /// Whether no other process can cut the file short.
@@ -176,9 +194,10 @@ pub const pid: fn () u32 = process.pid;
 pub const threadId: fn () u32 = process.threadId;
 /// This user, as the owner of a file is known; 0 is the administrator.
 pub const userId: fn () u32 = process.userId;
-/// This process's PID namespace, 0 where this machine does not tell.
+/// This process's PID namespace. `Unsupported`: the machine does not tell, and two processes that
+/// both do not know may well be in two. 0 on a system without robust mutexes, where none asks.
 pub const pidNamespace: fn (*Fault) Error!u64 = process.pidNamespace;
-/// This boot's random id, zeros where this machine does not tell.
+/// This boot's random id. As `pidNamespace`, if the machine does not tell.
 pub const bootId: fn (*Fault) Error![2]u64 = process.bootId;
 pub const monotonicNs: fn () u64 = process.monotonicNs;
 pub const realtimeNs: fn () u64 = process.realtimeNs;

@@ -145,7 +145,7 @@ pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {
 }
 
 /// With the prefix that keeps the system from interpreting names.
-pub fn directoryPath(fault: *Fault, fd: Fd) Error!Path {
+pub fn directoryPath(fault: *Fault, fd: Fd, _: *const Path) Error!Path {
     var buffer: [2048]u16 = undefined;
     const len = api.GetFinalPathNameByHandleW(handleOf(fd), &buffer, buffer.len, 0);
     if (len == 0) return failure(fault);
@@ -390,6 +390,9 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .memory = false,
     };
 }
+
+/// NTFS moves the blocks of compressed files only, ReFS those of clones.
+pub fn overwriteInPlace(_: *Fault, _: Fd) Error!void {}
 
 pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
     for (0..lock_tries) |round| {

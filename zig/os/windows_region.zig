@@ -43,6 +43,11 @@ pub fn length(fault: *Fault, fd: Fd) Error!u64 {
 
 pub const cut = files.setEnd;
 
+/// The end of a file moves in one step, with its blocks (`allocate`).
+pub fn reserve(_: *Fault, _: Fd, _: u64, _: u64) Error!void {
+    return error.Unsupported;
+}
+
 pub fn sealedMemory(_: *Fault, _: u64) Error!Fd {
     return error.Unsupported;
 }
@@ -52,7 +57,8 @@ pub fn isSealed(_: Fd) bool {
     return true;
 }
 
-/// With the mapping the file becomes as long, so on failure it is given its length back.
+/// With the mapping the file becomes as long, so on failure it is given its length back, unless it
+/// has another by now: then another process has written to it, and would lose that.
 pub fn mapUser(fault: *Fault, fd: Fd, bytes: u64, use: common.Use) Error!Base {
     const size = try length(fault, fd);
     const protection: u32 = if (!use.write)
@@ -63,7 +69,10 @@ pub fn mapUser(fault: *Fault, fd: Fd, bytes: u64, use: common.Use) Error!Base {
     else if (use.private) api.map_copy else api.map_read | api.map_write;
     return memory.mapWhole(fault, fd, bytes, protection, how) catch |err| {
         var ignored: Fault = .{};
-        if (size < bytes and use.ofFile() == .read_write) cut(&ignored, fd, size) catch {};
+        const now = length(&ignored, fd) catch return err;
+        // What is appended between the look and the cut is lost: there is no call for both.
+        if (size < bytes and now == bytes and use.ofFile() == .read_write)
+            cut(&ignored, fd, size) catch {}; // then it stays longer
         return err;
     };
 }

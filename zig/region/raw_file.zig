@@ -22,8 +22,10 @@ pub fn noteSpace(fault: *Fault, fd: os.Fd, needed: u64) Error!os.FileSystem {
     return file_system;
 }
 
-/// Makes a file longer, with blocks behind every new byte; on failure as long as it was. The
-/// caller holds the range LIFECYCLE: no other opener lengthens it meanwhile.
+/// Makes a file longer, with blocks behind every new byte; on failure it is as long as it was. The
+/// caller holds the range LIFECYCLE: no other opener lengthens it meanwhile. Other programs know of
+/// no range, and may append at any time. What they append is never cut off, whatever fails: blocks
+/// are asked for first, which may fail, and then the end is moved, which only ever lengthens.
 pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
     const file_system = try noteSpace(fault, fd, to - from);
     // At once, rather than after having filled all that was left of the disk.
@@ -31,11 +33,26 @@ pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
         os.note(fault, @intFromEnum(os.Number.no_space));
         return fault.withReason(.fileSystemFull, error.NoSpace);
     }
+    os.reserve(fault, fd, from, to) catch |err| if (err != error.Unsupported) {
+        giveBack(fd, from);
+        return err;
+    };
+    // Behind a reservation this finds the blocks there. Without one it may fail half-way, on a file
+    // system that does not know the call before; then the file stays longer, for how much of that
+    // is another program's cannot be told.
     os.allocate(fault, fd, from, to) catch |err| {
-        var ignored: Fault = .{};
-        os.cut(&ignored, fd, from) catch {}; // nothing is left to do about it
         if (err != error.Unsupported) return err;
         // This file system allocates when it writes: a copy that finds no room reports it then.
-        try os.cut(fault, fd, to);
+        // What is appended beyond `to` between the look and the cut is lost.
+        if (try os.length(fault, fd) < to) try os.cut(fault, fd, to);
     };
+}
+
+/// Gives back the blocks that a reservation left beyond the end, if that is where it was. Else
+/// another program has appended, and they stay until the file is next cut. What is appended between
+/// the look and the cut is lost: no system has a call for both.
+pub fn giveBack(fd: os.Fd, end: u64) void {
+    var fault: Fault = .{};
+    const size = (os.stat(&fault, fd) catch return).size;
+    if (size == end) os.cut(&fault, fd, end) catch {}; // they stay
 }

@@ -11,6 +11,7 @@
 
 const std = @import("std");
 const layout = @import("../layout.zig");
+const file_checks = @import("../segment/file_checks.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const raw_file = @import("raw_file.zig");
@@ -67,7 +68,7 @@ pub const Region = struct {
         };
         errdefer os.close(region.file);
         errdefer if (is_new) unmake(region.file, &full);
-        try region.overFile(length, access);
+        try region.overFile(length, access, &full);
     }
 
     fn make(fault: *Fault, path: *const os.Path, is_new: *bool) Error!os.Fd {
@@ -99,14 +100,15 @@ pub const Region = struct {
         if (length > length_max) return error.InvalidArgument;
         region.file = try os.reopen(&region.fault, descriptor, access);
         errdefer os.close(region.file);
-        try region.overFile(length, access);
+        try region.overFile(length, access, null);
     }
 
-    fn overFile(region: *Region, length: u64, access: Access) Error!void {
+    /// Over the open file; `path`: where it was found.
+    fn overFile(region: *Region, length: u64, access: Access, path: ?*const os.Path) Error!void {
         const fault = &region.fault;
         const stat = try os.stat(fault, region.file);
         if (!stat.regular) return fault.withReason(.notRegularFile, error.Incompatible);
-        try region.openLocks(access.ofFile());
+        try region.openLocks(access.ofFile(), path);
         errdefer os.close(region.locks);
         if (length == 0 and stat.size == 0) return fault.withReason(.emptyFile, error.Incompatible);
         region.access = access;
@@ -126,8 +128,17 @@ pub const Region = struct {
         region.ready();
     }
 
-    fn openLocks(region: *Region, opening: os.Access) Error!void {
-        region.locks = try os.openAgain(&region.fault, region.file, opening);
+    /// Opens the region's file once more, for its range locks. By its path, if the system cannot
+    /// follow descriptors.
+    fn openLocks(region: *Region, opening: os.Access, path: ?*const os.Path) Error!void {
+        const fault = &region.fault;
+        region.locks = os.openAgain(fault, region.file, opening) catch |err| blk: {
+            if (err != error.Unsupported) return err;
+            const again = try os.openUser(fault, path orelse return err, opening, .nothing);
+            errdefer os.close(again);
+            const is_same = (try os.stat(fault, again)).same(try os.stat(fault, region.file));
+            break :blk if (is_same) again else return error.NotFound;
+        };
     }
 
     fn ready(region: *Region) void {
@@ -178,7 +189,7 @@ pub const Region = struct {
         if (os.has_memory_files) {
             region.file = try os.sealedMemory(fault, bytes);
             errdefer os.close(region.file);
-            return region.openLocks(.read_write);
+            return region.openLocks(.read_write, null);
         }
         const made = try unnamed_file.make(fault, .in(lengthen_ms));
         region.file = made.file;
@@ -209,27 +220,29 @@ pub const Region = struct {
         region.header = @ptrCast(base);
     }
 
-    /// To the anonymous region a token names, of this or another process.
-    pub fn attach(region: *Region, text: []const u8) Error!void {
+    /// To the anonymous region a token names, of this or another process; of another user's if
+    /// `allow_foreign_owner`.
+    pub fn attach(region: *Region, text: []const u8, allow_foreign_owner: bool) Error!void {
         const fault = &region.fault;
         if (std.mem.startsWith(u8, text, "name:")) {
             fault.found = std.math.maxInt(u8); // a map or a value: regions have no names
             return fault.withReason(.otherKind, error.Incompatible);
         }
         region.unnamed = null;
-        if (std.mem.startsWith(u8, text, "file:")) return region.attachNamed(text);
+        if (std.mem.startsWith(u8, text, "file:"))
+            return region.attachNamed(text, allow_foreign_owner);
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
-        const length = try checkMemory(fault, region.file, name.id);
-        try region.openLocks(.read_write);
+        const length = try checkMemory(fault, region.file, name.id, allow_foreign_owner);
+        try region.openLocks(.read_write, null);
         errdefer os.close(region.locks);
         try region.mapMemory(length);
         region.ready();
     }
 
     /// As `attach`, where memory that others can reach has a name.
-    fn attachNamed(region: *Region, text: []const u8) Error!void {
+    fn attachNamed(region: *Region, text: []const u8, allow_foreign_owner: bool) Error!void {
         if (os.has_memory_files) return error.Unsupported; // of another system
         const fault = &region.fault;
         var parts = std.mem.splitScalar(u8, text["file:".len..], ':');
@@ -239,7 +252,7 @@ pub const Region = struct {
         region.file = try unnamed_file.open(fault, number);
         {
             errdefer os.close(region.file);
-            try region.openLocks(.read_write);
+            try region.openLocks(.read_write, null);
         }
         region.unnamed = number;
         errdefer region.closeMemory();
@@ -247,7 +260,7 @@ pub const Region = struct {
         const path = try unnamed_file.pathOf(fault, number);
         if (!unnamed_file.leadsTo(&path, region.file))
             return fault.withReason(.identity, error.NotFound);
-        const length = try checkMemory(fault, region.file, id);
+        const length = try checkMemory(fault, region.file, id, allow_foreign_owner);
         if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
         try region.mapMemory(length);
         range_lock.unlock(region.locks, .lifecycle);
@@ -435,14 +448,15 @@ const Token = struct {
 };
 
 /// Checks a memory file before anything of it is mapped, and gives the length of its data.
-fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
+fn checkMemory(fault: *Fault, file: os.Fd, id: u64, allow_foreign_owner: bool) Error!u64 {
+    const stat = try os.stat(fault, file);
+    try file_checks.checkOwner(fault, &stat, allow_foreign_owner);
     const header = try segments.readHeader(fault, file);
     try segments.checkIdentity(fault, &header, .region);
     if (header.id != id) return fault.withReason(.identity, error.NotFound);
     if (header.attributes >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
         return fault.withReason(.checksum, error.Corrupt);
-    // Plain copies rely on both.
-    const stat = try os.stat(fault, file);
+    // Plain copies rely on both. A sealed file is as long as it was a moment ago.
     if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
         return fault.withReason(.truncated, error.Corrupt);
     return header.max_bytes;

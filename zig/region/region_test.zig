@@ -5,6 +5,7 @@ const builtin = @import("builtin");
 const linux = std.os.linux;
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
+const raw_file = @import("raw_file.zig");
 const regions = @import("region.zig");
 const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
@@ -178,7 +179,7 @@ test "an anonymous region is reached by its token, and only by it" {
     try region.flush();
     var buffer: [64]u8 = undefined;
     const text = buffer[0..try region.token(&buffer)];
-    try other.attach(text);
+    try other.attach(text, false);
     try expectEqual(@as(u64, 10_000), other.length);
     try expectEqual(@as(u64, 4), try other.write(9_996, "hello"));
     var target: [4]u8 = undefined;
@@ -193,20 +194,20 @@ test "an anonymous region is reached by its token, and only by it" {
     const last = &text[text.len - 1];
     const digit = last.*;
     last.* = if (digit == '0') '1' else '0';
-    try expectError(error.NotFound, testRegion(other).attach(text));
+    try expectError(error.NotFound, testRegion(other).attach(text, false));
     last.* = digit;
     region.header.?.max_bytes += 1;
-    try expectError(error.Corrupt, other.attach(text));
+    try expectError(error.Corrupt, other.attach(text, false));
     region.header.?.checksum = layout.checksum(region.header.?);
-    try expectError(error.Corrupt, other.attach(text)); // the file is not as long
+    try expectError(error.Corrupt, other.attach(text, false)); // the file is not as long
     region.header.?.attributes = @intFromEnum(layout.Kind.map);
     region.header.?.checksum = layout.checksum(region.header.?);
-    try expectError(error.Incompatible, other.attach(text));
+    try expectError(error.Incompatible, other.attach(text, false));
     region.close();
-    try expectError(error.NotFound, other.attach(text));
+    try expectError(error.NotFound, other.attach(text, false));
     for ([_][]const u8{ "", "fd:1", "fd:1:2:x", "fd:1:2:3:4", "fd:-1:2:3" }) |wrong|
-        try expectError(error.InvalidArgument, other.attach(wrong));
-    try expectError(error.Incompatible, other.attach("name:/dev/shm:jobs:0"));
+        try expectError(error.InvalidArgument, other.attach(wrong, false));
+    try expectError(error.Incompatible, other.attach("name:/dev/shm:jobs:0", false));
 }
 
 test "a region whose file could be cut short is not attached to" {
@@ -222,7 +223,79 @@ test "a region whose file could be cut short is not attached to" {
     var buffer: [64]u8 = undefined;
     const parts = .{ os.pid(), file, region.header.?.id };
     const text = try std.fmt.bufPrint(&buffer, "fd:{d}:{d}:{x:0>16}", parts);
-    try expectError(error.Corrupt, testRegion(&memory[1]).attach(text));
+    try expectError(error.Corrupt, testRegion(&memory[1]).attach(text, false));
+}
+
+test "a region of another user is not attached to, unless the caller trusts its owner" {
+    if (!os.has_memory_files) return error.SkipZigTest; // a file of another user is not opened
+    if (linux.geteuid() != 0) return error.SkipZigTest; // only root can give a file away
+    var memory: [2]Region = undefined;
+    const region = testRegion(&memory[0]);
+    const other = testRegion(&memory[1]);
+    try region.anonymous(1000);
+    defer region.close();
+    const stranger = 12_345;
+    _ = try os.system.check(&region.fault, linux.fchown(region.file, stranger, stranger));
+    var buffer: [64]u8 = undefined;
+    const text = buffer[0..try region.token(&buffer)];
+    try expectError(error.PermissionDenied, other.attach(text, false));
+    try expectEqual(status.Reason.foreignOwner, reason(other));
+    try expectEqual(@as(f64, stranger), other.fault.found);
+    try testRegion(other).attach(text, true);
+    other.close();
+}
+
+test "a failed reservation leaves a file as long as it was, with what others appended" {
+    if (!os.has_memory_files) return error.SkipZigTest; // by Linux's own calls
+    const path = testPath();
+    defer remove(&path);
+    var fault: Fault = .{};
+    const file = try os.openNew(&fault, &path);
+    defer os.close(file);
+    _ = try os.writeAt(&fault, file, "a line\n", 0);
+    const reserved = 1 << 20;
+    try os.reserve(&fault, file, 7, reserved);
+    const full = try os.stat(&fault, file);
+    try expectEqual(@as(u64, 7), full.size);
+    // Another program appends before this one gives up: its bytes stay.
+    _ = try os.writeAt(&fault, file, "another\n", 7);
+    raw_file.giveBack(file, 7);
+    try expectEqual(@as(u64, 15), (try os.stat(&fault, file)).size);
+    // Where none does, the blocks go, and the bytes stay.
+    raw_file.giveBack(file, 15);
+    const after = try os.stat(&fault, file);
+    try expectEqual(@as(u64, 15), after.size);
+    try expect(after.allocated < full.allocated);
+    var text: [15]u8 = undefined;
+    _ = try os.readAt(&fault, file, &text, 0);
+    try std.testing.expectEqualStrings("a line\nanother\n", &text);
+    try raw_file.lengthen(&fault, file, 7, 100); // what another lengthened is never cut
+    try expectEqual(@as(u64, 100), (try os.stat(&fault, file)).size);
+    try raw_file.lengthen(&fault, file, 7, 50);
+    try expectEqual(@as(u64, 100), (try os.stat(&fault, file)).size);
+}
+
+test "without /proc a region has a path, or says what it lacks" {
+    if (!os.has_memory_files) return error.SkipZigTest; // no other system has one
+    os.system.proc = "/nowhere";
+    defer os.system.proc = "/proc";
+    const path = testPath();
+    defer remove(&path);
+    var memory: Region = undefined;
+    const region = testRegion(&memory);
+    try region.openPath(path.slice(), 5000, read_write);
+    try expectEqual(@as(u64, 2), try region.write(0, "hi"));
+    try expect(!try region.lock.acquire(false, 0, user_lock.NoWriters{}));
+    region.lock.release(false);
+    region.close();
+    const file = try os.open(&region.fault, &path, .read_write);
+    defer os.close(file);
+    try expectError(error.Unsupported, testRegion(region).openDescriptor(file, 0, read_only));
+    try expectEqual(status.Reason.noProc, reason(region));
+    try expectError(error.Unsupported, testRegion(region).anonymous(100));
+    try expectEqual(status.Reason.noProc, reason(region));
+    try expectError(error.Unsupported, testRegion(region).attach("fd:1:3:1", false));
+    try expectEqual(status.Reason.noProc, reason(region));
 }
 
 test "a region in a file with a name of ours is reached by its token until the last has left" {
@@ -235,7 +308,7 @@ test "a region in a file with a name of ours is reached by its token until the l
     try expectEqual(@as(u64, 100_000), try region.write(0, &@as([100_000]u8, @splat('a'))));
     var buffer: [64]u8 = undefined;
     const text = buffer[0..try region.token(&buffer)];
-    try other.attach(text);
+    try other.attach(text, false);
     try expectEqual(@as(u64, 4), try other.write(99_996, "hello"));
     var target: [4]u8 = undefined;
     try expectEqual(@as(u64, 4), try region.read(99_996, &target));
@@ -245,17 +318,17 @@ test "a region in a file with a name of ours is reached by its token until the l
     region.close();
     try expect(!try other.lock.acquire(false, 0, user_lock.NoWriters{}));
     other.lock.release(false);
-    try testRegion(region).attach(text);
+    try testRegion(region).attach(text, false);
     other.close();
     const last = &text[text.len - 1];
     const digit = last.*;
     last.* = if (digit == '0') '1' else '0';
-    try expectError(error.NotFound, testRegion(other).attach(text));
+    try expectError(error.NotFound, testRegion(other).attach(text, false));
     last.* = digit;
     region.close();
-    try expectError(error.NotFound, testRegion(other).attach(text));
+    try expectError(error.NotFound, testRegion(other).attach(text, false));
     for ([_][]const u8{ "", "file:1", "file:1:x", "file:1:2:3" }) |wrong|
-        try expectError(error.InvalidArgument, other.attach(wrong));
+        try expectError(error.InvalidArgument, other.attach(wrong, false));
 }
 
 test "beyond 4 GiB" {

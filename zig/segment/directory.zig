@@ -9,10 +9,12 @@
 const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
+const file_checks = @import("file_checks.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const segments = @import("segment.zig");
 const status = @import("../status.zig");
+const temporary_name = @import("temporary_name.zig");
 const unnamed_file = @import("unnamed_file.zig");
 
 const Error = status.Error;
@@ -32,7 +34,7 @@ pub fn resolve(fault: *Fault, directory: []const u8) Error!os.Path {
     defer os.close(fd);
     if ((try os.fileSystem(fault, fd)).network)
         return fault.withReason(.networkFileSystem, error.Unsupported);
-    return os.directoryPath(fault, fd) catch given;
+    return os.directoryPath(fault, fd, &given) catch given;
 }
 
 /// Checks `name`, which becomes part of a path.
@@ -48,8 +50,7 @@ pub fn setName(segment: *Segment, name: []const u8) Error!void {
 /// `timeout_ms` and `writer_id`; on failure nothing is held.
 pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
     const deadline = os.Deadline.in(options.timeout_ms);
-    // What others left behind must not fail this call.
-    reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
+    temporary_name.reapKnown(&segment.directory, segment.nameSlice());
     return switch (mode) {
         .attach => attach(segment, options, deadline),
         .create => create(segment, options),
@@ -69,20 +70,24 @@ pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
     };
 }
 
-/// A file like `segment.file` opened once more, for its range locks.
-fn openLocks(segment: *Segment) Error!void {
+/// Opens the segment's file once more, for its range locks. By the name it has, if the system
+/// cannot follow descriptors.
+fn openLocks(segment: *Segment, named: ?*const os.Path) Error!void {
     const access: os.Access = if (segment.readonly) .read else .read_write;
-    segment.locks = os.openAgain(segment.fault, segment.file, access) catch |err| blk: {
-        if (err != error.NotFound or segment.name_len == 0) return err;
-        break :blk try openByName(segment, access);
+    var fault: Fault = .{};
+    segment.locks = os.openAgain(&fault, segment.file, access) catch |err| blk: {
+        if (err == error.NotFound or err == error.Unsupported) {
+            if (named) |path| break :blk try openByName(segment, path, access);
+        }
+        segment.fault.* = fault;
+        return err;
     };
 }
 
 /// Opens the name again and makes sure that it is the same file.
-fn openByName(segment: *Segment, access: os.Access) Error!os.Fd {
+fn openByName(segment: *Segment, path: *const os.Path, access: os.Access) Error!os.Fd {
     const fault = segment.fault;
-    const path = try segment.path();
-    const fd = try os.open(fault, &path, access);
+    const fd = try os.open(fault, path, access);
     errdefer os.close(fd);
     if (!(try os.stat(fault, fd)).same(try os.stat(fault, segment.file))) return error.NotFound;
     return fd;
@@ -108,7 +113,7 @@ fn attachOnce(
     segment.file = try os.open(segment.fault, path, if (options.readonly) .read else .read_write);
     {
         errdefer os.close(segment.file);
-        try openLocks(segment);
+        try openLocks(segment, path);
     }
     errdefer segment.abandon();
     try adopt(segment, options);
@@ -158,11 +163,7 @@ fn adopt(segment: *Segment, options: *const Options) Error!void {
 
 fn checkFile(fault: *Fault, stat: *const os.Stat, options: *const Options) Error!void {
     if (!stat.regular) return fault.withReason(.notRegularFile, error.Incompatible);
-    const mine = stat.uid == os.userId() or stat.uid == 0 or options.allow_foreign_owner;
-    if (!mine) {
-        fault.found = @floatFromInt(stat.uid);
-        return fault.withReason(.foreignOwner, error.PermissionDenied);
-    }
+    return file_checks.checkOwner(fault, stat, options.allow_foreign_owner);
 }
 
 /// A complete segment without a name. `temporary` is set where the file system wants one.
@@ -183,16 +184,16 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
     temporary.* = null;
     segment.file = os.openUnnamed(fault, &segment.directory) catch |err| blk: {
         if (err != error.Unsupported) return err;
-        const path = try temporaryPath(segment);
-        temporary.* = path;
-        break :blk try os.openNew(fault, &path);
+        break :blk try openTemporary(segment, temporary);
     };
-    errdefer if (temporary.*) |path| os.unlink(fault, &path) catch {}; // a leftover is reaped later
+    // As another process would: without LIFECYCLE the name may lead to another maker's file by now.
+    errdefer if (temporary.*) |path| // what this fails to remove is reaped later
+        temporary_name.reapAt(&segment.directory, &path, segment.nameSlice()) catch {};
     {
         errdefer os.close(segment.file);
         // Whatever the umask took away: without it the file could not be opened a second time.
         try os.setPermissions(fault, segment.file, 0o600);
-        try openLocks(segment);
+        try openLocks(segment, if (temporary.*) |*path| path else null);
     }
     errdefer segment.abandon();
     try range_lock.lockBefore(fault, segment.locks, .lifecycle, .in(options.timeout_ms));
@@ -204,17 +205,41 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
     try segments.format(segment, options);
 }
 
-/// `.<name>.~<16 hex>`: judged by LIFECYCLE and inode, never by what is inside.
-fn temporaryPath(segment: *const Segment) Error!os.Path {
-    return os.Path.of("{s}/.{s}" ++ unnamed_file.name_format, .{
-        segment.directory.slice(), segment.nameSlice(), os.randomWord(),
-    });
+/// A new file under a temporary name.
+fn openTemporary(segment: *Segment, temporary: *?os.Path) Error!os.Fd {
+    var candidates = candidatesOf(segment);
+    while (true) {
+        const path = try candidates.next();
+        const file = os.openNew(segment.fault, &path) catch |err| {
+            if (err == error.Exists) continue;
+            return err;
+        };
+        temporary.* = path;
+        return file;
+    }
 }
 
-/// Drops a segment that never got a name.
+/// A temporary name for a file without one.
+fn linkTemporary(segment: *Segment) Error!os.Path {
+    var candidates = candidatesOf(segment);
+    while (true) {
+        const path = try candidates.next();
+        os.linkUnnamed(segment.fault, segment.file, &path) catch |err| {
+            if (err == error.Exists) continue;
+            return err;
+        };
+        return path;
+    }
+}
+
+fn candidatesOf(segment: *const Segment) temporary_name.Candidates {
+    temporary_name.reapSometimes(&segment.directory, segment.nameSlice());
+    return .{ .directory = &segment.directory, .name = segment.nameSlice() };
+}
+
+/// Drops a segment that never got a name, with LIFECYCLE held.
 fn discard(segment: *Segment, temporary: ?os.Path) void {
-    var fault: Fault = .{};
-    if (temporary) |path| os.unlink(&fault, &path) catch {}; // a leftover is reaped later
+    if (temporary) |path| temporary_name.remove(&path, segment.file);
     segment.abandon();
     os.unmap(segment.view.base, segment.view.ceiling);
 }
@@ -226,7 +251,7 @@ fn create(segment: *Segment, options: *const Options) Error!void {
     try make(segment, options, &temporary);
     errdefer discard(segment, temporary);
     try giveName(segment, temporary, &path);
-    if (temporary) |old| os.unlink(segment.fault, &old) catch {}; // a leftover is reaped later
+    if (temporary) |old| temporary_name.remove(&old, segment.file);
     range_lock.unlock(segment.locks, .lifecycle);
 }
 
@@ -236,7 +261,8 @@ fn giveName(segment: *Segment, temporary: ?os.Path, path: *const os.Path) Error!
 }
 
 /// A segment that has the name, held by LIFECYCLE just long enough to take it over. Mapped only
-/// as far as its header, and only if the file reaches that far.
+/// as far as its header, and only if that may be stored to: those who use a damaged file, or one of
+/// another layout, go on with it as if its name had been unlinked by hand.
 const Displaced = struct {
     file: os.Fd,
     header: ?*layout.Header,
@@ -253,7 +279,7 @@ const Displaced = struct {
         errdefer os.close(file);
         const stat = try os.stat(fault, file);
         try checkFile(fault, &stat, options);
-        try checkOurs(fault, file, options);
+        const is_ours = try checkOurs(fault, file, options);
         try range_lock.lockBefore(fault, file, .lifecycle, deadline);
         errdefer range_lock.unlockAll(file);
         const named = os.statName(fault, path) catch |err| {
@@ -267,13 +293,9 @@ const Displaced = struct {
             os.close(file);
             return null;
         }
-        const whole = stat.size >= layout.page_bytes;
         return .{
             .file = file,
-            .header = if (whole)
-                @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write))
-            else
-                null,
+            .header = if (is_ours) try file_checks.mapHeader(fault, file) else null,
         };
     }
 
@@ -285,23 +307,23 @@ const Displaced = struct {
     fn unlock(displaced: *const Displaced) void {
         range_lock.unlockAll(displaced.file);
         os.close(displaced.file);
-        if (displaced.header) |header| os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
+        if (displaced.header) |header| file_checks.unmapHeader(header);
     }
 };
 
 /// A file that is not ours, or a segment of another kind, is never displaced or unlinked; a damaged
-/// one of ours is.
-fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!void {
+/// one of ours is, and one of another layout. False: of those two, and nothing may be stored there.
+fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!bool {
     const header = segments.readHeader(fault, file) catch |err| {
-        return if (err == error.Corrupt) {} else err;
+        return if (err == error.Corrupt) false else err;
     };
-    if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
-        return;
+    if (!file_checks.mayStoreTo(&header)) return false;
     const found = header.attributes & 0xff;
     if (found != @intFromEnum(options.kind)) {
         fault.found = @floatFromInt(found);
         return fault.withReason(.otherKind, error.Incompatible);
     }
+    return true;
 }
 
 /// A fresh segment under the name, whatever it led to. Those attached to the old one find out by
@@ -309,12 +331,15 @@ fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!void {
 fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
     const fault = segment.fault;
     const path = try segment.path();
+    // Where a file in use cannot be removed, each replacement leaves one under a random name.
+    if (!os.removes_mapped_files)
+        temporary_name.reap(&segment.directory, segment.nameSlice()) catch {};
     var temporary: ?os.Path = null;
     try make(segment, options, &temporary);
     errdefer discard(segment, temporary);
     while (true) {
         if (giveName(segment, temporary, &path)) {
-            if (temporary) |old| os.unlink(fault, &old) catch {}; // a leftover is reaped later
+            if (temporary) |old| temporary_name.remove(&old, segment.file);
             break;
         } else |err| if (err != error.Exists) return err;
         const displaced = Displaced.lock(segment, &path, options, deadline) catch |err| {
@@ -322,11 +347,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
             return err;
         } orelse continue;
         defer displaced.unlock();
-        if (temporary == null) {
-            const second = try temporaryPath(segment);
-            try os.linkUnnamed(fault, segment.file, &second);
-            temporary = second;
-        }
+        if (temporary == null) temporary = try linkTemporary(segment);
         // From here to the exchange a crash leaves `replacing` under the old name: the next caller
         // finds LIFECYCLE free and the name unchanged, and sets it back to live.
         displaced.setState(.replacing);
@@ -339,7 +360,7 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         // finds that its name leads elsewhere, and sets it to replaced.
         displaced.setState(.replaced);
         if (!is_ours) continue; // the name was free meanwhile, and may be taken again
-        os.unlink(fault, &temporary.?) catch {}; // plain rename left none
+        temporary_name.remove(&temporary.?, displaced.file); // plain rename left none
         break;
     }
     range_lock.unlock(segment.locks, .lifecycle);
@@ -358,9 +379,10 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
         try os.unlink(segment.fault, &path);
         displaced.setState(.unlinked);
         displaced.unlock();
+        temporary_name.reapKnown(&segment.directory, segment.nameSlice());
         // Mapped, if only by this call, it has a temporary name where that keeps a file.
         if (!os.removes_mapped_files)
-            reap(segment.fault, &segment.directory, segment.nameSlice()) catch {};
+            temporary_name.reap(&segment.directory, segment.nameSlice()) catch {};
         return true;
     }
 }
@@ -379,59 +401,8 @@ pub fn unlinkOwn(segment: *Segment) Error!bool {
     const path = try segment.path();
     try os.unlink(segment.fault, &path);
     segment.setState(.unlinked);
+    temporary_name.reapKnown(&segment.directory, segment.nameSlice());
     return true;
-}
-
-/// Removes temporary names whose makers died: those of `name`, or of all names when it is empty.
-/// A living maker holds LIFECYCLE on the file, or has renamed it.
-fn reap(fault: *Fault, directory: *const os.Path, name: []const u8) Error!void {
-    var names = try os.Names.of(fault, directory);
-    defer names.close();
-    while (try names.next(fault)) |entry| {
-        const official = temporaryOf(entry) orelse continue;
-        if (name.len > 0 and !std.mem.eql(u8, name, official)) continue;
-        reapOne(fault, directory, entry, official) catch continue;
-    }
-}
-
-/// The name a temporary name was made for, or null.
-fn temporaryOf(entry: []const u8) ?[]const u8 {
-    if (entry.len <= 1 + unnamed_file.name_bytes or entry[0] != '.') return null;
-    const end = entry.len - unnamed_file.name_bytes;
-    return if (unnamed_file.numberOf(entry[end..]) == null) null else entry[1..end];
-}
-
-fn reapOne(
-    fault: *Fault,
-    directory: *const os.Path,
-    entry: []const u8,
-    official: []const u8,
-) Error!void {
-    const path = try os.Path.of("{s}/{s}", .{ directory.slice(), entry });
-    const orphan: unnamed_file.Orphan = try .open(fault, &path);
-    defer orphan.close();
-    const file = orphan.file;
-    if (segments.readHeader(fault, file)) |_| {
-        const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
-        const named = os.statName(fault, &real);
-        const displaced = if (named) |stat| !stat.same(orphan.stat) else |err| blk: {
-            if (err != error.NotFound) return err;
-            break :blk true;
-        };
-        if (displaced) {
-            const header: *layout.Header =
-                @ptrCast(try os.map(fault, file, layout.page_bytes, .read_write));
-            defer os.unmap(@ptrCast(@alignCast(header)), layout.page_bytes);
-            if (atomics.loadAcquire(&header.state) != @intFromEnum(layout.State.unlinked))
-                atomics.storeRelease(&header.state, @intFromEnum(layout.State.replaced));
-        }
-    } else |_| {
-        // Never completed, so no handle can be attached; but only if it is not another file.
-        var start: [8]u8 = @splat(0);
-        _ = try os.readAt(fault, file, &start, 0);
-        if (!std.mem.allEqual(u8, &start, 0)) return;
-    }
-    try os.unlink(fault, &path);
 }
 
 /// An unnamed segment in memory.
@@ -441,7 +412,7 @@ pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
     segment.file = try os.memoryFile(fault);
     {
         errdefer os.close(segment.file);
-        try openLocks(segment);
+        try openLocks(segment, null);
     }
     errdefer segment.abandon();
     if (!try range_lock.tryLock(fault, segment.locks, .lifecycle, .exclusive)) return error.System;
@@ -498,7 +469,7 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     segment.file = try os.openMemoryOf(fault, pid, fd, access);
     {
         errdefer os.close(segment.file);
-        try openLocks(segment);
+        try openLocks(segment, null);
     }
     errdefer segment.abandon();
     try adopt(segment, options);
@@ -525,9 +496,9 @@ pub const Listed = extern struct {
 /// Writes a `Listed` and a name for every segment in the directory that this user may look at.
 /// Returns the length of all, which may exceed the target.
 pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
-    reap(fault, directory, "") catch {}; // a leftover of others must not fail this call
-    if (!os.has_memory_files) unnamed_file.reap(fault) catch {};
-    var names = try os.Names.of(fault, directory);
+    temporary_name.reap(directory, "") catch {}; // a leftover of others must not fail this call
+    if (!os.has_memory_files) unnamed_file.reap() catch {};
+    var names = try os.namesIn(fault, directory);
     defer names.close();
     var at: usize = 0;
     while (try names.next(fault)) |entry| {
@@ -579,12 +550,4 @@ fn look(fault: *Fault, directory: *const os.Path, entry: []const u8) Error!Liste
         .owner = @floatFromInt(stat.uid),
         .created_ms = @floatFromInt(header.created_ms),
     };
-}
-
-test temporaryOf {
-    try std.testing.expectEqualStrings("jobs", temporaryOf(".jobs.~0123456789abcdef").?);
-    try std.testing.expectEqualStrings("a.~b", temporaryOf(".a.~b.~0123456789abcdef").?);
-    try std.testing.expect(temporaryOf(".jobs.swp") == null);
-    try std.testing.expect(temporaryOf(".jobs.~0123456789abcdeg") == null);
-    try std.testing.expect(temporaryOf("..~0123456789abcdef") == null);
 }

@@ -9,6 +9,7 @@ const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
 const os = @import("../os/os.zig");
+const file_checks = @import("file_checks.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
 const status = @import("../status.zig");
@@ -227,17 +228,19 @@ pub const Segment = struct {
         deadline: os.Deadline,
     ) Error!void {
         const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
-        const facts: Facts = try .ofThisProcess(segment.fault);
+        const shares_mutexes = lockKind(segment.header()) == .robust;
+        const facts: ?Facts = if (shares_mutexes) try .ofThisProcess(segment.fault) else null;
         while (true) {
             const fault = segment.fault;
             // Exclusive from no lock at all: two that upgraded from shared would both fail.
             if (try range_lock.tryLock(fault, segment.locks, .writer, .exclusive)) {
-                try segment.becomeSoleWriter(&facts, options);
+                try segment.becomeSoleWriter(facts, options);
                 range_lock.downgrade(segment.locks, .writer);
                 return;
             }
             if (try range_lock.tryLock(fault, segment.locks, .writer, .shared)) {
-                const differing = facts.differing(segment.header()) orelse return;
+                const own = facts orelse return;
+                const differing = own.differing(segment.header()) orelse return;
                 range_lock.unlock(segment.locks, .writer);
                 if (patience.left(1) == 0) return fault.withReason(differing, error.Incompatible);
             }
@@ -254,7 +257,7 @@ pub const Segment = struct {
     /// again and starts from the beginning.
     fn becomeSoleWriter(
         segment: *Segment,
-        facts: *const Facts,
+        facts: ?Facts,
         options: *const Options,
     ) Error!void {
         const head = segment.header();
@@ -266,7 +269,7 @@ pub const Segment = struct {
         const all = atomics.load(&head.clean) != 1;
         try options.recover(segment, all);
         atomics.store(&head.clean, 0);
-        facts.write(head);
+        if (facts) |own| own.write(head);
     }
 
     pub fn attachReader(segment: *Segment) Error!void {
@@ -314,7 +317,7 @@ pub const Segment = struct {
     }
 };
 
-/// What must be the same for all living writers.
+/// What must be the same for all living writers of a segment that share mutexes.
 const Facts = struct {
     libc: u64,
     mutex_abi: u64,
@@ -338,9 +341,8 @@ const Facts = struct {
         atomics.store(&header.boot[1], facts.boot[1]);
     }
 
-    /// Null: the same, or the segment has no mutexes to disagree about.
+    /// Null: the same.
     fn differing(facts: *const Facts, header: *const Header) ?status.Reason {
-        if (lockKind(header) == .kernel) return null;
         if (facts.libc != atomics.load(&header.libc)) return .otherLibc;
         if (facts.mutex_abi != atomics.load(&header.mutex_abi)) return .otherLibc;
         if (facts.pid_namespace != atomics.load(&header.pid_namespace)) return .otherPidNamespace;
@@ -452,6 +454,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     }
     const file_system = try os.fileSystem(fault, segment.file);
     if (file_system.network) return fault.withReason(.networkFileSystem, error.Unsupported);
+    try file_checks.keepBlocks(fault, segment.file, file_system.overwrites);
     var ceiling = ceiling_max;
     if (file_system.bytes > 0) ceiling = @min(ceiling, file_system.bytes);
     if (file_system.memory) ceiling = @min(ceiling, os.memoryBytes() *| 4);

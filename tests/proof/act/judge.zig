@@ -256,6 +256,6 @@ const Preparer = struct {
 fn leaveTemporary(case: Case, directory: []const u8) void {
     if (case.act != .open_new and case.act != .list) return;
     var fault: shmap.status.Fault = .{};
-    const path = os.Path.of("{s}/.map.~0123456789abcdef", .{directory}) catch return;
+    const path = os.Path.of("{s}/.map.~0000000000000000", .{directory}) catch return;
     os.close(os.openNew(&fault, &path) catch return);
 }
