@@ -245,13 +245,13 @@ const ImpatientWriters = struct {
 
     pub const allows_shared = false;
 
-    pub fn quiesce(impatient: ImpatientWriters, timeout_ms: f64) status.Error!void {
+    pub fn quiesce(impatient: ImpatientWriters, deadline: *os.Deadline) status.Error!void {
         const random = prng.random();
         if (random.uintLessThan(u32, 10) == 0) {
-            if (random.boolean()) try impatient.writers.quiesce(timeout_ms);
+            if (random.boolean()) try impatient.writers.quiesce(deadline);
             return error.Timeout;
         }
-        try impatient.writers.quiesce(timeout_ms);
+        try impatient.writers.quiesce(deadline);
         owed_before = @atomicLoad(u64, &oracle.owed, .seq_cst);
         // Killed from here until the grant is noted, the next one may be told either way.
         @atomicStore(u64, &oracle.owed, Oracle.unknown, .seq_cst);

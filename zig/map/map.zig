@@ -43,6 +43,14 @@ pub const Map = struct {
         });
     }
 
+    /// Every call that may wait or fail begins so: with a deadline of its own, and with no word of
+    /// an earlier failure in the record. The fast paths of `get` and `put` do neither; what is rare
+    /// on the way out of them begins so instead.
+    pub inline fn startCall(map: *Map) void {
+        map.fault.clear();
+        map.segment.deadline = .in(map.segment.timeout_ms);
+    }
+
     /// A lock that is held counts as released.
     pub fn close(map: *Map) void {
         map.lock.close();

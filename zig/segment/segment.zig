@@ -65,6 +65,9 @@ pub const Segment = struct {
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
+    /// When the call that is on its way ends, whatever it waits for. A handle makes one call at a
+    /// time, each of which begins with a new one (`Map.startCall`).
+    deadline: os.Deadline,
     /// What this handle writes into writer words: pid << 32 | 1, so never 0. Only messages read it.
     writer_id: u64,
     fault: *Fault,
@@ -224,9 +227,9 @@ pub const Segment = struct {
     pub fn attachWriter(
         segment: *Segment,
         options: *const Options,
-        deadline: os.Deadline,
+        deadline: *os.Deadline,
     ) Error!void {
-        const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
+        var patience: os.Deadline = .in(@min(options.timeout_ms, facts_patience_ms));
         const facts: Facts = try .ofThisProcess(segment.fault);
         while (true) {
             const fault = segment.fault;
@@ -490,7 +493,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
     atomics.storeBytes(@ptrCast(segment.header()), std.mem.asBytes(&header));
-    try segment.attachWriter(options, .in(options.timeout_ms));
+    try segment.attachWriter(options, &segment.deadline);
     try os.setPermissions(fault, segment.file, options.permissions);
 }
 

@@ -397,7 +397,7 @@ pub const Site = struct {
             .writer => {},
             .repair => {
                 const verdict = try calls.repair(map);
-                if (verdict.problems != 0) return error.RepairedUnsound;
+                if (verdict.problems != 0 or verdict.busy != 0) return error.RepairedUnsound;
                 if (verdict.dropped != 0) return error.RepairDropped;
             },
             .sole_all, .sole_marked => {
@@ -462,7 +462,8 @@ pub const Site = struct {
         if (!thorough) return;
         for ([_]*Map{ map, site.reader }) |handle| {
             const verdict = try calls.verify(handle);
-            if (verdict.problems != 0 or verdict.dropped != 0) return error.VerifyFailed;
+            if (verdict.problems != 0 or verdict.dropped != 0 or verdict.busy != 0)
+                return error.VerifyFailed;
         }
     }
 
