@@ -111,7 +111,7 @@ test "a locker that cannot pass gives up without a trace, and without losing wha
             _ = try calls.acquire(map, 0);
             map.lock.abandon();
         }
-        _ = try stuck.lock(&map.fault, 0);
+        _ = try stuck.lock(&map.fault, &map.segment.deadline);
         var thread = try std.Thread.spawn(.{}, struct {
             fn run(m: *Map) void {
                 expectError(error.Timeout, calls.acquire(m, 20)) catch @panic("got through");
@@ -136,7 +136,7 @@ fn whenInLine(map: *Map, then: *const fn (map: *Map) void) !std.Thread {
 }
 
 fn blockStripes(map: *Map) void {
-    for (0..2) |i| _ = map.segment.lockOf(@intCast(i)).lock(&map.fault, 1000) catch
+    for (0..2) |i| _ = map.segment.lockOf(@intCast(i)).lock(&map.fault, &map.segment.deadline) catch
         @panic("not to be had");
     while (atomics.load(&map.segment.header().has_head) != 0) os.sleepNs(100_000);
     for (0..2) |i| map.segment.lockOf(@intCast(i)).unlock();

@@ -65,9 +65,9 @@ fn verifyBeside(map: *Map, busy: *Busy) Error!Verdict {
     return verdict;
 }
 
-/// Visits every stripe: first those that no other process has, at once, and then the others, as long
-/// as the call has time. So a writer that is stopped in one keeps none of the rest from being looked
-/// at. Sets the bits of those that were not visited.
+/// Visits every stripe: first those that no other process has, at once, and then the others, as
+/// long as the call has time. So a writer that is stopped in one keeps none of the rest from being
+/// looked at. Sets the bits of those that were not visited.
 fn visitAll(
     map: *Map,
     verdict: *Verdict,
@@ -151,23 +151,43 @@ pub fn repair(map: *Map) Error!Verdict {
     if (map.segment.readonly) return error.ReadOnly;
     var busy: Busy = .initEmpty();
     var repaired: Verdict = .{};
-    try visitAll(map, &repaired, &busy, visitToRepair);
-    // None may change anything while another handle has the user's lock: that is no stripe's matter.
+    if (try hasPool(map)) {
+        try visitAll(map, &repaired, &busy, visitToRepair);
+    } else {
+        // A stripe that has chunks to give back would be left half done, for others to finish.
+        busy.setRangeValue(.{ .start = 0, .end = map.segment.view.stripeCount() }, true);
+        busy.set(pool_bit);
+    }
+    // None may change anything while another handle has the user's lock; no stripe is to blame.
     if (busy.count() > 0 and !map.lock.admits(lockWord(map))) {
         map.lock.noteHolder();
         return error.Timeout;
     }
-    if (spaces.lockPool(&map.segment)) |pool| {
-        defer spaces.unlockPool(&map.segment);
-        spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
-    } else |err| switch (err) {
-        error.Corrupt => {},
-        error.Timeout => busy.set(pool_bit),
-        else => return err,
-    }
+    repairPool(map) catch |err| {
+        if (err != error.Timeout) return err;
+        busy.set(pool_bit);
+    };
     var verdict = try verifyBeside(map, &busy);
     verdict.dropped = repaired.dropped;
     return verdict;
+}
+
+/// Whether the pool is to be had within the call's time; for a moment it is had.
+fn hasPool(map: *Map) Error!bool {
+    _ = spaces.lockPool(&map.segment) catch |err| return switch (err) {
+        error.Timeout => false,
+        error.Corrupt => true, // no process has it
+        else => err,
+    };
+    spaces.unlockPool(&map.segment);
+    return true;
+}
+
+fn repairPool(map: *Map) Error!void {
+    const pool = spaces.lockPool(&map.segment) catch |err|
+        return if (err == error.Corrupt) {} else err;
+    defer spaces.unlockPool(&map.segment);
+    spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
 }
 
 fn lockWord(map: *Map) u64 {

@@ -272,8 +272,8 @@ pub fn realtimeNs() u64 {
 }
 
 /// The end of a call's patience. It begins when it is first asked what is left of it, which is when
-/// something was busy: a call that meets nothing busy reads no clock. One is made for each call, and
-/// all that the call waits for on its way asks that very one.
+/// something was busy: a call that meets nothing busy reads no clock. One is made for each call,
+/// and all that the call waits for on its way asks that very one.
 pub const Deadline = struct {
     timeout_ms: f64,
     /// 0: it has not begun.

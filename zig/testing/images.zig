@@ -583,7 +583,9 @@ fn mutexWord() !usize {
         fn takeAndDie() void {
             var fault: status.Fault = .{};
             const lock: stripe_lock.StripeLock = .{ .robust = &mutex };
-            _ = lock.lock(&fault, 1000) catch {}; // then nothing is marked, and that is noticed
+            var deadline: os.Deadline = .in(1000);
+            // On an error nothing is marked, and that is noticed.
+            _ = lock.lock(&fault, &deadline) catch {};
         }
     };
     try stripe_lock.init(&Lock.mutex);
