@@ -5,12 +5,20 @@
 import assert from "node:assert/strict";
 import { SharedMap, SharedMemoryError } from "../../mod.ts";
 import { LOCK } from "../support/lock_mode.ts";
-import { freshMap, NEEDS, startWith, testUnless, THERE, until } from "../support/support.ts";
+import {
+  freshMap,
+  NEEDS,
+  PATIENCE,
+  startWith,
+  testUnless,
+  THERE,
+  until,
+} from "../support/support.ts";
 
 const LONG = { timeout: 300_000 };
-const TIMEOUT = 250;
+const TIMEOUT = 400;
 /** Ten times what any call may take. */
-const MOST_MS = 10 * TIMEOUT;
+const MOST_MS = 10 * TIMEOUT * PATIENCE;
 
 /** What `call` returned or threw, which it must have done in time. */
 async function inTime(what: string, call: () => unknown): Promise<unknown> {
@@ -35,7 +43,7 @@ for (const lock of LOCK === "kernel" ? ["kernel"] as const : ["robust", "kernel"
       const map = freshMap<unknown>(t, { timeout: TIMEOUT, lock });
       for (let i = 0; i < 500; i += 1) map.set(`key ${i}`, i);
       const child = await startWith(t, THERE, map.name);
-      child.send("setForever", { id: "map", key: "large", bytes: 16 << 20 });
+      child.send("setForever", { id: "map", key: "large", bytes: 4 << 20 });
       await until("the first large value", () => map.has("large"));
       await until("the child to be stopped inside a write", () => {
         child.signalWith("SIGSTOP");
@@ -89,7 +97,7 @@ testUnless(
     const map = freshMap<number>(t, { timeout: TIMEOUT });
     for (let i = 0; i < 2000; i += 1) map.set(`key ${i}`, i);
     const child = await startWith(t, THERE, map.name);
-    child.send("setForever", { id: "map", key: "key 5", bytes: 16 << 20 });
+    child.send("setForever", { id: "map", key: "key 5", bytes: 4 << 20 });
     await until("the child to be stopped inside a write", () => {
       child.signalWith("SIGSTOP");
       if (map.verify().busy > 0) return true;
