@@ -177,9 +177,16 @@ export const ENGINE_MUTANTS = [
   {
     name: "a put that leaves the fast path does not begin a call",
     file: "abi/map.zig",
-    from: ") i32 {\n    map.startCall();\n    const stored",
+    from: ") i32 {\n    map.startQuickCall();\n    const stored",
     to: ") i32 {\n    const stored",
     tests: "an earlier failure leaves no word",
+  },
+  {
+    name: "a growth that goes well does not say that it noted how much there was",
+    file: "segment/segment.zig",
+    from: "        segment.deadline.is_used = true;\n        segment.fault.needed_bytes",
+    to: "        segment.fault.needed_bytes",
+    tests: "what a call notes that goes well",
   },
   {
     name: "a deadline begins before anything is busy",

@@ -91,9 +91,11 @@ noinline fn putSlow(
     put_flags: u32,
     condition: write.Condition,
 ) i32 {
-    map.startCall();
-    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err|
+    map.startQuickCall();
+    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err| {
+        map.segment.deadline.is_used = true;
         return status.status(err);
+    };
     return @intFromBool(stored);
 }
 
@@ -107,7 +109,7 @@ pub export fn shm_map_put_version(
     put_flags: u32,
     version: f64,
 ) i32 {
-    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     const wanted = marshal.wholeOf(version) catch |err| return status.status(err);
@@ -125,10 +127,14 @@ pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
 
 /// 1, or 0: there was none.
 pub export fn shm_map_delete(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
-    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
-    const was = write.delete(map, key_bytes) catch |err| return status.status(err);
+    map.startQuickCall();
+    const was = write.delete(map, key_bytes) catch |err| {
+        map.segment.deadline.is_used = true;
+        return status.status(err);
+    };
     return @intFromBool(was);
 }
 

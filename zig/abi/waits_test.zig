@@ -275,7 +275,7 @@ test "an earlier failure leaves no word in the record of a later one" {
             if (@typeInfo(T) != .@"fn") continue;
             if (comptime takesHandle(declaration.name, T)) {
                 fillWith(&map.fault, stale);
-                map.segment.deadline = .{ .timeout_ms = 1, .end_ns = 1 };
+                map.segment.deadline = .{ .timeout_ms = 1, .end_ns = 1, .is_used = true };
                 var arguments: std.meta.ArgsTuple(T) = undefined;
                 inline for (&arguments, 0..) |*each, i| each.* = switch (@TypeOf(each.*)) {
                     u32 => if (i == 0) handle else 5,
@@ -299,6 +299,38 @@ test "an earlier failure leaves no word in the record of a later one" {
     }
     map.segment.setState(.live);
     try expect(failed >= 14);
+}
+
+test "what a call notes that goes well is in the record of no later one" {
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
+    const value: [3000]u8 = @splat('v');
+    for (0..200) |n| {
+        const key: u64 = n;
+        // It grows the segment, and late ones find it full.
+        _ = calls.put(map, std.mem.asBytes(&key), value[0 .. n * 15], 1, .absent) catch {};
+        map.segment.setState(.replaced);
+        defer map.segment.setState(.live);
+        if (n % 2 == 0) {
+            try expectError(error.Replaced, calls.delete(map, "key"));
+        } else try expectError(error.Replaced, calls.put(map, "key", "value", 1, .absent));
+        try expectEqual(status.Fault{}, map.fault);
+    }
+}
+
+test "a deadline that has begun is no later call's" {
+    var pair: Pair = try .of(support.usual_lock);
+    defer pair.close();
+    for ([_]Act{ .put, .delete, .put, .clear, .delete }) |act| {
+        try pair.held.take(&all_stripes, false);
+        const watch: Watch = .start();
+        try expectError(error.Timeout, actOn(pair.second, act));
+        try watch.expectOneTimeout();
+        pair.held.giveBack();
+        // As if this call had waited, and gone well.
+        _ = pair.second.segment.deadline.left(1);
+        try actOn(pair.second, act);
+    }
 }
 
 fn fillWith(fault: *status.Fault, number: f64) void {

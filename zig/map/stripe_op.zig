@@ -166,6 +166,7 @@ pub const StripeOp = struct {
     fn markDirty(op: *StripeOp) void {
         if (!op.is_writing) op.begin();
         op.is_dirty = true;
+        op.map.segment.deadline.is_used = true;
     }
 
     /// The operation has happened; what failed is only clean-up, which recovery does as well.

@@ -51,6 +51,7 @@ noinline fn putReclaiming(
     kind: u8,
     condition: Condition,
 ) Error!bool {
+    map.segment.deadline.is_used = true;
     const why = map.fault;
     if (!try reclaim(map)) {
         map.fault = why;

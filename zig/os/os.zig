@@ -278,6 +278,9 @@ pub const Deadline = struct {
     timeout_ms: f64,
     /// 0: it has not begun.
     end_ns: u64 = 0,
+    /// Whether it has begun, or its call may have noted something in the record of failures: the
+    /// next call must not go on with either (`Map.startQuickCall`).
+    is_used: bool = false,
 
     /// From here on a timeout has no end.
     const forever_ms = 1e12;
@@ -294,6 +297,7 @@ pub const Deadline = struct {
         if (deadline.end_ns == 0) {
             if (builtin.is_test) clocks.deadlines += 1;
             deadline.end_ns = now + nsOf(deadline.timeout_ms);
+            deadline.is_used = true;
         }
         return @min(deadline.end_ns -| now, most);
     }
@@ -304,6 +308,7 @@ pub const Deadline = struct {
         if (deadline.end_ns == 0) return .in(timeout_ms);
         return .{
             .timeout_ms = timeout_ms,
+            .is_used = true,
             .end_ns = @max(deadline.end_ns, monotonicNs() + nsOf(ms)),
         };
     }

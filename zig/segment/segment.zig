@@ -159,6 +159,7 @@ pub const Segment = struct {
     /// is the mark of a replacement in progress: if its maker is gone (LIFECYCLE is free), the name
     /// tells how far it came, and the caller that notices finishes it.
     fn resolveReplacement(segment: *Segment) Error!void {
+        segment.deadline.is_used = true;
         switch (segment.state()) {
             .live, .unlinked => return,
             .replaced => return error.Replaced,
@@ -217,6 +218,7 @@ pub const Segment = struct {
     }
 
     pub fn noteSpace(segment: *Segment, needed: u64) void {
+        segment.deadline.is_used = true;
         segment.fault.needed_bytes = @floatFromInt(needed);
         segment.fault.used_bytes = @floatFromInt(segment.view.committed);
         segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
