@@ -108,9 +108,12 @@ noinline fn allocSlow(map: *Map, index: u32, bytes: u64) u64 {
     return (heap.take(view, view.stripe(index), bytes) catch null) orelse 0;
 }
 
-noinline fn advance(map: *Map, index: u32, role: Role) Outcome {
-    if (role == .call) map.startCall();
-    map.spaceOf(index).advanceAndTrim() catch return .dirty;
+noinline fn advance(map: *Map, index: u32, comptime role: Role) Outcome {
+    if (role == .call) map.startQuickCall();
+    map.spaceOf(index).advanceAndTrim() catch {
+        map.segment.deadline.is_used = true;
+        return .dirty;
+    };
     return .stored;
 }
 
@@ -122,9 +125,9 @@ noinline fn commitSlow(
     key: []const u8,
     offset: u64,
     bytes: u64,
-    role: Role,
+    comptime role: Role,
 ) Outcome {
-    if (role == .call) map.startCall();
+    if (role == .call) map.startQuickCall();
     var op: StripeOp = .of(map, map.hashFrom(fast).stripe);
     op.is_writing = true; // `putFast` has set the writer word
     std.debug.assert(op.stripe.writer == map.segment.writer_id);
