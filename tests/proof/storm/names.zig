@@ -225,7 +225,8 @@ pub fn finish(worker: *Worker, slot: u64) void {
     worker.slot = slot;
     const map = settle(worker) orelse return;
     const verdict = calls.verify(map) catch |err| return worker.failed(.verify, err);
-    if (verdict.problems != 0 or verdict.busy != 0) worker.violate(.damaged, .{ 200 + slot, 0, 0, 0 });
+    if (verdict.problems != 0 or verdict.busy != 0)
+        worker.violate(.damaged, .{ 200 + slot, 0, 0, 0 });
     if (!(calls.unlinkOwn(map) catch false))
         worker.violate(.name_wrong, .{ idOf(map), 0, 104, slot });
     worker.close(map);
