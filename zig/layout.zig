@@ -95,6 +95,7 @@ pub const Header = extern struct {
     // The last locker, for messages; decides nothing.
     holder_pid: u64,
     holder_thread: u64,
+    /// Zero: a lock that is free is granted without a look at a clock.
     holder_since_ms: u64,
     /// Reserved: grows with every grant of the user's lock.
     fence: u64,

@@ -81,6 +81,7 @@ test {
     _ = @import("abi/abi_test.zig");
     _ = @import("abi/handles_test.zig");
     _ = @import("abi/isolate_end_test.zig");
+    _ = @import("abi/waits_test.zig");
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/snapshot_test.zig");

@@ -88,6 +88,13 @@ pub const Fault = extern struct {
     found: f64 = 0,
     text: [64]u8 = @splat(0),
 
+    /// Forgets the numbers. The text is an open's alone, whose record is its own.
+    pub inline fn clear(fault: *Fault) void {
+        inline for (@typeInfo(Fault).@"struct".fields) |field| {
+            if (field.type == f64) @field(fault, field.name) = 0;
+        }
+    }
+
     /// Notes why and hands the error on: `return fault.withReason(.truncated, error.Corrupt)`.
     pub fn withReason(fault: *Fault, reason: Reason, err: Error) Error {
         fault.reason = @floatFromInt(@intFromEnum(reason));

@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x5a360b02;
+export const fingerprint = 0x320c4b9c;
 
 export const layoutVersion = 4;
 
@@ -110,13 +110,14 @@ export const records = {
     },
   },
   Verdict: {
-    bytes: 40,
+    bytes: 48,
     fields: {
       problems: [0, "f64"],
       entries: [8, "f64"],
       dropped: [16, "f64"],
       reason: [24, "f64"],
       stripe: [32, "f64"],
+      busy: [40, "f64"],
     },
   },
   Listed: {
@@ -190,7 +191,7 @@ export const symbols = {
   shm_map_clear: { args: ["u32"], returns: "i32" },
   shm_map_size: { args: ["u32"], returns: "f64" },
   shm_map_get_many: { args: ["u32", "bytes", "u32", "u32"], returns: "f64" },
-  shm_map_put_many: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },
+  shm_map_put_many: { args: ["u32", "bytes", "u32", "u32", "u32"], returns: "i32" },
   shm_map_gather: { args: ["u32", "u32", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },

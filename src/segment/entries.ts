@@ -33,7 +33,7 @@ import {
  * ```
  */
 export interface VerifyReport {
-  /** Whether nothing was wrong. */
+  /** Whether everything was looked at, and nothing was wrong. */
   ok: boolean;
   /** How many problems were found. */
   problems: number;
@@ -41,6 +41,11 @@ export interface VerifyReport {
   entries: number;
   /** How many entries this repair had to drop. */
   dropped: number;
+  /**
+   * How many of a map's parts (its stripes, and the space they share) could not be looked at,
+   * because other processes had them until `timeout`: one that is stopped while it writes, say.
+   */
+  busy: number;
   /** The first problem: what it is, and in which stripe. */
   first: { what: string; stripe: number } | undefined;
 }
@@ -167,12 +172,14 @@ export class Entries<V> {
     segment.assertWritable("write");
     checkIterable("entries", entries);
     let stored = 0;
+    let continues = 0; // all batches are one call, with one deadline
     for (const { bytes, end, count } of encodeEntries(entries, segment.codec)) {
       segment.locker.assertFree("write", { stored });
       const { native, writeHandle } = segment;
-      const result = native.shm_map_put_many(writeHandle, bytes, end, count);
+      const result = native.shm_map_put_many(writeHandle, bytes, end, count, continues);
       if (result < 0) throw segment.failure(result, "write", { stored });
       stored += count;
+      continues = 1;
     }
   }
 
@@ -244,9 +251,10 @@ export class Entries<V> {
     const { native, handle } = segment;
     const length = native.shm_map_verify(handle, repair, DATA.bytes, DATA.bytes.length);
     if (length < 0) throw segment.failure(length, action);
-    const { problems, entries, dropped, reason, stripe } = readRecord("Verdict", DATA.view);
+    const verdict = readRecord("Verdict", DATA.view);
+    const { problems, entries, dropped, reason, stripe, busy } = verdict;
     const first = problems > 0 ? { what: damageText(reason), stripe } : undefined;
-    return { ok: problems === 0, problems, entries, dropped, first };
+    return { ok: problems === 0 && busy === 0, problems, entries, dropped, busy, first };
   }
 
   /** Stores `value` if the key still has `version`; says whether it did. */

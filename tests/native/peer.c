@@ -105,13 +105,14 @@ static int32_t add(const char *key, int times) {
   return 0;
 }
 
-/** How many faults the search for damage found. */
+/** How many faults the search for damage found, and parts that it could not look at. */
 static int32_t verify(void) {
   int32_t len = shm_map_verify(handle, 0, room, sizeof room);
   if (len < 0) return len;
-  double problems;
+  double problems, busy;
   memcpy(&problems, room, sizeof problems);
-  return problems;
+  memcpy(&busy, room + 40, sizeof busy);
+  return problems + busy;
 }
 
 static int32_t answer(const char *command, const char *first, const char *second, double third) {

@@ -106,7 +106,8 @@ fn answer(line: []const u8) i32 {
             const len = abi.map.shm_map_verify(handle, 0, &room, room.len);
             if (len < 0) break :blk len;
             const problems: f64 = @bitCast(room[0..8].*);
-            break :blk @intFromFloat(problems);
+            const busy: f64 = @bitCast(room[40..48].*);
+            break :blk @intFromFloat(problems + busy);
         },
         .close => abi.segment.shm_segment_close(handle),
         .unlink => unlink(first),

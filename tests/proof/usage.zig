@@ -127,7 +127,7 @@ pub fn verify(handle: u32, repair: bool) ?Verdict {
     var verdict: Verdict = .{};
     const bytes = std.mem.asBytes(&verdict);
     const result = calls.call(.shm_map_verify, .{ handle, @intFromBool(repair), bytes, bytes.len });
-    return if (result >= 0) verdict else null;
+    return if (result >= 0 and verdict.busy == 0) verdict else null;
 }
 
 var room: [64 << 10]u8 = undefined;
@@ -246,6 +246,7 @@ fn putMany(handle: u32) void {
         std.mem.asBytes(&records),
         @sizeOf(@TypeOf(records)),
         6,
+        0,
     });
 }
 

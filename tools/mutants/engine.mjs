@@ -111,10 +111,10 @@ export const ENGINE_MUTANTS = [
     name: "the lock word is read before the stripe's lock is taken, the long way",
     file: "map/stripe_op.zig",
     from:
-      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(atomics.loadAcquire(" +
+      "        try op.enter(&map.segment.deadline);\n        if (map.lock.admits(atomics.loadAcquire(" +
       "&map.segment.header().lock_word))) return;\n",
     to: "        const word = atomics.loadAcquire(&map.segment.header().lock_word);\n" +
-      "        try op.enter(map.segment.timeout_ms);\n        if (map.lock.admits(word)) return;\n",
+      "        try op.enter(&map.segment.deadline);\n        if (map.lock.admits(word)) return;\n",
     tests: "lock storm",
   },
   {
@@ -145,8 +145,70 @@ export const ENGINE_MUTANTS = [
     from: "            try map.lock.waitForHolder(word, &wait);\n",
     to: "            try map.lock.waitForHolder(word, &wait);\n" +
       "            if (atomics.load(&map.segment.header().lock_word) != word) " +
-      "return op.enter(map.segment.timeout_ms);\n",
+      "return op.enter(&map.segment.deadline);\n",
     tests: "lock storm",
+  },
+  {
+    name: "a deadline is made anew for each stripe",
+    file: "map/stripe_op.zig",
+    from:
+      "        var op: StripeOp = .of(map, index);\n        try op.enter(&map.segment.deadline);",
+    to: "        var op: StripeOp = .of(map, index);\n" +
+      "        map.segment.deadline.end_ns = 0;\n        try op.enter(&map.segment.deadline);",
+    tests: "after one timeout",
+  },
+  {
+    name: "a write begins its deadline again at each stripe",
+    file: "map/stripe_op.zig",
+    from: "        const map = op.map;\n        try op.enter(&map.segment.deadline);",
+    to: "        const map = op.map;\n        map.segment.deadline.end_ns = 0;\n" +
+      "        try op.enter(&map.segment.deadline);",
+    tests: "after one timeout",
+  },
+  {
+    name: "a mutex is waited for by the wall clock",
+    file: "lock/stripe_lock.zig",
+    from: "    const until = os.monotonicNs() + ns;\n" +
+      "    return lock(mutex, @intFromEnum(linux.CLOCK.MONOTONIC), &.{",
+    to: "    const until = os.realtimeNs() + ns;\n" +
+      "    return lock(mutex, @intFromEnum(linux.CLOCK.REALTIME), &.{",
+    tests: "no wait for a mutex looks at the wall clock",
+  },
+  {
+    name: "the record of a failure is not cleared",
+    file: "status.zig",
+    from: "            if (field.type == f64) @field(fault, field.name) = 0;",
+    to: "            if (field.type == f64) @field(fault, field.name) += 0;",
+    tests: "an earlier failure leaves no word",
+  },
+  {
+    name: "a put that leaves the fast path does not begin a call",
+    file: "abi/map.zig",
+    from: ") i32 {\n    map.startQuickCall();\n    const stored",
+    to: ") i32 {\n    const stored",
+    tests: "an earlier failure leaves no word",
+  },
+  {
+    name: "a growth that goes well does not say that it noted how much there was",
+    file: "segment/segment.zig",
+    from: "        segment.deadline.is_used = true;\n        segment.fault.needed_bytes",
+    to: "        segment.fault.needed_bytes",
+    tests: "what a call notes that goes well",
+  },
+  {
+    name: "a deadline begins before anything is busy",
+    file: "map/map.zig",
+    from: "        map.segment.deadline = .in(map.segment.timeout_ms);",
+    to: "        map.segment.deadline = .in(map.segment.timeout_ms);\n" +
+      "        _ = map.segment.deadline.left(1);",
+    tests: "no clock is read where nothing is busy",
+  },
+  {
+    name: "a check waits for each stripe before it looks at the next",
+    file: "map/verify.zig",
+    from: "    map.segment.deadline = .in(0);\n    var waiting",
+    to: "    var waiting",
+    tests: "after one timeout",
   },
   {
     name: "a dead owner's mutex is not made consistent",

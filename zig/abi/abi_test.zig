@@ -24,7 +24,7 @@ test "the boundary takes nulls, empty and short buffers, and stale handles" {
     try expect(@as(i32, 0), abi.map.shm_map_put_version(handle, "k", 1, "other", 5, 6, 0));
     const nan = std.math.nan(f64);
     try expect(@as(i32, -17), abi.map.shm_map_put_version(handle, "k", 1, "other", 5, 6, nan));
-    try expect(@as(i32, -17), abi.map.shm_map_put_many(handle, "short", 5, 1));
+    try expect(@as(i32, -17), abi.map.shm_map_put_many(handle, "short", 5, 1, 0));
     try expect(@as(f64, -17), abi.map.shm_map_get_many(handle, "\xff\xff\xff\xff", 4, 1));
     try expect(@as(f64, -17), abi.map.shm_map_gather(handle, 64, 0));
     try expect(@as(f64, 1), abi.map.shm_map_size(handle));

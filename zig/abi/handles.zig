@@ -95,6 +95,14 @@ fn Table(comptime Object: type, comptime mark: u32) type {
             return slot.object.load(.acquire);
         }
 
+        /// As `get`, at the beginning of a call that may wait or fail: nothing that an earlier one
+        /// noted or waited for counts for this one.
+        pub inline fn begin(handle: u32) ?*Object {
+            const object = get(handle) orelse return null;
+            object.startCall();
+            return object;
+        }
+
         /// Makes the number stale and hands the object back. Null: it was stale.
         pub fn remove(handle: u32) ?*Object {
             const slot = &slots[handle & (slot_count - 1)];

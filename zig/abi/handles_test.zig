@@ -82,7 +82,7 @@ test "a writer stopped in one stripe does not keep another from saying that it i
     // Replacing goes on, and leaves something to reclaim in both stripes.
     for (0..n) |k| _ = try calls.put(map, std.mem.asBytes(&k), value[0..900], 1, .none);
     const busy = map.segment.lockOf(1);
-    _ = try busy.lock(&map.fault, 100);
+    _ = try busy.lock(&map.fault, &map.segment.deadline);
     defer busy.unlock();
     var tried: u32 = 0;
     for (0..60) |i| {

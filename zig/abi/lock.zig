@@ -25,6 +25,13 @@ fn lockOf(handle: u32) Error!*UserLock {
     return &(handles.maps.get(handle) orelse return error.Closed).lock;
 }
 
+/// As `lockOf`, at the beginning of a call that may fail.
+fn beginAtLockOf(handle: u32) Error!*UserLock {
+    if (handles.isRegion(handle))
+        return &(handles.regions.begin(handle) orelse return error.Closed).lock;
+    return &(handles.maps.begin(handle) orelse return error.Closed).lock;
+}
+
 /// Takes the user's lock of a segment or a region, waiting for it. 0, or 1: its last holder died
 /// holding it. `shared` is for regions.
 pub export fn shm_lock_acquire(handle: u32, shared: u32, timeout_ms: f64) i32 {
@@ -36,10 +43,10 @@ pub export fn shm_lock_acquire(handle: u32, shared: u32, timeout_ms: f64) i32 {
 
 fn acquire(handle: u32, shared: bool, timeout_ms: f64) Error!bool {
     if (handles.isRegion(handle)) {
-        const region = handles.regions.get(handle) orelse return error.Closed;
+        const region = handles.regions.begin(handle) orelse return error.Closed;
         return region.lock.acquire(shared, timeout_ms, user_lock.NoWriters{});
     }
-    const map = handles.maps.get(handle) orelse return error.Closed;
+    const map = handles.maps.begin(handle) orelse return error.Closed;
     try map.segment.check(); // what has been replaced can no longer be locked
     return map.lock.acquire(shared, timeout_ms, quiesce.MapWriters{ .map = map });
 }
@@ -62,13 +69,14 @@ pub export fn shm_lock_try(handle: u32, shared: u32, waited_ms: f64) i32 {
 }
 
 fn attempt(handle: u32, shared: bool, waited_ns: u64) Error!?bool {
+    const now: os.Deadline = .in(0);
     if (handles.isRegion(handle)) {
-        const region = handles.regions.get(handle) orelse return error.Closed;
-        return region.lock.attempt(shared, waited_ns, 0, user_lock.NoWriters{});
+        const region = handles.regions.begin(handle) orelse return error.Closed;
+        return region.lock.attempt(shared, waited_ns, &now, user_lock.NoWriters{});
     }
-    const map = handles.maps.get(handle) orelse return error.Closed;
+    const map = handles.maps.begin(handle) orelse return error.Closed;
     try map.segment.check();
-    return map.lock.attempt(shared, waited_ns, 0, quiesce.MapWriters{ .map = map });
+    return map.lock.attempt(shared, waited_ns, &now, quiesce.MapWriters{ .map = map });
 }
 
 /// Where a waiting task can sleep if the next `shm_lock_try` fails: the record `WakeTicket`. Its
@@ -112,7 +120,7 @@ pub export fn shm_lock_release(handle: u32, stays_owed: u32) i32 {
 
 /// 1: this or another handle holds the lock.
 pub export fn shm_lock_held(handle: u32) i32 {
-    const lock = lockOf(handle) catch |err| return status.status(err);
+    const lock = beginAtLockOf(handle) catch |err| return status.status(err);
     const held = lock.isHeld() catch |err| return status.status(err);
     return @intFromBool(held);
 }
@@ -120,7 +128,7 @@ pub export fn shm_lock_held(handle: u32) i32 {
 /// The record `Identity`: 16 bytes that are the same for all handles whose locks exclude each
 /// other.
 pub export fn shm_lock_identity(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const lock = lockOf(handle) catch |err| return status.status(err);
+    const lock = beginAtLockOf(handle) catch |err| return status.status(err);
     const stat = os.stat(lock.target.fault, lock.target.locks) catch |err|
         return status.status(err);
     const identity: Identity = .{ .device = stat.device, .inode = stat.inode };

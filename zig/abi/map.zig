@@ -43,6 +43,7 @@ pub export fn shm_map_get(
 }
 
 noinline fn getSlow(map: *Map, key: []const u8, room: []u8) i32 {
+    map.startCall();
     const found = read.getSlow(map, key, room, 1) catch |err| return status.status(err);
     const value = found orelse return @intFromEnum(status.Status.absent);
     if (value.len < room.len) room[value.len] = value.kind;
@@ -78,7 +79,7 @@ pub export fn shm_map_put(
     const bytes = marshal.slice(value, value_len);
     if (put_flags & only_if_absent != 0)
         return putSlow(map, key_bytes, bytes, put_flags, .absent);
-    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags))) return 1;
+    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags), .call)) return 1;
     return putSlow(map, key_bytes, bytes, put_flags, .none);
 }
 
@@ -90,8 +91,11 @@ noinline fn putSlow(
     put_flags: u32,
     condition: write.Condition,
 ) i32 {
-    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err|
+    map.startQuickCall();
+    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err| {
+        map.segment.deadline.is_used = true;
         return status.status(err);
+    };
     return @intFromBool(stored);
 }
 
@@ -117,7 +121,7 @@ pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
-    const meta = read.getMeta(map, key_bytes) catch |err| return status.status(err);
+    const meta = marshal.metaOf(map, key_bytes) catch |err| return status.status(err);
     return @intFromBool(meta != null);
 }
 
@@ -126,34 +130,41 @@ pub export fn shm_map_delete(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
-    const was = write.delete(map, key_bytes) catch |err| return status.status(err);
+    map.startQuickCall();
+    const was = write.delete(map, key_bytes) catch |err| {
+        map.segment.deadline.is_used = true;
+        return status.status(err);
+    };
     return @intFromBool(was);
 }
 
 pub export fn shm_map_clear(handle: u32) i32 {
-    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     return marshal.done(write.clear(map));
 }
 
 pub export fn shm_map_size(handle: u32) f64 {
-    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(read.size(map));
 }
 
 /// Gathers the values of `count` keys (`bulk.getMany`). The bytes gathered.
 pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
-    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(bulk.getMany(map, marshal.slice(keys, keys_len), count));
 }
 
 /// Stores `count` records (`Record`). How many were stored; after an error the fault says.
+/// `continues` 1: this is a further part of the call before, within the same deadline.
 pub export fn shm_map_put_many(
     handle: u32,
     entries: ?[*]const u8,
     entries_len: u32,
     count: u32,
+    continues: u32,
 ) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    if (continues == 1) map.fault.clear() else map.startCall();
     var stored: u32 = 0;
     bulk.putMany(map, marshal.slice(entries, entries_len), count, &stored) catch |err| {
         map.fault.stored_count = @floatFromInt(stored);
@@ -164,13 +175,13 @@ pub export fn shm_map_put_many(
 
 /// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
 pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
-    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
 }
 
 /// Gathers the records of the whole map as they were at one instant. The bytes gathered.
 pub export fn shm_map_snapshot(handle: u32) f64 {
-    const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(snapshot.snapshot(map));
 }
 
@@ -183,7 +194,7 @@ pub export fn shm_map_gathered(handle: u32, offset: f64, target: ?[*]u8, target_
 
 /// The record `Verdict`, after repairing what can be if `repair` is 1.
 pub export fn shm_map_verify(handle: u32, repair: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     const verdict = (if (repair == 0) verify.verify(map) else verify.repair(map)) catch |err|
         return status.status(err);
     return marshal.answer(std.mem.asBytes(&verdict), target, target_len);

@@ -9,6 +9,7 @@ const read = @import("../map/read.zig");
 const status = @import("../status.zig");
 const isolate_end = @import("isolate_end.zig");
 const Map = @import("../map/map.zig").Map;
+const Meta = @import("../stripe/entry.zig").Meta;
 const Options = @import("../segment/segment.zig").Options;
 
 const Error = status.Error;
@@ -91,14 +92,36 @@ pub fn handOut(object: anytype) Error!u32 {
     };
 }
 
+/// As `read.getMeta`, as a call of its own.
+pub inline fn metaOf(map: *Map, key: []const u8) Error!?Meta {
+    var meta: Meta = undefined;
+    return switch (read.getFast(map, key, null, &meta)) {
+        .hit => meta,
+        .miss => null,
+        .retry => readSlow(map, key, &.{}, 1),
+    };
+}
+
+noinline fn readSlow(map: *Map, key: []const u8, room: []u8, reserve: u32) Error!?Meta {
+    map.startCall();
+    return read.getSlow(map, key, room, reserve);
+}
+
 /// What follows a value that is read with its version.
 pub const ValueTail = extern struct { kind: u8, version: f64 align(1) };
 
 /// Reads the value of `key`, with its tail behind it: its length, or `absent`.
 pub fn valueWithTail(map: *Map, key: []const u8, room: []u8) i32 {
-    const found = read.get(map, key, room, @sizeOf(ValueTail)) catch |err|
-        return status.status(err);
-    const meta = found orelse return @intFromEnum(status.Status.absent);
+    var meta: Meta = undefined;
+    switch (read.getFast(map, key, room, &meta)) {
+        .hit => {},
+        .miss => return @intFromEnum(status.Status.absent),
+        .retry => {
+            const found = readSlow(map, key, room, @sizeOf(ValueTail)) catch |err|
+                return status.status(err);
+            meta = found orelse return @intFromEnum(status.Status.absent);
+        },
+    }
     if (@as(u64, meta.len) + @sizeOf(ValueTail) <= room.len) {
         const tail: ValueTail = .{ .kind = meta.kind, .version = @floatFromInt(meta.version) };
         @memcpy(room[meta.len..][0..@sizeOf(ValueTail)], std.mem.asBytes(&tail));

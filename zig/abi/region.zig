@@ -117,7 +117,7 @@ pub export fn shm_region_descriptor(handle: u32) i32 {
 
 /// The token of an anonymous region; `Unsupported` over a user's file.
 pub export fn shm_region_token(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const region = handles.regions.get(handle) orelse return status.status(error.Closed);
+    const region = handles.regions.begin(handle) orelse return status.status(error.Closed);
     const len = region.token(marshal.mutable(target, target_len)) catch |err|
         return status.status(err);
     return @intCast(len);
@@ -125,20 +125,20 @@ pub export fn shm_region_token(handle: u32, target: ?[*]u8, target_len: u32) i32
 
 /// Copies bytes from `offset` on. How many; fewer where the file was cut short.
 pub export fn shm_region_read(handle: u32, offset: f64, target: ?[*]u8, target_len: u32) f64 {
-    const region = handles.regions.get(handle) orelse return marshal.long(error.Closed);
+    const region = handles.regions.begin(handle) orelse return marshal.long(error.Closed);
     const from = marshal.wholeOf(offset) catch |err| return marshal.long(err);
     return marshal.long(region.read(from, marshal.mutable(target, target_len)));
 }
 
 /// Stores bytes from `offset` on. How many; fewer where the file was cut short.
 pub export fn shm_region_write(handle: u32, offset: f64, bytes: ?[*]const u8, len: u32) f64 {
-    const region = handles.regions.get(handle) orelse return marshal.long(error.Closed);
+    const region = handles.regions.begin(handle) orelse return marshal.long(error.Closed);
     const from = marshal.wholeOf(offset) catch |err| return marshal.long(err);
     return marshal.long(region.write(from, marshal.slice(bytes, len)));
 }
 
 /// Waits until the file holds what was written.
 pub export fn shm_region_flush(handle: u32) i32 {
-    const region = handles.regions.get(handle) orelse return status.status(error.Closed);
+    const region = handles.regions.begin(handle) orelse return status.status(error.Closed);
     return marshal.done(region.flush());
 }

@@ -158,7 +158,7 @@ pub export fn shm_segment_list(
 
 /// Removes this segment's own name. 1, or 0: it had none any more.
 pub export fn shm_segment_unlink(handle: u32) i32 {
-    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     if (map.segment.readonly) return status.status(error.ReadOnly);
     const was = directory.unlinkOwn(&map.segment) catch |err| return status.status(err);
     return @intFromBool(was);
@@ -173,7 +173,7 @@ pub export fn shm_segment_close(handle: u32) i32 {
 
 /// The token of this handle, ASCII but for the directory's own bytes.
 pub export fn shm_segment_token(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     const len = map.segment.token(marshal.mutable(target, target_len)) catch |err|
         return status.status(err);
     return @intCast(len);
@@ -181,7 +181,7 @@ pub export fn shm_segment_token(handle: u32, target: ?[*]u8, target_len: u32) i3
 
 /// The record `Stats`.
 pub export fn shm_segment_stats(handle: u32, target: ?[*]u8, target_len: u32) i32 {
-    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     const record = stats.stats(map) catch |err| return status.status(err);
     return marshal.answer(std.mem.asBytes(&record), target, target_len);
 }

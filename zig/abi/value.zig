@@ -4,7 +4,6 @@
 const handles = @import("handles.zig");
 const map_abi = @import("map.zig");
 const marshal = @import("marshal.zig");
-const read = @import("../map/read.zig");
 const status = @import("../status.zig");
 
 /// Where the value of a `SharedValue` lies in its segment.
@@ -24,6 +23,7 @@ pub export fn shm_value_put(handle: u32, value: ?[*]const u8, value_len: u32, ki
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const max_bytes = map.segment.header().max_bytes;
     if (max_bytes != 0 and value_len > max_bytes) {
+        map.startCall();
         map.fault.needed_bytes = @floatFromInt(value_len);
         map.fault.ceiling_bytes = @floatFromInt(max_bytes);
         return status.status(error.TooLarge);
@@ -34,6 +34,6 @@ pub export fn shm_value_put(handle: u32, value: ?[*]const u8, value_len: u32, ki
 /// The version of the value, 0 before it is first stored.
 pub export fn shm_value_version(handle: u32) f64 {
     const map = handles.maps.get(handle) orelse return marshal.long(error.Closed);
-    const meta = read.getMeta(map, value_key) catch |err| return marshal.long(err);
+    const meta = marshal.metaOf(map, value_key) catch |err| return marshal.long(err);
     return marshal.long(if (meta) |found| found.version else 0);
 }

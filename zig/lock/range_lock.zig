@@ -69,7 +69,7 @@ pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
 }
 
 /// Takes a byte exclusively, asking again every 20 to 220 us until the deadline.
-pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: os.Deadline) status.Error!void {
+pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: *os.Deadline) status.Error!void {
     while (!try tryLock(fault, fd, byte, .exclusive)) {
         if (deadline.left(1) == 0) return error.Timeout;
         os.sleepNs(20_000 + os.randomWord() % 200_000);
@@ -94,9 +94,10 @@ test "two descriptions exclude each other" {
     try std.testing.expect(try upgrade(&fault, fds[0], .writer));
     try std.testing.expect(try isHeld(&fault, fds[1], .writer));
     try std.testing.expect(!try tryLock(&fault, fds[1], .writer, .shared));
-    try std.testing.expectError(error.Timeout, lockBefore(&fault, fds[1], .writer, .in(1)));
+    var soon: os.Deadline = .in(1);
+    try std.testing.expectError(error.Timeout, lockBefore(&fault, fds[1], .writer, &soon));
     unlock(fds[0], .writer);
-    try lockBefore(&fault, fds[1], .writer, .in(1000));
+    try lockBefore(&fault, fds[1], .writer, &soon); // free: it asks for no time
     os.close(try os.openAgain(&fault, fds[1], .read_write)); // takes no lock with it
     try std.testing.expect(try isHeld(&fault, fds[0], .writer));
     const stripe: Byte = .ofStripe(1023);

@@ -12,6 +12,7 @@
 //! word does, for both kinds.
 
 const std = @import("std");
+const linux = std.os.linux;
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("range_lock.zig");
@@ -24,9 +25,15 @@ extern fn pthread_mutexattr_setpshared(attributes: *align(8) [64]u8, shared: c_i
 extern fn pthread_mutexattr_setrobust(attributes: *align(8) [64]u8, robust: c_int) c_int;
 extern fn pthread_mutex_init(mutex: Bytes, attributes: *align(8) [64]u8) c_int;
 extern fn pthread_mutex_trylock(mutex: Bytes) c_int;
-extern fn pthread_mutex_timedlock(mutex: Bytes, until: *const std.os.linux.timespec) c_int;
 extern fn pthread_mutex_consistent(mutex: Bytes) c_int;
 extern fn pthread_mutex_unlock(mutex: Bytes) c_int;
+
+/// glibc's own, from 2.30 on.
+const pthread_mutex_clocklock = @extern(
+    ?ClockLock,
+    .{ .name = "pthread_mutex_clocklock", .linkage = .weak },
+);
+const ClockLock = *const fn (Bytes, c_int, *const linux.timespec) callconv(.c) c_int;
 
 const gnu_get_libc_version = @extern(
     ?*const fn () callconv(.c) [*:0]const u8,
@@ -39,13 +46,17 @@ const gnu_get_libc_version = @extern(
 const spins_max = 24;
 const spins_long = 6;
 const slice_ns = 50 * std.time.ns_per_ms;
+/// Where the libc cannot wait by a clock that nobody sets: how long a waiter sleeps before it tries
+/// again, and by how much more or less, so that waiters get apart.
+const poll_ns_min = 20 * std.time.ns_per_us;
+const poll_ns_spread = 200 * std.time.ns_per_us;
 
-const success: c_int = @intFromEnum(std.os.linux.E.SUCCESS);
-const busy: c_int = @intFromEnum(std.os.linux.E.BUSY);
-const timed_out: c_int = @intFromEnum(std.os.linux.E.TIMEDOUT);
-const owner_dead: c_int = @intFromEnum(std.os.linux.E.OWNERDEAD);
-const interrupted: c_int = @intFromEnum(std.os.linux.E.INTR);
-const again: c_int = @intFromEnum(std.os.linux.E.AGAIN);
+const success: c_int = @intFromEnum(linux.E.SUCCESS);
+const busy: c_int = @intFromEnum(linux.E.BUSY);
+const timed_out: c_int = @intFromEnum(linux.E.TIMEDOUT);
+const owner_dead: c_int = @intFromEnum(linux.E.OWNERDEAD);
+const interrupted: c_int = @intFromEnum(linux.E.INTR);
+const again: c_int = @intFromEnum(linux.E.AGAIN);
 
 /// How a lock was got. A caller must name both cases.
 pub const Locked = enum { clean, owner_died };
@@ -60,13 +71,13 @@ pub const StripeLock = union(layout.LockKind) {
     pub inline fn lock(
         self: StripeLock,
         fault: *status.Fault,
-        timeout_ms: f64,
+        deadline: *os.Deadline,
     ) status.Error!Locked {
         switch (self) {
-            .robust => |mutex| return lockMutex(mutex, timeout_ms),
+            .robust => |mutex| return lockMutex(mutex, deadline),
             .kernel => |range| {
                 if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
-                try range_lock.lockBefore(fault, range.fd, range.byte, .in(timeout_ms));
+                try range_lock.lockBefore(fault, range.fd, range.byte, deadline);
                 return .clean;
             },
         }
@@ -111,15 +122,24 @@ pub fn init(mutex: Bytes) status.Error!void {
     if (pthread_mutex_init(mutex, &attributes) != success) return error.System;
 }
 
-inline fn lockMutex(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
+inline fn lockMutex(mutex: Bytes, deadline: *os.Deadline) status.Error!Locked {
     if (!os.has_robust_mutex) return error.Unsupported;
     const result = pthread_mutex_trylock(mutex);
     if (result == success) return .clean;
     if (result == owner_dead) return .owner_died;
-    return wait(mutex, result, os.Deadline.in(timeout_ms));
+    return wait(mutex, result, deadline);
 }
 
-fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
+noinline fn wait(mutex: Bytes, first: c_int, deadline: *os.Deadline) status.Error!Locked {
+    return waitBy(os.ifLinked(pthread_mutex_clocklock), mutex, first, deadline);
+}
+
+fn waitBy(
+    clock_lock: ?ClockLock,
+    mutex: Bytes,
+    first: c_int,
+    deadline: *os.Deadline,
+) status.Error!Locked {
     var result = first;
     var spins: u6 = 0;
     while (result == busy and spins < spins_max) : (spins += 1) {
@@ -136,12 +156,24 @@ fn wait(mutex: Bytes, first: c_int, deadline: os.Deadline) status.Error!Locked {
         }
         const left = deadline.left(slice_ns);
         if (left == 0) return error.Timeout;
-        const until = os.realtimeNs() + left;
-        result = pthread_mutex_timedlock(mutex, &.{
-            .sec = @intCast(until / std.time.ns_per_s),
-            .nsec = @intCast(until % std.time.ns_per_s),
-        });
+        result = lockWithin(clock_lock, mutex, left);
     }
+}
+
+/// Waits for so long at most, by a clock that nobody sets. `pthread_mutex_timedlock`, which both
+/// libcs have, goes by the wall clock: a step backwards between its being read here and its being
+/// looked at there would make the wait as much longer. So without glibc's own function a waiter
+/// tries, sleeps and tries again; it does not learn of the unlock, but outlasts no deadline either.
+fn lockWithin(clock_lock: ?ClockLock, mutex: Bytes, ns: u64) c_int {
+    const lock = clock_lock orelse {
+        os.sleepNs(@min(ns, poll_ns_min + os.randomWord() % poll_ns_spread));
+        return pthread_mutex_trylock(mutex);
+    };
+    const until = os.monotonicNs() + ns;
+    return lock(mutex, @intFromEnum(linux.CLOCK.MONOTONIC), &.{
+        .sec = @intCast(until / std.time.ns_per_s),
+        .nsec = @intCast(until % std.time.ns_per_s),
+    });
 }
 
 /// Names the libc whose mutexes this process makes. Two processes that agree on it and on
@@ -167,42 +199,101 @@ comptime {
     std.debug.assert(@offsetOf(layout.Pool, "mutex") == 0);
 }
 
+/// As `lockMutex`, with a deadline of its own.
+fn lockIn(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
+    var deadline: os.Deadline = .in(timeout_ms);
+    return lockMutex(mutex, &deadline);
+}
+
+/// A mutex that another thread holds until it is told to let go, or to end without.
+const Held = struct {
+    mutex: [64]u8 align(64) = undefined,
+    told: std.atomic.Value(enum(u32) { nothing, held, let_go, end }) = .init(.nothing),
+    thread: std.Thread = undefined,
+
+    fn start(held: *Held) !void {
+        try init(&held.mutex);
+        held.thread = try std.Thread.spawn(.{}, hold, .{held});
+        while (held.told.load(.acquire) == .nothing) os.sleepNs(1_000_000);
+    }
+
+    fn hold(held: *Held) void {
+        _ = lockIn(&held.mutex, 1000) catch unreachable; // no other thread holds it
+        held.told.store(.held, .release);
+        while (held.told.load(.acquire) == .held) os.sleepNs(1_000_000);
+        if (held.told.load(.acquire) == .let_go) _ = pthread_mutex_unlock(&held.mutex);
+    }
+
+    /// How a wait by each of the two ways ends.
+    fn expect(held: *Held, timeout_ms: f64, expected: status.Error!Locked) !void {
+        for ([_]?ClockLock{ os.ifLinked(pthread_mutex_clocklock), null }) |clock_lock| {
+            var deadline: os.Deadline = .in(timeout_ms);
+            const found = waitBy(clock_lock, &held.mutex, busy, &deadline);
+            try std.testing.expectEqual(expected, found);
+            if (found) |_| {
+                const lock: StripeLock = .{ .robust = &held.mutex };
+                lock.makeConsistent();
+                lock.unlock();
+            } else |_| {}
+        }
+    }
+};
+
 test "a mutex whose owner's thread ended is passed on as owner_died" {
     if (!os.has_robust_mutex) return error.SkipZigTest;
-    var mutex: [64]u8 align(64) = undefined;
-    try init(&mutex);
-    const thread = try std.Thread.spawn(.{}, struct {
-        fn die(m: Bytes) void {
-            _ = lockMutex(m, 1000) catch unreachable; // no other thread holds it
-        }
-    }.die, .{&mutex});
-    thread.join();
-    try std.testing.expectEqual(Locked.owner_died, try lockMutex(&mutex, 1000));
-    const lock: StripeLock = .{ .robust = &mutex };
+    var held: Held = .{};
+    try held.start();
+    held.told.store(.end, .release);
+    held.thread.join();
+    try std.testing.expectEqual(Locked.owner_died, try lockIn(&held.mutex, 1000));
+    const lock: StripeLock = .{ .robust = &held.mutex };
     lock.makeConsistent();
     lock.unlock();
-    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 0));
+    try std.testing.expectEqual(Locked.clean, try lockIn(&held.mutex, 0));
     lock.unlock();
 }
 
-test "a held mutex is waited for until the deadline" {
+test "a held mutex is waited for until the deadline, with and without glibc's own function" {
     if (!os.has_robust_mutex) return error.SkipZigTest;
-    var mutex: [64]u8 align(64) = undefined;
-    try init(&mutex);
-    const thread = try std.Thread.spawn(.{}, struct {
-        fn hold(m: Bytes, held: *std.atomic.Value(u32)) void {
-            _ = lockMutex(m, 1000) catch unreachable; // no other thread holds it
-            held.store(1, .release);
-            while (held.load(.acquire) == 1) os.sleepNs(1_000_000);
-            _ = pthread_mutex_unlock(m);
-        }
-    }.hold, .{ &mutex, &held_flag });
-    while (held_flag.load(.acquire) == 0) os.sleepNs(1_000_000);
-    try std.testing.expectError(error.Timeout, lockMutex(&mutex, 5));
-    held_flag.store(2, .release);
-    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 10_000));
-    _ = pthread_mutex_unlock(&mutex);
-    thread.join();
+    var held: Held = .{};
+    try held.start();
+    try std.testing.expectError(error.Timeout, lockIn(&held.mutex, 5));
+    try held.expect(5, error.Timeout);
+    held.told.store(.let_go, .release);
+    try held.expect(10_000, .clean);
+    held.thread.join();
 }
 
-var held_flag: std.atomic.Value(u32) = .init(0);
+test "a death during the wait is met by both ways of waiting" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
+    for ([_]?ClockLock{ os.ifLinked(pthread_mutex_clocklock), null }) |clock_lock| {
+        var held: Held = .{};
+        try held.start();
+        held.told.store(.end, .release);
+        var deadline: os.Deadline = .in(10_000);
+        const found = try waitBy(clock_lock, &held.mutex, busy, &deadline);
+        try std.testing.expectEqual(Locked.owner_died, found);
+        held.thread.join();
+        const lock: StripeLock = .{ .robust = &held.mutex };
+        lock.makeConsistent();
+        lock.unlock();
+    }
+}
+
+test "no wait for a mutex looks at the wall clock, wherever it was set" {
+    if (!os.has_robust_mutex) return error.SkipZigTest;
+    var held: Held = .{};
+    try held.start();
+    defer os.clocks.wall_step_ns = 0;
+    const start = os.monotonicNs();
+    const reads = os.clocks.wall_reads;
+    for ([_]i64{ -10, 10 }) |seconds| {
+        os.clocks.wall_step_ns = seconds * std.time.ns_per_s;
+        try held.expect(60, error.Timeout);
+    }
+    try std.testing.expectEqual(reads, os.clocks.wall_reads);
+    // Four waits of 60 ms. One that went by the wall clock would have lasted for ten seconds.
+    try std.testing.expect(os.monotonicNs() - start < 2400 * std.time.ns_per_ms);
+    held.told.store(.let_go, .release);
+    held.thread.join();
+}

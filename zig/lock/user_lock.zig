@@ -40,12 +40,14 @@ const poll_ns_max = 5 * std.time.ns_per_ms;
 /// One caller's wait for the lock, or for its end.
 pub const Wait = struct {
     started_ns: u64,
-    deadline: os.Deadline,
+    /// Of the call that waits.
+    deadline: *os.Deadline,
     wake_seq: u32 = 0,
     head_wake_seq: u32 = 0,
 
-    pub fn of(timeout_ms: f64) Wait {
-        return .{ .started_ns = os.monotonicNs(), .deadline = .in(timeout_ms) };
+    /// Reads the clock: the lock was met held.
+    pub fn of(deadline: *os.Deadline) Wait {
+        return .{ .started_ns = os.monotonicNs(), .deadline = deadline };
     }
 
     fn soFar(wait: *const Wait) u64 {
@@ -69,7 +71,7 @@ pub const Target = struct {
 pub const NoWriters = struct {
     pub const allows_shared = true;
 
-    pub fn quiesce(_: NoWriters, _: f64) Error!void {}
+    pub fn quiesce(_: NoWriters, _: *os.Deadline) Error!void {}
 };
 
 /// The locks that this process holds. A caller that would wait for a lock which its own thread
@@ -194,18 +196,18 @@ pub const UserLock = struct {
         lock.wake();
     }
 
-    /// Waits for the lock and takes it. `writers` has `allows_shared` and `quiesce(timeout_ms)`,
+    /// Waits for the lock and takes it. `writers` has `allows_shared` and `quiesce(deadline)`,
     /// which waits until every write that began before is over. True: the last holder died holding
     /// the lock. `Locked`: this handle has it, or another realm of this thread.
     pub fn acquire(lock: *UserLock, shared: bool, timeout_ms: f64, writers: anytype) Error!bool {
         if (lock.hold != .none) return error.Locked;
         errdefer lock.cancel();
-        if (try lock.attempt(shared, 0, timeout_ms, writers)) |recovered| return recovered;
-        var wait: Wait = .of(timeout_ms);
+        var deadline: os.Deadline = .in(timeout_ms);
+        if (try lock.attempt(shared, 0, &deadline, writers)) |recovered| return recovered;
+        var wait: Wait = .of(&deadline);
         while (true) {
             lock.listen(&wait);
-            const left_ms = wait.deadline.leftMs();
-            const got = try lock.attempt(shared, wait.soFar(), left_ms, writers);
+            const got = try lock.attempt(shared, wait.soFar(), &deadline, writers);
             if (got) |recovered| return recovered;
             if (Held.isInOtherRealm(lock, shared)) return error.Locked;
             try lock.sleep(&wait);
@@ -217,7 +219,7 @@ pub const UserLock = struct {
         lock: *UserLock,
         shared: bool,
         waited_ns: u64,
-        timeout_ms: f64,
+        deadline: *const os.Deadline,
         writers: anytype,
     ) Error!?bool {
         const target = &lock.target;
@@ -230,7 +232,7 @@ pub const UserLock = struct {
         if (!try range_lock.tryLock(target.fault, target.locks, .user, mode)) return null;
         lock.yielding_since_ns = 0;
         lock.leaveHead();
-        const recovered = if (shared) lock.isOwed() else try lock.grant(timeout_ms, writers);
+        const recovered = if (shared) lock.isOwed() else try lock.grant(deadline, writers);
         if (shared) lock.holding_thread = os.threadId();
         lock.take(if (shared) .shared else .exclusive);
         return recovered;
@@ -254,7 +256,7 @@ pub const UserLock = struct {
 
     /// With USER held: stores *pending*, and waits until every write that did not see it is over. A
     /// crash in here leaves *pending* with what is owed, which the next locker or writer resolves.
-    fn grant(lock: *UserLock, timeout_ms: f64, writers: anytype) Error!bool {
+    fn grant(lock: *UserLock, deadline: *const os.Deadline, writers: anytype) Error!bool {
         const header = lock.target.header orelse return false;
         const owed = lock.isOwed();
         const serial = lock.word().serial +% 1;
@@ -265,8 +267,8 @@ pub const UserLock = struct {
         atomics.store(&header.holder_pid, os.pid());
         lock.holding_thread = os.threadId();
         atomics.store(&header.holder_thread, lock.holding_thread);
-        atomics.store(&header.holder_since_ms, os.realtimeNs() / std.time.ns_per_ms);
-        writers.quiesce(@max(timeout_ms, quiesce_ms_min)) catch |err| {
+        var patience = deadline.atLeast(quiesce_ms_min);
+        writers.quiesce(&patience) catch |err| {
             const state: @FieldType(LockWord, "state") = if (owed) .abandoned else .free;
             lock.storeWord(.{ .state = state, .owed = false, .serial = serial });
             range_lock.unlock(lock.target.locks, .user);

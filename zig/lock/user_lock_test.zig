@@ -111,7 +111,7 @@ test "a locker that cannot pass gives up without a trace, and without losing wha
             _ = try calls.acquire(map, 0);
             map.lock.abandon();
         }
-        _ = try stuck.lock(&map.fault, 0);
+        _ = try stuck.lock(&map.fault, &map.segment.deadline);
         var thread = try std.Thread.spawn(.{}, struct {
             fn run(m: *Map) void {
                 expectError(error.Timeout, calls.acquire(m, 20)) catch @panic("got through");
@@ -136,7 +136,7 @@ fn whenInLine(map: *Map, then: *const fn (map: *Map) void) !std.Thread {
 }
 
 fn blockStripes(map: *Map) void {
-    for (0..2) |i| _ = map.segment.lockOf(@intCast(i)).lock(&map.fault, 1000) catch
+    for (0..2) |i| _ = map.segment.lockOf(@intCast(i)).lock(&map.fault, &map.segment.deadline) catch
         @panic("not to be had");
     while (atomics.load(&map.segment.header().has_head) != 0) os.sleepNs(100_000);
     for (0..2) |i| map.segment.lockOf(@intCast(i)).unlock();
@@ -245,13 +245,13 @@ const ImpatientWriters = struct {
 
     pub const allows_shared = false;
 
-    pub fn quiesce(impatient: ImpatientWriters, timeout_ms: f64) status.Error!void {
+    pub fn quiesce(impatient: ImpatientWriters, deadline: *os.Deadline) status.Error!void {
         const random = prng.random();
         if (random.uintLessThan(u32, 10) == 0) {
-            if (random.boolean()) try impatient.writers.quiesce(timeout_ms);
+            if (random.boolean()) try impatient.writers.quiesce(deadline);
             return error.Timeout;
         }
-        try impatient.writers.quiesce(timeout_ms);
+        try impatient.writers.quiesce(deadline);
         owed_before = @atomicLoad(u64, &oracle.owed, .seq_cst);
         // Killed from here until the grant is noted, the next one may be told either way.
         @atomicStore(u64, &oracle.owed, Oracle.unknown, .seq_cst);

@@ -21,6 +21,7 @@ pub fn prepare(map: *Map, options: *const Options) void {
     map.segment.unnamed = null;
     map.segment.readonly = options.readonly;
     map.segment.timeout_ms = options.timeout_ms;
+    map.segment.deadline = .in(options.timeout_ms);
     map.segment.writer_id = @as(u64, os.pid()) << 32 | 1;
 }
 

@@ -43,6 +43,28 @@ pub const Map = struct {
         });
     }
 
+    /// Every call that may wait or fail begins so: with a deadline of its own, and with no word of
+    /// an earlier failure in the record. The fast paths of `get` and `put` do neither; what is rare
+    /// on the way out of them begins so instead.
+    pub inline fn startCall(map: *Map) void {
+        map.fault.clear();
+        map.segment.deadline = .in(map.segment.timeout_ms);
+        map.segment.deadline.is_used = true;
+    }
+
+    /// As `startCall`, for the slow path of a put, and for a delete, of which nearly all wait for
+    /// nothing and note nothing: then the next one has nothing to clear. What does note something
+    /// and may go well all the same marks the deadline: `Segment.noteSpace`, what resolves a
+    /// replacement, `StripeOp.markDirty`, and the second try of a put; and so does every failure.
+    pub inline fn startQuickCall(map: *Map) void {
+        if (map.segment.deadline.is_used) map.restart();
+    }
+
+    noinline fn restart(map: *Map) void {
+        map.startCall();
+        map.segment.deadline.is_used = false;
+    }
+
     /// A lock that is held counts as released.
     pub fn close(map: *Map) void {
         map.lock.close();

@@ -26,8 +26,17 @@ const StripeOp = stripe_ops.StripeOp;
 /// value is stored, and the writer word stays set, so that the next holder of the lock recovers.
 const Outcome = enum { stored, refused, dirty };
 
+/// Whether a put is a call of its own, which begins here (`Map.startCall`), or a part of one.
+pub const Role = enum { call, part };
+
 /// Stores a value, whether or not there is one. False: not on this path; call `write.putSlow`.
-pub inline fn putFast(map: *Map, key: []const u8, value: []const u8, kind: u8) bool {
+pub inline fn putFast(
+    map: *Map,
+    key: []const u8,
+    value: []const u8,
+    kind: u8,
+    comptime role: Role,
+) bool {
     const segment = &map.segment;
     // A copy, which no store to the segment can change: nothing of it is loaded twice.
     const view = segment.view;
@@ -65,7 +74,7 @@ pub inline fn putFast(map: *Map, key: []const u8, value: []const u8, kind: u8) b
             // which recovery finds free.
             atomics.storeRelease(&cached.slots[probe.index], slot);
             const is_full = heap.retire(stripe, probe.entry.offset, probe.entry.bytes());
-            outcome = if (is_full) advance(map, key_hash.stripe) else .stored;
+            outcome = if (is_full) advance(map, key_hash.stripe, role) else .stored;
         } else if (lookup == .miss and heap.hasSpare(stripe, bytes) and
             !StripeOp.isFull(stripe, cached.slotCount()))
         {
@@ -73,7 +82,7 @@ pub inline fn putFast(map: *Map, key: []const u8, value: []const u8, kind: u8) b
             atomics.storeRelease(&cached.slots[probe.index], slot);
             atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);
             outcome = .stored;
-        } else outcome = commitSlow(map, key_hash.fast, key, offset, bytes);
+        } else outcome = commitSlow(map, key_hash.fast, key, offset, bytes, role);
     }
     if (outcome != .dirty) recovery.endWriting(stripe, count);
     lock.unlock();
@@ -81,8 +90,12 @@ pub inline fn putFast(map: *Map, key: []const u8, value: []const u8, kind: u8) b
 }
 
 /// Recovers what a dead owner left and gives the lock back. Always false: the slow path stores the
-/// value, and if the recovery failed, it fails there in the same way and is reported.
+/// value, and if the recovery failed, it fails there in the same way and is reported. So nothing is
+/// waited for here: the slow path has the whole of the call's time.
 noinline fn recover(map: *Map, index: u32, has_died: bool) bool {
+    const deadline = map.segment.deadline;
+    defer map.segment.deadline = deadline;
+    map.segment.deadline = .in(0);
     var op: StripeOp = .of(map, index);
     if (op.recoverIfNeeded(if (has_died) .owner_died else .clean)) op.unlock() else |_| {}
     return false;
@@ -95,14 +108,26 @@ noinline fn allocSlow(map: *Map, index: u32, bytes: u64) u64 {
     return (heap.take(view, view.stripe(index), bytes) catch null) orelse 0;
 }
 
-noinline fn advance(map: *Map, index: u32) Outcome {
-    map.spaceOf(index).advanceAndTrim() catch return .dirty;
+noinline fn advance(map: *Map, index: u32, comptime role: Role) Outcome {
+    if (role == .call) map.startQuickCall();
+    map.spaceOf(index).advanceAndTrim() catch {
+        map.segment.deadline.is_used = true;
+        return .dirty;
+    };
     return .stored;
 }
 
 /// Commits the entry at `offset` wherever its key is, or, if the key is new and nothing has to be
 /// moved for it, where it belongs. Else the block goes back.
-noinline fn commitSlow(map: *Map, fast: u64, key: []const u8, offset: u64, bytes: u64) Outcome {
+noinline fn commitSlow(
+    map: *Map,
+    fast: u64,
+    key: []const u8,
+    offset: u64,
+    bytes: u64,
+    comptime role: Role,
+) Outcome {
+    if (role == .call) map.startQuickCall();
     var op: StripeOp = .of(map, map.hashFrom(fast).stripe);
     op.is_writing = true; // `putFast` has set the writer word
     std.debug.assert(op.stripe.writer == map.segment.writer_id);

@@ -14,25 +14,21 @@ pub const MapWriters = struct {
     /// Writers look at the lock word alone, which only an exclusive locker stores.
     pub const allows_shared = false;
 
-    /// Takes and gives back the lock of every stripe, each within `timeout_ms`: what was being
+    /// Takes and gives back the lock of every stripe, all within one deadline: what was being
     /// written when this began is over when it ends, and what dead writers left is recovered. A
     /// stripe that is damaged beyond locking is passed by, for no writer can enter it either.
-    pub fn quiesce(writers: MapWriters, timeout_ms: f64) Error!void {
+    pub fn quiesce(writers: MapWriters, deadline: *os.Deadline) Error!void {
         const map = writers.map;
         try map.segment.check(); // it may have been replaced while the locker waited
-        var deadline: ?os.Deadline = null;
+        // From here on it is the deadline of the whole call, of which this is the last step.
+        map.segment.deadline = deadline.*;
         for (0..map.segment.view.stripeCount()) |i| {
-            quiesceStripe(map, @intCast(i), timeout_ms, &deadline) catch |err|
-                if (err != error.Corrupt) return err;
+            quiesceStripe(map, @intCast(i)) catch |err| if (err != error.Corrupt) return err;
         }
     }
 };
 
-fn quiesceStripe(map: *maps.Map, index: u32, timeout_ms: f64, deadline: *?os.Deadline) Error!void {
-    var op = StripeOp.lockWithin(map, index, 0) catch |err| blk: {
-        if (err != error.Timeout) return err;
-        if (deadline.* == null) deadline.* = .in(timeout_ms);
-        break :blk try StripeOp.lockWithin(map, index, deadline.*.?.leftMs());
-    };
+fn quiesceStripe(map: *maps.Map, index: u32) Error!void {
+    var op = try StripeOp.lock(map, index);
     op.unlock();
 }

@@ -4,7 +4,6 @@
 const std = @import("std");
 const atomics = @import("../atomics.zig");
 const entries = @import("../stripe/entry.zig");
-const os = @import("../os/os.zig");
 const status = @import("../status.zig");
 const tables = @import("../stripe/table.zig");
 const maps = @import("map.zig");
@@ -78,7 +77,6 @@ pub noinline fn getSlow(map: *Map, key: []const u8, target: []u8, reserve: u32) 
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
     var tries: u32 = 0;
-    var deadline: ?os.Deadline = null;
     while (true) : (tries += 1) {
         const generation = atomics.loadAcquire(&stripe.generation);
         const result = probeAndCopy(map, stripe, key_hash, key, target, reserve);
@@ -86,8 +84,7 @@ pub noinline fn getSlow(map: *Map, key: []const u8, target: []u8, reserve: u32) 
         map.segment.fault.reason = 0; // what looked damaged was only being reused
         if (tries < tries_max) continue;
         if (!map.segment.readonly) break;
-        if (deadline == null) deadline = .in(map.segment.timeout_ms);
-        if (deadline.?.left(1) == 0) return error.Timeout;
+        if (map.segment.deadline.left(1) == 0) return error.Timeout;
     }
     var op = try StripeOp.lock(map, key_hash.stripe);
     defer op.unlock();
@@ -134,7 +131,6 @@ pub fn size(map: *Map) Error!u64 {
 }
 
 fn countSlots(map: *Map, stripe: *Stripe) Error!u64 {
-    const deadline = os.Deadline.in(map.segment.timeout_ms);
     while (true) {
         const generation = atomics.loadAcquire(&stripe.generation);
         const word = atomics.loadAcquire(&stripe.table);
@@ -143,6 +139,6 @@ fn countSlots(map: *Map, stripe: *Stripe) Error!u64 {
         const count = if (opened) |table| table.entryCount() else 0;
         // As in `getFast`: was the table still one when we had counted it?
         if (isStill(stripe, generation)) return count;
-        if (deadline.left(1) == 0) return error.Timeout;
+        if (map.segment.deadline.left(1) == 0) return error.Timeout;
     }
 }

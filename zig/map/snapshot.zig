@@ -20,13 +20,12 @@ const tries_max = 3;
 /// The whole map at one instant. Returns the gathered bytes.
 pub fn snapshot(map: *Map) Error!u64 {
     try map.segment.check();
-    const deadline = os.Deadline.in(map.segment.timeout_ms);
     var tries: u32 = 0;
     while (true) : (tries += 1) {
         map.gathered_len = 0;
         if (try snapshotOnce(map)) return map.gathered_len;
         if (map.segment.readonly) {
-            if (deadline.left(1) == 0) return error.Timeout;
+            if (map.segment.deadline.left(1) == 0) return error.Timeout;
         } else if (tries + 1 >= tries_max) return snapshotLocked(map);
     }
 }

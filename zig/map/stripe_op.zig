@@ -13,6 +13,7 @@ const hash = @import("../stripe/hash.zig");
 const heap = @import("../stripe/heap.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
+const os = @import("../os/os.zig");
 const recovery = @import("../stripe/recovery.zig");
 const spaces = @import("../stripe/space.zig");
 const status = @import("../status.zig");
@@ -58,20 +59,25 @@ pub const StripeOp = struct {
         return .{ .map = map, .stripe = space.stripe, .space = space };
     }
 
-    /// Takes the stripe's lock; a dead owner's leftovers are recovered first.
+    /// Takes the stripe's lock, waiting until the deadline of the call (`Segment.deadline`); a dead
+    /// owner's leftovers are recovered first.
     pub fn lock(map: *Map, index: u32) Error!StripeOp {
-        return lockWithin(map, index, map.segment.timeout_ms);
-    }
-
-    pub fn lockWithin(map: *Map, index: u32, timeout_ms: f64) Error!StripeOp {
         var op: StripeOp = .of(map, index);
-        try op.enter(timeout_ms);
+        try op.enter(&map.segment.deadline);
         return op;
     }
 
-    fn enter(op: *StripeOp, timeout_ms: f64) Error!void {
+    /// As `lock`, where the stripe is not waited for. `Timeout`: another handle has it.
+    pub fn tryLock(map: *Map, index: u32) Error!StripeOp {
+        var now: os.Deadline = .in(0);
+        var op: StripeOp = .of(map, index);
+        try op.enter(&now);
+        return op;
+    }
+
+    fn enter(op: *StripeOp, deadline: *os.Deadline) Error!void {
         const map = op.map;
-        const locked = op.lockHere().lock(map.segment.fault, timeout_ms) catch |err| {
+        const locked = op.lockHere().lock(map.segment.fault, deadline) catch |err| {
             if (err == error.Timeout)
                 map.fault.holder_pid = @floatFromInt(atomics.load(&op.stripe.writer) >> 32);
             return err;
@@ -98,7 +104,7 @@ pub const StripeOp = struct {
     /// the operation by value costs a store-to-load stall, a quarter of a small put.
     pub inline fn lockToWrite(op: *StripeOp) Error!void {
         const map = op.map;
-        try op.enter(map.segment.timeout_ms);
+        try op.enter(&map.segment.deadline);
         if (map.lock.admits(atomics.loadAcquire(&map.segment.header().lock_word))) return;
         op.lockHere().unlock();
         return op.lockInTurn();
@@ -108,10 +114,10 @@ pub const StripeOp = struct {
         const map = op.map;
         // On success, too: the next locker waits for our stripe, and so for this write.
         defer map.lock.cancel();
-        var wait: user_locks.Wait = .of(map.segment.timeout_ms);
+        var wait: user_locks.Wait = .of(&map.segment.deadline);
         while (true) {
             map.lock.listen(&wait);
-            try op.enter(map.segment.timeout_ms);
+            try op.enter(&map.segment.deadline);
             const word = atomics.loadAcquire(&map.segment.header().lock_word);
             if (map.lock.admits(word)) return;
             op.lockHere().unlock();
@@ -160,6 +166,7 @@ pub const StripeOp = struct {
     fn markDirty(op: *StripeOp) void {
         if (!op.is_writing) op.begin();
         op.is_dirty = true;
+        op.map.segment.deadline.is_used = true;
     }
 
     /// The operation has happened; what failed is only clean-up, which recovery does as well.

@@ -25,6 +25,9 @@ pub const Verdict = extern struct {
     dropped: f64 = 0,
     reason: f64 = 0,
     stripe: f64 = 0,
+    /// How many parts (the stripes, and the pool) were not looked at: other processes had them for
+    /// the whole of the call's time.
+    busy: f64 = 0,
 
     fn note(verdict: *Verdict, reason: status.Reason, stripe: u64, count: u64) void {
         if (count == 0) return;
@@ -36,24 +39,69 @@ pub const Verdict = extern struct {
     }
 };
 
+/// A bit for each part that a call could not look at: the stripes, and the pool behind them.
+const Busy = std.StaticBitSet(stripes_max + 1);
+const stripes_max = 1024;
+const pool_bit = stripes_max;
+
 /// Checks every stripe under its lock, and the pool. A read-only handle can take no lock, and
 /// checks that every entry can be read.
 pub fn verify(map: *Map) Error!Verdict {
+    var busy: Busy = .initEmpty();
+    return verifyBeside(map, &busy);
+}
+
+/// As `verify`; what is set in `busy` counts as not looked at.
+fn verifyBeside(map: *Map, busy: *Busy) Error!Verdict {
     var verdict: Verdict = .{};
-    for (0..map.segment.view.stripeCount()) |i| {
-        const index: u32 = @intCast(i);
-        if (map.segment.readonly) try readStripe(map, index, &verdict) else {
-            var op = StripeOp.lock(map, index) catch |err| {
-                if (err != error.Corrupt) return err;
-                verdict.note(.tableDamaged, index, 1);
-                continue;
-            };
-            defer op.unlock();
-            try checkStripe(map, index, &verdict);
-        }
+    try visitAll(map, &verdict, busy, verifyStripe);
+    if (!map.segment.readonly) {
+        checkPool(map, &verdict) catch |err| {
+            if (err != error.Timeout) return err;
+            busy.set(pool_bit);
+        };
     }
-    if (!map.segment.readonly) try checkPool(map, &verdict);
+    verdict.busy = number(busy.count());
     return verdict;
+}
+
+/// Visits every stripe: first those that no other process has, at once, and then the others, as
+/// long as the call has time. So a writer that is stopped in one keeps none of the rest from being
+/// looked at. Sets the bits of those that were not visited.
+fn visitAll(
+    map: *Map,
+    verdict: *Verdict,
+    busy: *Busy,
+    visit: *const fn (map: *Map, index: u32, verdict: *Verdict) Error!void,
+) Error!void {
+    const deadline = map.segment.deadline;
+    map.segment.deadline = .in(0);
+    var waiting: Busy = .initEmpty();
+    for (0..map.segment.view.stripeCount()) |i| {
+        visit(map, @intCast(i), verdict) catch |err| {
+            if (err != error.Timeout) return err;
+            waiting.set(i);
+        };
+    }
+    map.segment.deadline = deadline;
+    var each = waiting.iterator(.{});
+    while (each.next()) |i| {
+        visit(map, @intCast(i), verdict) catch |err| {
+            if (err != error.Timeout) return err;
+            busy.set(i);
+        };
+    }
+}
+
+/// `Timeout`: another process has the stripe, and nothing is noted of it.
+fn verifyStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
+    if (map.segment.readonly) return readStripe(map, index, verdict);
+    var op = StripeOp.lock(map, index) catch |err| {
+        if (err != error.Corrupt) return err;
+        return verdict.note(.tableDamaged, index, 1);
+    };
+    defer op.unlock();
+    try checkStripe(map, index, verdict);
 }
 
 fn readStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
@@ -98,28 +146,65 @@ fn checkPool(map: *Map, verdict: *Verdict) Error!void {
 
 /// Recovers every stripe and the pool, whether or not they seem to need it, and checks the result.
 /// Entries that are damaged are dropped and counted; a stripe whose table or chunk list is damaged
-/// beyond that stays as it is and is reported.
+/// beyond that stays as it is and is reported. `Timeout`: another handle has the user's lock.
 pub fn repair(map: *Map) Error!Verdict {
     if (map.segment.readonly) return error.ReadOnly;
-    var dropped: u64 = 0;
-    for (0..map.segment.view.stripeCount()) |i| {
-        var op: StripeOp = .of(map, @intCast(i));
-        op.lockToWrite() catch |err| {
-            if (err != error.Corrupt) return err;
-            continue;
-        };
-        defer op.unlock();
-        const before = atomics.load(&op.stripe.dropped);
-        repairStripe(&op) catch |err| if (err != error.Corrupt) return err;
-        dropped += atomics.load(&op.stripe.dropped) -| before;
+    var busy: Busy = .initEmpty();
+    var repaired: Verdict = .{};
+    if (try hasPool(map)) {
+        try visitAll(map, &repaired, &busy, visitToRepair);
+    } else {
+        // A stripe that has chunks to give back would be left half done, for others to finish.
+        busy.setRangeValue(.{ .start = 0, .end = map.segment.view.stripeCount() }, true);
+        busy.set(pool_bit);
     }
-    if (spaces.lockPool(&map.segment)) |pool| {
-        defer spaces.unlockPool(&map.segment);
-        spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
-    } else |err| if (err != error.Corrupt) return err;
-    var verdict = try verify(map);
-    verdict.dropped = number(dropped);
+    // None may change anything while another handle has the user's lock; no stripe is to blame.
+    if (busy.count() > 0 and !map.lock.admits(lockWord(map))) {
+        map.lock.noteHolder();
+        return error.Timeout;
+    }
+    repairPool(map) catch |err| {
+        if (err != error.Timeout) return err;
+        busy.set(pool_bit);
+    };
+    var verdict = try verifyBeside(map, &busy);
+    verdict.dropped = repaired.dropped;
     return verdict;
+}
+
+/// Whether the pool is to be had within the call's time; for a moment it is had.
+fn hasPool(map: *Map) Error!bool {
+    _ = spaces.lockPool(&map.segment) catch |err| return switch (err) {
+        error.Timeout => false,
+        error.Corrupt => true, // no process has it
+        else => err,
+    };
+    spaces.unlockPool(&map.segment);
+    return true;
+}
+
+fn repairPool(map: *Map) Error!void {
+    const pool = spaces.lockPool(&map.segment) catch |err|
+        return if (err == error.Corrupt) {} else err;
+    defer spaces.unlockPool(&map.segment);
+    spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
+}
+
+fn lockWord(map: *Map) u64 {
+    return atomics.loadAcquire(&map.segment.header().lock_word);
+}
+
+/// `Timeout`: another process has the stripe, or the user's lock, and nothing is noted of it.
+fn visitToRepair(map: *Map, index: u32, repaired: *Verdict) Error!void {
+    var op: StripeOp = .of(map, index);
+    op.lockToWrite() catch |err| {
+        if (err != error.Corrupt) return err;
+        return; // the check that follows reports it
+    };
+    defer op.unlock();
+    const before = atomics.load(&op.stripe.dropped);
+    defer repaired.dropped += number(atomics.load(&op.stripe.dropped) -| before);
+    repairStripe(&op) catch |err| if (err != error.Corrupt) return err;
 }
 
 /// Leaves sound slots only, then each where a probe finds it, then what is derived from them.

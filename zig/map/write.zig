@@ -17,7 +17,7 @@ const StripeOp = stripe_ops.StripeOp;
 /// What a put asks of the entry it replaces.
 pub const Condition = union(enum) { none, absent, version: u64 };
 
-/// Stores a value. False: the condition did not hold, and nothing changed.
+/// Stores a value, as a part of a call. False: the condition did not hold, and nothing changed.
 pub fn put(
     map: *Map,
     key: []const u8,
@@ -25,7 +25,7 @@ pub fn put(
     kind: u8,
     condition: Condition,
 ) Error!bool {
-    if (condition == .none and put_fast.putFast(map, key, value, kind)) return true;
+    if (condition == .none and put_fast.putFast(map, key, value, kind, .part)) return true;
     return putSlow(map, key, value, kind, condition);
 }
 
@@ -51,6 +51,7 @@ noinline fn putReclaiming(
     kind: u8,
     condition: Condition,
 ) Error!bool {
+    map.segment.deadline.is_used = true;
     const why = map.fault;
     if (!try reclaim(map)) {
         map.fault = why;
@@ -133,7 +134,7 @@ fn reclaim(map: *Map) Error!bool {
         const is_empty = atomics.load(&stripe.live) == 0 and atomics.load(&stripe.owned) > 0;
         if (!is_empty and !map.spaceOf(@intCast(i)).holdsReusable()) continue;
         // A stripe that is busy, stopped or damaged has nothing to spare; others may.
-        var op = StripeOp.lockWithin(map, @intCast(i), 0) catch continue;
+        var op = StripeOp.tryLock(map, @intCast(i)) catch continue;
         defer op.unlock();
         op.begin();
         if (is_empty) op.dropEmptyTable();

@@ -199,8 +199,6 @@ pub const userId: fn () u32 = process.userId;
 pub const pidNamespace: fn (*Fault) Error!u64 = process.pidNamespace;
 /// This boot's random id. As `pidNamespace`, if the machine does not tell.
 pub const bootId: fn (*Fault) Error![2]u64 = process.bootId;
-pub const monotonicNs: fn () u64 = process.monotonicNs;
-pub const realtimeNs: fn () u64 = process.realtimeNs;
 pub const sleepNs: fn (u64) void = process.sleepNs;
 
 /// Once for each copy of the library: has a function called at the end of every watched thread, and
@@ -269,26 +267,104 @@ pub fn wakeAll(wake_seq: *const u64) void {
     if (has_shared_futex) process.wakeAll(low(wake_seq));
 }
 
-/// A moment some milliseconds from now; `forever` never comes.
-pub const Deadline = struct {
-    ns: u64,
+/// What tests see of the clocks on their own thread, and change. A release has none of it.
+pub const clocks = if (builtin.is_test) struct {
+    /// How often each was read.
+    pub threadlocal var monotonic_reads: u64 = 0;
+    pub threadlocal var wall_reads: u64 = 0;
+    /// How far the wall clock was set forward or back.
+    pub threadlocal var wall_step_ns: i64 = 0;
+    /// How many deadlines began.
+    pub threadlocal var deadlines: u64 = 0;
+} else struct {};
 
-    pub const forever: Deadline = .{ .ns = std.math.maxInt(u64) };
+/// Nanoseconds since some moment, by the clock of all waits: nobody sets it.
+pub fn monotonicNs() u64 {
+    if (builtin.is_test) clocks.monotonic_reads += 1;
+    return process.monotonicNs();
+}
+
+/// Nanoseconds since 1970, for people to read. People also set it, so no wait looks at it.
+pub fn realtimeNs() u64 {
+    const now = process.realtimeNs();
+    if (!builtin.is_test) return now;
+    clocks.wall_reads += 1;
+    return @intCast(@as(i128, now) + clocks.wall_step_ns);
+}
+
+/// The end of a call's patience. It begins when it is first asked what is left of it, which is when
+/// something was busy: a call that meets nothing busy reads no clock. One is made for each call,
+/// and all that the call waits for on its way asks that very one.
+pub const Deadline = struct {
+    timeout_ms: f64,
+    /// 0: it has not begun.
+    end_ns: u64 = 0,
+    /// Whether it has begun, or its call may have noted something in the record of failures: the
+    /// next call must not go on with either (`Map.startQuickCall`).
+    is_used: bool = false,
+
+    /// From here on a timeout has no end.
+    const forever_ms = 1e12;
 
     pub fn in(timeout_ms: f64) Deadline {
-        if (!(timeout_ms < 1e12)) return forever;
-        return .{ .ns = monotonicNs() + @as(u64, @intFromFloat(timeout_ms * std.time.ns_per_ms)) };
+        return .{ .timeout_ms = timeout_ms };
     }
 
     /// Nanoseconds left, at most `most`; 0 when it has passed.
-    pub fn left(deadline: Deadline, most: u64) u64 {
-        if (deadline.ns == forever.ns) return most;
-        return @min(deadline.ns -| monotonicNs(), most);
+    pub fn left(deadline: *Deadline, most: u64) u64 {
+        if (deadline.timeout_ms <= 0) return 0;
+        if (!(deadline.timeout_ms < forever_ms)) return most;
+        const now = monotonicNs();
+        if (deadline.end_ns == 0) {
+            if (builtin.is_test) clocks.deadlines += 1;
+            deadline.end_ns = now + nsOf(deadline.timeout_ms);
+            deadline.is_used = true;
+        }
+        return @min(deadline.end_ns -| now, most);
     }
 
-    /// Milliseconds left; infinity for one that never comes.
-    pub fn leftMs(deadline: Deadline) f64 {
-        if (deadline.ns == forever.ns) return std.math.inf(f64);
-        return @as(f64, @floatFromInt(deadline.left(forever.ns))) / std.time.ns_per_ms;
+    /// As this one, but with so many milliseconds left at least.
+    pub fn atLeast(deadline: *const Deadline, ms: f64) Deadline {
+        const timeout_ms = @max(deadline.timeout_ms, ms);
+        if (deadline.end_ns == 0) return .in(timeout_ms);
+        return .{
+            .timeout_ms = timeout_ms,
+            .is_used = true,
+            .end_ns = @max(deadline.end_ns, monotonicNs() + nsOf(ms)),
+        };
+    }
+
+    fn nsOf(ms: f64) u64 {
+        return @intFromFloat(ms * std.time.ns_per_ms);
     }
 };
+
+test "a deadline begins when it is first asked, and then stands" {
+    const expect = std.testing.expect;
+    const before = clocks.monotonic_reads;
+    var soon: Deadline = .in(1000);
+    var never: Deadline = .in(std.math.inf(f64));
+    var now: Deadline = .in(0);
+    try expect(never.left(7) == 7 and now.left(7) == 0);
+    try expect(clocks.monotonic_reads == before and soon.end_ns == 0);
+    sleepNs(2 * std.time.ns_per_ms);
+    const least = monotonicNs() + 1000 * std.time.ns_per_ms;
+    try expect(soon.left(7) == 7 and soon.end_ns >= least);
+    const end = soon.end_ns;
+    sleepNs(2 * std.time.ns_per_ms);
+    try expect(soon.left(std.math.maxInt(u64)) <= 998 * std.time.ns_per_ms);
+    try expect(soon.end_ns == end);
+}
+
+test "a deadline with so much left at least ends no sooner than it did" {
+    const expect = std.testing.expect;
+    var soon: Deadline = .in(5);
+    try expect(soon.atLeast(10).timeout_ms == 10 and soon.atLeast(1).timeout_ms == 5);
+    _ = soon.left(1);
+    try expect(soon.atLeast(0).end_ns == soon.end_ns);
+    const later = soon.atLeast(1000);
+    try expect(later.end_ns > soon.end_ns + 900 * std.time.ns_per_ms);
+    var now: Deadline = .in(0);
+    var extended = now.atLeast(1000);
+    try expect(now.left(1) == 0 and extended.left(1) == 1);
+}

@@ -155,7 +155,8 @@ pub const Region = struct {
     /// One opener at a time, so that one that fails can take back what it added.
     fn lengthen(region: *Region) Error!void {
         const fault = &region.fault;
-        try range_lock.lockBefore(fault, region.locks, .lifecycle, .in(lengthen_ms));
+        var deadline: os.Deadline = .in(lengthen_ms);
+        try range_lock.lockBefore(fault, region.locks, .lifecycle, &deadline);
         defer range_lock.unlock(region.locks, .lifecycle);
         const size = (try os.stat(fault, region.file)).size;
         if (size < region.length)
@@ -191,7 +192,8 @@ pub const Region = struct {
             errdefer os.close(region.file);
             return region.openLocks(.read_write, null);
         }
-        const made = try unnamed_file.make(fault, .in(lengthen_ms));
+        var deadline: os.Deadline = .in(lengthen_ms);
+        const made = try unnamed_file.make(fault, &deadline);
         region.file = made.file;
         region.locks = made.locks;
         region.unnamed = made.number;
@@ -256,7 +258,8 @@ pub const Region = struct {
         }
         region.unnamed = number;
         errdefer region.closeMemory();
-        try range_lock.lockBefore(fault, region.locks, .lifecycle, .in(lengthen_ms));
+        var deadline: os.Deadline = .in(lengthen_ms);
+        try range_lock.lockBefore(fault, region.locks, .lifecycle, &deadline);
         const path = try unnamed_file.pathOf(fault, number);
         if (!unnamed_file.leadsTo(&path, region.file))
             return fault.withReason(.identity, error.NotFound);
@@ -265,6 +268,11 @@ pub const Region = struct {
         try region.mapMemory(length);
         range_lock.unlock(region.locks, .lifecycle);
         region.ready();
+    }
+
+    /// Every call that may fail begins so: with no word of an earlier failure in the record.
+    pub fn startCall(region: *Region) void {
+        region.fault.clear();
     }
 
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.

@@ -47,9 +47,9 @@ pub fn setName(segment: *Segment, name: []const u8) Error!void {
 }
 
 /// Opens the segment's name as `mode` asks. The caller has set `directory`, `name`, `fault`,
-/// `timeout_ms` and `writer_id`; on failure nothing is held.
+/// `timeout_ms`, `deadline` and `writer_id`; on failure nothing is held.
 pub fn open(segment: *Segment, mode: Mode, options: *const Options) Error!void {
-    const deadline = os.Deadline.in(options.timeout_ms);
+    const deadline = &segment.deadline;
     temporary_name.reapKnown(&segment.directory, segment.nameSlice());
     return switch (mode) {
         .attach => attach(segment, options, deadline),
@@ -94,7 +94,7 @@ fn openByName(segment: *Segment, path: *const os.Path, access: os.Access) Error!
 }
 
 /// Attaches to what the name leads to. `NotFound`: nothing.
-fn attach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
+fn attach(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!void {
     const path = try segment.path();
     while (true) {
         if (try attachOnce(segment, &path, options, deadline)) return;
@@ -108,7 +108,7 @@ fn attachOnce(
     segment: *Segment,
     path: *const os.Path,
     options: *const Options,
-    deadline: os.Deadline,
+    deadline: *os.Deadline,
 ) Error!bool {
     segment.file = try os.open(segment.fault, path, if (options.readonly) .read else .read_write);
     {
@@ -126,7 +126,7 @@ fn attachOnce(
     return attached;
 }
 
-fn finishAttach(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!bool {
+fn finishAttach(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!bool {
     if (options.readonly) {
         try segment.attachReader();
         const state = segment.state();
@@ -168,7 +168,7 @@ fn checkFile(fault: *Fault, stat: *const os.Stat, options: *const Options) Error
 
 /// A complete segment without a name. `temporary` is set where the file system wants one.
 fn make(segment: *Segment, options: *const Options, temporary: *?os.Path) Error!void {
-    const deadline = os.Deadline.in(options.timeout_ms);
+    const deadline = &segment.deadline;
     while (true) {
         makeOnce(segment, options, temporary) catch |err| {
             if (err != error.Exists or deadline.left(1) == 0) return err;
@@ -196,7 +196,7 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         try openLocks(segment, if (temporary.*) |*path| path else null);
     }
     errdefer segment.abandon();
-    try range_lock.lockBefore(fault, segment.locks, .lifecycle, .in(options.timeout_ms));
+    try range_lock.lockBefore(fault, segment.locks, .lifecycle, &segment.deadline);
     // Until its maker had LIFECYCLE, another process could reap a file with a name.
     if (temporary.*) |path| {
         const named = os.statName(fault, &path) catch return error.Exists;
@@ -272,7 +272,7 @@ const Displaced = struct {
         segment: *Segment,
         path: *const os.Path,
         options: *const Options,
-        deadline: os.Deadline,
+        deadline: *os.Deadline,
     ) Error!?Displaced {
         const fault = segment.fault;
         const file = try os.open(fault, path, .read_write);
@@ -328,7 +328,7 @@ fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!bool {
 
 /// A fresh segment under the name, whatever it led to. Those attached to the old one find out by
 /// its state.
-fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Error!void {
+fn replace(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!void {
     const fault = segment.fault;
     const path = try segment.path();
     // Where a file in use cannot be removed, each replacement leaves one under a random name.
@@ -345,7 +345,10 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
         const displaced = Displaced.lock(segment, &path, options, deadline) catch |err| {
             if (err == error.NotFound) continue;
             return err;
-        } orelse continue;
+        } orelse {
+            if (deadline.left(1) == 0) return error.Timeout; // others are faster every time
+            continue;
+        };
         defer displaced.unlock();
         if (temporary == null) temporary = try linkTemporary(segment);
         // From here to the exchange a crash leaves `replacing` under the old name: the next caller
@@ -368,11 +371,14 @@ fn replace(segment: *Segment, options: *const Options, deadline: os.Deadline) Er
 
 /// Takes a name away. False: nothing had it.
 pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
-    const deadline = os.Deadline.in(options.timeout_ms);
+    const deadline = &segment.deadline;
     const path = try segment.path();
     while (true) {
         const displaced = (Displaced.lock(segment, &path, options, deadline) catch |err|
-            return if (err == error.NotFound) false else err) orelse continue;
+            return if (err == error.NotFound) false else err) orelse {
+            if (deadline.left(1) == 0) return error.Timeout; // others are faster every time
+            continue;
+        };
         errdefer displaced.unlock();
         // First the name, then the state: the other order, killed in between, leaves a name that
         // leads to an unlinked segment for ever.
@@ -390,7 +396,7 @@ pub fn unlinkName(segment: *Segment, options: *const Options) Error!bool {
 /// As `unlinkName`, for the very segment this handle is attached to.
 pub fn unlinkOwn(segment: *Segment) Error!bool {
     if (segment.name_len == 0 or segment.unnamed != null) return false;
-    const deadline = os.Deadline.in(segment.timeout_ms);
+    const deadline = &segment.deadline;
     try range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline);
     defer range_lock.unlock(segment.locks, .lifecycle);
     switch (segment.nameLeads()) {
@@ -422,7 +428,7 @@ pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
 
 /// As `anonymous`, where memory that others can reach has a name.
 fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
-    const made = try unnamed_file.make(segment.fault, .in(options.timeout_ms));
+    const made = try unnamed_file.make(segment.fault, &segment.deadline);
     segment.file = made.file;
     segment.locks = made.locks;
     errdefer unnamed_file.remove(made.number);
@@ -444,14 +450,14 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         const name = body[colon + 1 ..];
         try setName(segment, name);
         segment.directory = try resolve(segment.fault, body["name:".len..colon]);
-        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+        return attach(segment, options, &segment.deadline);
     }
     if (std.mem.startsWith(u8, body, "file:")) {
         if (os.has_memory_files) return error.Unsupported; // of another system
         const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
             return error.InvalidArgument;
         try segment.nameUnnamed(number);
-        return attach(segment, options, os.Deadline.in(options.timeout_ms));
+        return attach(segment, options, &segment.deadline);
     }
     if (!std.mem.startsWith(u8, body, "fd:")) return error.InvalidArgument;
     var parts = std.mem.splitScalar(u8, body["fd:".len..], ':');
@@ -475,7 +481,7 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     try adopt(segment, options);
     errdefer os.unmap(segment.view.base, segment.view.ceiling);
     if (options.readonly) return segment.attachReader();
-    const deadline = os.Deadline.in(options.timeout_ms);
+    const deadline = &segment.deadline;
     try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);
     try segment.attachWriter(options, deadline);
     range_lock.unlock(segment.locks, .lifecycle);

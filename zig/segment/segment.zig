@@ -66,6 +66,9 @@ pub const Segment = struct {
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
+    /// When the call that is on its way ends, whatever it waits for. A handle makes one call at a
+    /// time, each of which begins with a new one (`Map.startCall`).
+    deadline: os.Deadline,
     /// What this handle writes into writer words: pid << 32 | 1, so never 0. Only messages read it.
     writer_id: u64,
     fault: *Fault,
@@ -157,6 +160,7 @@ pub const Segment = struct {
     /// is the mark of a replacement in progress: if its maker is gone (LIFECYCLE is free), the name
     /// tells how far it came, and the caller that notices finishes it.
     fn resolveReplacement(segment: *Segment) Error!void {
+        segment.deadline.is_used = true;
         switch (segment.state()) {
             .live, .unlinked => return,
             .replaced => return error.Replaced,
@@ -215,6 +219,7 @@ pub const Segment = struct {
     }
 
     pub fn noteSpace(segment: *Segment, needed: u64) void {
+        segment.deadline.is_used = true;
         segment.fault.needed_bytes = @floatFromInt(needed);
         segment.fault.used_bytes = @floatFromInt(segment.view.committed);
         segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
@@ -225,9 +230,9 @@ pub const Segment = struct {
     pub fn attachWriter(
         segment: *Segment,
         options: *const Options,
-        deadline: os.Deadline,
+        deadline: *os.Deadline,
     ) Error!void {
-        const patience = os.Deadline.in(@min(options.timeout_ms, facts_patience_ms));
+        var patience: os.Deadline = .in(@min(options.timeout_ms, facts_patience_ms));
         const shares_mutexes = lockKind(segment.header()) == .robust;
         const facts: ?Facts = if (shares_mutexes) try .ofThisProcess(segment.fault) else null;
         while (true) {
@@ -493,7 +498,7 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.ceiling = segment.view.ceiling;
     header.checksum = layout.checksum(&header);
     atomics.storeBytes(@ptrCast(segment.header()), std.mem.asBytes(&header));
-    try segment.attachWriter(options, .in(options.timeout_ms));
+    try segment.attachWriter(options, &segment.deadline);
     try os.setPermissions(fault, segment.file, options.permissions);
 }
 

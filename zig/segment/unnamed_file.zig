@@ -41,7 +41,7 @@ pub fn isDue() bool {
 }
 
 /// A new empty file, opened twice, with LIFECYCLE held by the second description.
-pub fn make(fault: *Fault, deadline: os.Deadline) Error!NewFile {
+pub fn make(fault: *Fault, deadline: *os.Deadline) Error!NewFile {
     if (isDue()) reap() catch {}; // a leftover of others must not fail this call
     while (true) {
         const number = os.randomWord();
@@ -83,7 +83,8 @@ pub fn leadsTo(path: *const os.Path, file: os.Fd) bool {
 pub fn leave(locks: os.Fd, number: u64) void {
     var fault: Fault = .{};
     const path = pathOf(&fault, number) catch return;
-    const is_alone = range_lock.lockBefore(&fault, locks, .lifecycle, .in(patience_ms));
+    var patience: os.Deadline = .in(patience_ms);
+    const is_alone = range_lock.lockBefore(&fault, locks, .lifecycle, &patience);
     range_lock.unlock(locks, .writer);
     range_lock.unlock(locks, .reader);
     is_alone catch return;
@@ -162,7 +163,8 @@ test numberOf {
 
 test "the last handle that leaves removes the name, and a killed one leaves it to others" {
     var fault: Fault = .{};
-    const made = try make(&fault, .in(1000));
+    var deadline: os.Deadline = .in(1000);
+    const made = try make(&fault, &deadline);
     const path = try pathOf(&fault, made.number);
     try std.testing.expect(try range_lock.tryLock(&fault, made.locks, .writer, .shared));
     range_lock.unlock(made.locks, .lifecycle);
@@ -184,7 +186,8 @@ test "of many makers, few read the directory" {
     const before = os.directory_reads;
     const count = 400;
     for (0..count) |_| {
-        const made = try make(&fault, .in(1000));
+        var deadline: os.Deadline = .in(1000);
+        const made = try make(&fault, &deadline);
         remove(made.number);
         os.close(made.locks);
         os.close(made.file);

@@ -234,7 +234,7 @@ pub const Space = struct {
 pub fn lockPool(segment: *Segment) Error!*Pool {
     const pool = &segment.header().pool;
     const lock = segment.poolLock();
-    const locked = lock.lock(segment.fault, segment.timeout_ms) catch |err| {
+    const locked = lock.lock(segment.fault, &segment.deadline) catch |err| {
         if (err == error.Timeout)
             segment.fault.holder_pid = @floatFromInt(atomics.load(&pool.writer) >> 32);
         return err;

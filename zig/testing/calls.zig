@@ -249,7 +249,7 @@ pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
 
 /// As `bulk.putMany`.
 pub fn putMany(map: *Map, records: []const u8, record_count: u32, stored: *u32) Error!void {
-    const arguments = .{ handleOf(map), records.ptr, word(records.len), record_count };
+    const arguments = .{ handleOf(map), records.ptr, word(records.len), record_count, 0 };
     const result = call(.shm_map_put_many, arguments);
     stored.* = if (result < 0) @intFromFloat(map.fault.stored_count) else @intCast(result);
     _ = try answerOf(result);

@@ -397,7 +397,7 @@ pub const Site = struct {
             .writer => {},
             .repair => {
                 const verdict = try calls.repair(map);
-                if (verdict.problems != 0) return error.RepairedUnsound;
+                if (verdict.problems != 0 or verdict.busy != 0) return error.RepairedUnsound;
                 if (verdict.dropped != 0) return error.RepairDropped;
             },
             .sole_all, .sole_marked => {
@@ -462,7 +462,8 @@ pub const Site = struct {
         if (!thorough) return;
         for ([_]*Map{ map, site.reader }) |handle| {
             const verdict = try calls.verify(handle);
-            if (verdict.problems != 0 or verdict.dropped != 0) return error.VerifyFailed;
+            if (verdict.problems != 0 or verdict.dropped != 0 or verdict.busy != 0)
+                return error.VerifyFailed;
         }
     }
 
@@ -582,7 +583,9 @@ fn mutexWord() !usize {
         fn takeAndDie() void {
             var fault: status.Fault = .{};
             const lock: stripe_lock.StripeLock = .{ .robust = &mutex };
-            _ = lock.lock(&fault, 1000) catch {}; // then nothing is marked, and that is noticed
+            var deadline: os.Deadline = .in(1000);
+            // On an error nothing is marked, and that is noticed.
+            _ = lock.lock(&fault, &deadline) catch {};
         }
     };
     try stripe_lock.init(&Lock.mutex);

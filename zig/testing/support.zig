@@ -80,7 +80,7 @@ pub fn closeMap(map: *Map) void {
 
 pub fn expectSound(map: *Map) !void {
     const verdict = try calls.verify(map);
-    if (verdict.problems != 0) {
+    if (verdict.problems != 0 or verdict.busy != 0) {
         std.debug.print("verify: {any}\n", .{verdict});
         return error.TestUnexpectedResult;
     }

@@ -266,10 +266,11 @@ fn snapshot(handle: u32) f64 {
 }
 
 fn verdict(handle: u32, repair: u32) f64 {
-    var numbers: [5]f64 = undefined;
+    var numbers: [6]f64 = undefined;
     const bytes = std.mem.asBytes(&numbers);
     const len = calls.call(.shm_map_verify, .{ handle, repair, bytes, bytes.len });
     if (len < 0) return integer(len);
+    if (numbers[5] != 0) return integer(shmap.status.status(error.Timeout));
     return if (numbers[0] == 0 and numbers[1] == 25 and numbers[2] == 0) 1 else 0;
 }
 

@@ -149,10 +149,11 @@ pub const Seen = struct {
 
     /// Complains of every invariant that does not hold.
     pub fn expectSound(seen: Seen, report: *Report) void {
-        var verdict: [5]f64 = undefined;
+        var verdict: [6]f64 = undefined;
         const bytes = std.mem.asBytes(&verdict);
         const len = calls.call(.shm_map_verify, .{ seen.handle, 0, bytes, bytes.len });
         if (len < 0) return report.complain("verify: status {d}", .{len});
+        if (verdict[5] != 0) report.complain("verify: {d} parts are busy", .{verdict[5]});
         if (verdict[0] != 0)
             report.complain("verify: {d} problems, reason {d}", .{ verdict[0], verdict[3] });
     }

@@ -202,10 +202,11 @@ pub const Filler = struct {
     }
 
     fn verify(filler: *Filler, expected: u64) void {
-        var verdict: [5]f64 = undefined;
+        var verdict: [6]f64 = undefined;
         const bytes = std.mem.asBytes(&verdict);
         const len = calls.call(.shm_map_verify, .{ filler.handle, 0, bytes, bytes.len });
         if (len < 0) return filler.complain("verify gave {d}", .{len});
+        if (verdict[5] != 0) filler.complain("verify: {d} parts are busy", .{verdict[5]});
         if (verdict[0] != 0) filler.complain("verify: {d} problems", .{verdict[0]});
         if (verdict[1] != @as(f64, @floatFromInt(expected)))
             filler.complain("{d} entries instead of {d}", .{ verdict[1], expected });

@@ -185,7 +185,7 @@ const Try = struct {
     }
 
     fn inside(self: Try, seen: Seen, room: usize) f64 {
-        var verdict: [5]f64 = undefined;
+        var verdict: [6]f64 = undefined;
         const bytes = std.mem.asBytes(&verdict);
         const number = seen.handle;
         switch (self.trial) {
@@ -193,13 +193,13 @@ const Try = struct {
                 number,
                 0,
                 bytes,
-                40,
+                bytes.len,
             })),
             .space_to_repair => return @floatFromInt(calls.call(.shm_map_verify, .{
                 number,
                 1,
                 bytes,
-                40,
+                bytes.len,
             })),
             .space_to_snapshot => return calls.call(.shm_map_snapshot, .{number}),
             .space_to_clear => return @floatFromInt(calls.call(.shm_map_clear, .{number})),

@@ -34,8 +34,8 @@ const WatchedWriters = struct {
 
     pub const allows_shared = false;
 
-    pub fn quiesce(watched: WatchedWriters, timeout_ms: f64) shmap.status.Error!void {
-        try watched.writers.quiesce(timeout_ms);
+    pub fn quiesce(watched: WatchedWriters, deadline: *shmap.os.Deadline) shmap.status.Error!void {
+        try watched.writers.quiesce(deadline);
         owed_before = load(&watched.known.owed);
         store(&watched.known.owed, unknown);
     }

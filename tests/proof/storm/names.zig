@@ -187,8 +187,8 @@ fn isStill(known: *const NameOracle, id: u64) bool {
 /// handle changes that meanwhile.
 fn isOrphan(map: *Map) bool {
     const segment = &map.segment;
-    const deadline = shmap.os.Deadline.in(20_000);
-    shmap.range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, deadline) catch
+    var deadline: shmap.os.Deadline = .in(20_000);
+    shmap.range_lock.lockBefore(segment.fault, segment.locks, .lifecycle, &deadline) catch
         return true;
     defer shmap.range_lock.unlock(segment.locks, .lifecycle);
     return segment.state() == .live and segment.nameLeads() == .elsewhere;
@@ -225,7 +225,8 @@ pub fn finish(worker: *Worker, slot: u64) void {
     worker.slot = slot;
     const map = settle(worker) orelse return;
     const verdict = calls.verify(map) catch |err| return worker.failed(.verify, err);
-    if (verdict.problems != 0) worker.violate(.damaged, .{ 200 + slot, 0, 0, 0 });
+    if (verdict.problems != 0 or verdict.busy != 0)
+        worker.violate(.damaged, .{ 200 + slot, 0, 0, 0 });
     if (!(calls.unlinkOwn(map) catch false))
         worker.violate(.name_wrong, .{ idOf(map), 0, 104, slot });
     worker.close(map);

@@ -167,7 +167,7 @@ fn verify(worker: *Worker, map: *Map) void {
     const verdict = calls.verify(map) catch |err| return worker.failed(.verify, err);
     worker.end();
     worker.oracle.count(.verified, 1);
-    if (verdict.problems != 0) worker.violate(.damaged, .{
+    if (verdict.problems != 0 or verdict.busy != 0) worker.violate(.damaged, .{
         @intFromFloat(verdict.reason), @intFromFloat(verdict.stripe), 0, 0,
     });
 }
