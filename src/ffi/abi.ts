@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x320c4b9c;
+export const fingerprint = 0xd722447a;
 
 export const layoutVersion = 4;
 
@@ -218,6 +218,6 @@ export const symbols = {
   shm_region_read: { args: ["u32", "f64", "bytes", "u32"], returns: "f64" },
   shm_region_write: { args: ["u32", "f64", "bytes", "u32"], returns: "f64" },
   shm_region_flush: { args: ["u32"], returns: "i32" },
-  shm_realm_enter: { args: ["u32", "u32"], returns: "i32" },
+  shm_realm_enter: { args: ["f64", "u32"], returns: "i32" },
   shm_realm_abandon: { args: ["u32"], returns: "i32" },
 } as const;

@@ -27,10 +27,10 @@ export const canWait: boolean = false;
  * Whether an isolate has ended when another one comes to its thread: under the test runner, which
  * makes one after the other. Elsewhere a program may run several contexts of `node:vm`.
  */
-export const hasOneRealm: boolean = process.env.NODE_ENV === "test";
+export const hasOneRealm: boolean = isCurrent && process.env.NODE_ENV === "test";
 
 /** Whether the runtime evaluates a module that has changed once more, in the same realm. */
-export const evaluatesAgain: boolean = process.execArgv.includes("--hot");
+export const evaluatesAgain: boolean = isCurrent && process.execArgv.includes("--hot");
 
 /** The runtime does not tell when an isolate ends. */
 export function atIsolateEnd(): void {}

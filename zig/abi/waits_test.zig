@@ -351,7 +351,8 @@ fn takesHandle(comptime name: []const u8, comptime T: type) bool {
     const parameters = @typeInfo(T).@"fn".params;
     return parameters.len > 0 and parameters[0].type == u32 and
         !std.mem.eql(u8, name, "shm_segment_close") and
-        !std.mem.startsWith(u8, name, "shm_region_");
+        !std.mem.startsWith(u8, name, "shm_region_") and
+        !std.mem.startsWith(u8, name, "shm_realm_");
 }
 
 /// Whether a call failed in a way that its record says more of.
