@@ -45,6 +45,7 @@ pub const space = @import("stripe/space.zig");
 pub const table = @import("stripe/table.zig");
 
 pub const directory = @import("segment/directory.zig");
+pub const mappings = @import("segment/mappings.zig");
 pub const segment = @import("segment/segment.zig");
 pub const unnamed_file = @import("segment/unnamed_file.zig");
 pub const view = @import("segment/view.zig");
@@ -80,6 +81,7 @@ test {
     _ = @import("abi/thread_exit_test.zig");
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/map_test.zig");
+    _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("region/region_test.zig");
     _ = @import("testing/crash_test.zig");

@@ -12,6 +12,7 @@
 //! word does, for both kinds.
 
 const std = @import("std");
+const atomics = @import("../atomics.zig");
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("range_lock.zig");
@@ -47,6 +48,33 @@ const owner_dead: c_int = @intFromEnum(std.os.linux.E.OWNERDEAD);
 const interrupted: c_int = @intFromEnum(std.os.linux.E.INTR);
 const again: c_int = @intFromEnum(std.os.linux.E.AGAIN);
 
+/// Which mutexes this thread holds, by the addresses at which it took them, in builds that record
+/// stores. A mutex that is given back at another address works until the kernel walks the thread's
+/// list, so it would be noticed after a kill at most.
+const Held = struct {
+    addresses: [1100]usize = undefined,
+    count: usize = 0,
+
+    inline fn note(mutex: Bytes) void {
+        if (!atomics.recording) return;
+        taken.addresses[taken.count] = @intFromPtr(mutex);
+        taken.count += 1;
+    }
+
+    inline fn drop(mutex: Bytes) void {
+        if (!atomics.recording) return;
+        const at = std.mem.lastIndexOfScalar(
+            usize,
+            taken.addresses[0..taken.count],
+            @intFromPtr(mutex),
+        ) orelse @panic("a mutex is given back at an address at which it was not taken");
+        taken.count -= 1;
+        taken.addresses[at] = taken.addresses[taken.count];
+    }
+};
+
+threadlocal var taken: if (atomics.recording) Held else void = if (atomics.recording) .{} else {};
+
 /// How a lock was got. A caller must name both cases.
 pub const Locked = enum { clean, owner_died };
 
@@ -63,7 +91,11 @@ pub const StripeLock = union(layout.LockKind) {
         timeout_ms: f64,
     ) status.Error!Locked {
         switch (self) {
-            .robust => |mutex| return lockMutex(mutex, timeout_ms),
+            .robust => |mutex| {
+                const locked = try lockMutex(mutex, timeout_ms);
+                Held.note(mutex);
+                return locked;
+            },
             .kernel => |range| {
                 if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
                 try range_lock.lockBefore(fault, range.fd, range.byte, .in(timeout_ms));
@@ -82,6 +114,7 @@ pub const StripeLock = union(layout.LockKind) {
     pub inline fn unlock(self: StripeLock) void {
         switch (self) {
             .robust => |mutex| if (os.has_robust_mutex) {
+                Held.drop(mutex);
                 _ = pthread_mutex_unlock(mutex);
             },
             .kernel => |range| range_lock.unlock(range.fd, range.byte),
@@ -96,8 +129,9 @@ pub const Attempt = enum { clean, owner_died, busy };
 pub inline fn attempt(mutex: Bytes) Attempt {
     if (!os.has_robust_mutex) return .busy;
     const result = pthread_mutex_trylock(mutex);
-    if (result == success) return .clean;
-    return if (result == owner_dead) .owner_died else .busy;
+    if (result != success and result != owner_dead) return .busy;
+    Held.note(mutex);
+    return if (result == success) .clean else .owner_died;
 }
 
 /// Makes a mutex anew. No other process uses it: the caller is the only writer.
@@ -177,11 +211,12 @@ test "a mutex whose owner's thread ended is passed on as owner_died" {
         }
     }.die, .{&mutex});
     thread.join();
-    try std.testing.expectEqual(Locked.owner_died, try lockMutex(&mutex, 1000));
     const lock: StripeLock = .{ .robust = &mutex };
+    var fault: status.Fault = .{};
+    try std.testing.expectEqual(Locked.owner_died, try lock.lock(&fault, 1000));
     lock.makeConsistent();
     lock.unlock();
-    try std.testing.expectEqual(Locked.clean, try lockMutex(&mutex, 0));
+    try std.testing.expectEqual(Locked.clean, try lock.lock(&fault, 0));
     lock.unlock();
 }
 

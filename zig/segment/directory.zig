@@ -112,11 +112,11 @@ fn attachOnce(
     }
     errdefer segment.abandon();
     try adopt(segment, options);
-    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    errdefer segment.unmap();
     const attached = try finishAttach(segment, options, deadline);
     if (!attached) {
         segment.abandon();
-        os.unmap(segment.view.base, segment.view.ceiling);
+        segment.unmap();
     }
     return attached;
 }
@@ -216,7 +216,7 @@ fn discard(segment: *Segment, temporary: ?os.Path) void {
     var fault: Fault = .{};
     if (temporary) |path| os.unlink(&fault, &path) catch {}; // a leftover is reaped later
     segment.abandon();
-    os.unmap(segment.view.base, segment.view.ceiling);
+    segment.unmap();
 }
 
 /// `Exists`: the name is taken.
@@ -502,7 +502,7 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     }
     errdefer segment.abandon();
     try adopt(segment, options);
-    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    errdefer segment.unmap();
     if (options.readonly) return segment.attachReader();
     const deadline = os.Deadline.in(options.timeout_ms);
     try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);
