@@ -13,6 +13,11 @@ pub fn build(b: *std.Build) void {
         "filter",
         "Run only tests whose names contain this",
     ) orelse &.{};
+    const small_mappings = b.option(
+        bool,
+        "small-mappings",
+        "Run the Zig tests with mappings that end where their segments do",
+    ) orelse false;
     addLibrary(b, optimize);
     addBoundary(b);
     addPeer(b);
@@ -22,7 +27,10 @@ pub fn build(b: *std.Build) void {
         .root_module = moduleOf(b, "zig/root.zig", b.graph.host, .ReleaseSafe),
         .filters = filters,
     });
-    b.step("test", "Run the Zig tests").dependOn(&b.addRunArtifact(tests).step);
+    const run = b.addRunArtifact(tests);
+    // The same program, for it looks at its environment (`zig/segment/mappings.zig`).
+    if (small_mappings) run.setEnvironmentVariable("SHMAP_SMALL_MAPPINGS", "1");
+    b.step("test", "Run the Zig tests").dependOn(&run.step);
 }
 
 fn moduleOf(

@@ -270,10 +270,10 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   const isOpening = attempt.wanted !== undefined;
   const grow = isOpening ? cannot(attempt) : `Cannot grow ${attempt.thing}`;
   const more = needed > 0 ? `${formatBytes(needed)} more needed` : "no room for more";
-  if (reason === reasons.addressSpace) {
-    const amount = formatBytes(ceiling > 0 ? ceiling : needed);
-    return `${cannot(attempt)}: no room for ${amount} in the address space${systemCause(fault)}; ` +
-      `a smaller ${attempt.wanted?.kind === "a region" ? "length" : "maxBytes"} asks for less`;
+  if (reason === reasons.addressSpace) return describeNoAddresses(attempt, fault);
+  if (fault.errno === "EFBIG") {
+    return `${grow}: ${formatBytes(used)} used and ${more}, a file of this process may have ` +
+      `${formatBytes(ceiling)}: see ulimit -f (EFBIG)`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
     return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
@@ -282,6 +282,18 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   return `${grow}: ${formatBytes(used)} of ${
     formatBytes(ceiling)
   } used in ${attempt.where}, ${more}`;
+}
+
+function describeNoAddresses(attempt: Attempt, fault: Fault): string {
+  const amount = formatBytes(fault.needed);
+  const cause = systemCause(fault);
+  if (attempt.wanted?.kind === "a region") {
+    return `${cannot(attempt)}: no room for ${amount} in the address space${cause}; ` +
+      "a smaller length asks for less";
+  }
+  const limit = fault.found > 0 ? `, ulimit -v is ${formatBytes(fault.found)}` : "";
+  return `${cannot(attempt)}: no room for ${amount} more in this process's address space` +
+    `${limit}${cause}`;
 }
 
 function describeTooLarge(attempt: Attempt, { needed, ceiling }: Fault): string {
@@ -380,10 +392,21 @@ function describeUnsupported(attempt: Attempt, fault: Fault): string {
   return `${cannot(attempt)}: ${what}${systemCause(fault)}`;
 }
 
-const SYSTEM: [ErrorCode, Describe] = [
-  "System",
-  (attempt, fault) => `${cannot(attempt)}: the system refused${systemCause(fault)}`,
-];
+const NO_DESCRIPTORS: ReadonlySet<string | undefined> = new Set([
+  "EMFILE",
+  "ERROR_TOO_MANY_OPEN_FILES",
+]);
+
+function describeSystem(attempt: Attempt, fault: Fault): string {
+  if (NO_DESCRIPTORS.has(fault.errno)) {
+    return `${cannot(attempt)}: this process has as many files open as it may${
+      systemCause(fault)
+    }; each map, value or region takes two: raise ulimit -n, or close some`;
+  }
+  return `${cannot(attempt)}: the system refused${systemCause(fault)}`;
+}
+
+const SYSTEM: [ErrorCode, Describe] = ["System", describeSystem];
 
 function plain(text: string): Describe {
   return (attempt) => `${cannot(attempt)}: ${text}`;

@@ -124,8 +124,18 @@ function zigTest(mode, names = []) {
   return { name: "zig test", command, count: zigCounts };
 }
 
+/**
+ * The Zig tests once more, by the program that was compiled already: every handle maps no more than
+ * there is, and so maps anew at every growth (`zig/segment/mappings.zig`).
+ */
+const SMALL_MAPPINGS = {
+  ...zigTest("ReleaseSafe"),
+  name: "zig test, small mappings",
+  env: { SHMAP_SMALL_MAPPINGS: "1" },
+};
+
 /** The steps of `npm test`, and of the same at full size with kernel locks for all of a map. */
-function everything(kernelSuites, scale) {
+function everything(kernelSuites, scale, more = []) {
   const kernel = {
     SHMAP_TEST_LOCK: "kernel",
     SHMAP_TEST_SCALE: String(Math.min(scale, KERNEL_SCALE_MAX)),
@@ -142,6 +152,7 @@ function everything(kernelSuites, scale) {
       suites("bun test, kernel locks", "bun", kernelSuites.bun, { env: kernel }),
       suites("doc examples", "deno", ["mod.ts", "src"], { flags: ["--doc"] }),
       ...EXAMPLES,
+      ...more,
     ],
     [LEFTOVERS],
   ];
@@ -167,7 +178,10 @@ const LOOPS = {
     ],
   },
   test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
-  full: { scale: 1, phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale) },
+  full: {
+    scale: 1,
+    phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [SMALL_MAPPINGS]),
+  },
   check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
 };
 

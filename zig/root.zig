@@ -47,6 +47,7 @@ pub const table = @import("stripe/table.zig");
 
 pub const directory = @import("segment/directory.zig");
 pub const file_checks = @import("segment/file_checks.zig");
+pub const mappings = @import("segment/mappings.zig");
 pub const segment = @import("segment/segment.zig");
 pub const temporary_name = @import("segment/temporary_name.zig");
 pub const unnamed_file = @import("segment/unnamed_file.zig");
@@ -84,6 +85,7 @@ test {
     _ = @import("abi/waits_test.zig");
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/map_test.zig");
+    _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("region/region_test.zig");
     _ = @import("segment/directory_test.zig");

@@ -9,6 +9,9 @@ pub const Error = error{
     Exists,
     PermissionDenied,
     NoSpace,
+    /// As `NoSpace`, of a call that left something half done: the address space was missing where
+    /// all else was there. The next holder of the lock recovers it.
+    Unmapped,
     TooLarge,
     Timeout,
     Locked,
@@ -108,7 +111,7 @@ pub fn status(err: Error) i32 {
         error.NotFound => Status.notFound,
         error.Exists => .exists,
         error.PermissionDenied => .permissionDenied,
-        error.NoSpace => .noSpace,
+        error.NoSpace, error.Unmapped => .noSpace,
         error.TooLarge => .tooLarge,
         error.Timeout => .timeout,
         error.Locked => .locked,

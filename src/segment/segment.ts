@@ -39,8 +39,8 @@ export interface MapStats {
   allocated: number;
   /** Bytes the segment may use without asking the system for more. */
   committed: number;
-  /** Bytes up to which it can grow. */
-  ceiling: number;
+  /** Bytes up to which a map can grow: its `maxBytes`. Undefined: what its file system has. */
+  ceiling: number | undefined;
   /** The limit recorded at creation, if any. */
   maxBytes: number | undefined;
   /** Parts with a lock each. */
@@ -139,7 +139,7 @@ function readStats(view: DataView): MapStats {
     entries: stats.entries,
     allocated: stats.allocatedBytes,
     committed: stats.committedBytes,
-    ceiling: stats.ceilingBytes,
+    ceiling: stats.ceilingBytes || undefined,
     maxBytes: stats.maxBytes || undefined,
     stripes: stats.stripes,
     hardenedStripes: stats.hardenedStripes,

@@ -303,6 +303,11 @@ fn poolWord(image: *const Image, random: std.Random) u64 {
         if (pick(u64, image.vacant, random)) |chunk|
             return chunk + random.uintLessThan(u64, 4) * 8;
     }
-    const pool = @offsetOf(layout.Header, "pool");
-    return pool + 64 + random.uintLessThan(u64, @sizeOf(layout.Pool) / 8 - 8) * 8;
+    while (true) {
+        const at = random.intRangeLessThan(u64, 8, @sizeOf(layout.Pool) / 8) * 8;
+        // Reserved words that are not zero keep a segment from opening.
+        const is_reserved = at >= @offsetOf(layout.Pool, "parked") and
+            at < @offsetOf(layout.Pool, "bins");
+        if (!is_reserved) return @offsetOf(layout.Header, "pool") + at;
+    }
 }

@@ -18,7 +18,7 @@ import { parseArgs } from "node:util";
 import { judgeCalls } from "./calls.mjs";
 import { install } from "../../tools/install.mjs";
 import { inWords } from "../../tools/counts.mjs";
-import { run } from "../../tools/process.mjs";
+import { ENVIRONMENT, run } from "../../tools/process.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;
@@ -30,10 +30,20 @@ const SCALE_OF_CALLS = 0.1;
 
 /**
  * What runs, in this order; `cores`: how many it keeps busy; `seconds`: what it takes at any scale,
- * and besides at scale 1, on two free cores. Native parts are built first.
+ * and besides at scale 1, on two free cores; `share`: how much of its work at scale 1 is enough.
+ * Native parts are built first.
  */
 const PARTS = [
   { name: "storm", cores: 2, seconds: [1, 80], command: native("storm") },
+  {
+    name: "storm with small mappings",
+    cores: 2,
+    seconds: [1, 20],
+    command: native("storm"),
+    share: 0.25,
+    env: { SHMAP_SMALL_MAPPINGS: "1" }, // each growth maps anew (zig/segment/mappings.zig)
+    detail: "small mappings",
+  },
   {
     name: "storm of runtimes",
     cores: 2,
@@ -63,14 +73,17 @@ function native(name) {
 }
 
 /** Runs a part to its end; resolves with its rows and what it said besides. */
-async function runPart({ name, command }, scale, seed) {
-  const args = ["--scale", String(scale), ...(seed === undefined ? [] : ["--seed", seed])];
+async function runPart({ name, command, env, detail, share = 1 }, scale, seed) {
+  const args = ["--scale", String(scale * share), ...(seed === undefined ? [] : ["--seed", seed])];
   const limitMs = MINUTES_MAX * 60_000 * Math.max(1, scale);
-  const { stdout, stderr, how, seconds } = await run([...command, ...args], { limitMs });
+  const options = { limitMs, env: { ...ENVIRONMENT, ...env } };
+  const { stdout, stderr, how, seconds } = await run([...command, ...args], options);
   const lines = stdout.split("\n").filter((line) => line.startsWith("{"))
     .map((line) => JSON.parse(line));
   const calls = lines.findLast((line) => line.calls)?.calls ?? {};
-  return { name, rows: lines.filter((line) => !line.calls), calls, how, seconds, stderr };
+  const rows = lines.filter((line) => !line.calls)
+    .map((row) => detail === undefined ? row : { ...row, what: `${row.what}, ${detail}` });
+  return { name, rows, calls, how, seconds, stderr };
 }
 
 const isPassed = (row) => row.found === 0 && row.tried >= row.least;

@@ -174,11 +174,11 @@ pub fn main(init: std.process.Init) !void {
         .seed = arguments.seed,
         .plant = arguments.words.len > 0 and std.mem.eql(u8, arguments.words[0], "plant"),
     };
-    var own_bases: [thread_count]@TypeOf(first.segment.view.base) = undefined;
-    for (&shared.maps, &own_bases) |*map, *base| {
+    // So small that it is mapped once: all threads then work on the first handle's mapping.
+    for (&shared.maps) |*map| {
         map.* = try support.openAgain(first, 10_000);
-        base.* = map.*.segment.view.base;
         map.*.segment.view.base = first.segment.view.base;
+        map.*.segment.front = first.segment.front;
         map.*.begin(); // the user's lock looks at the words of the mapping it was begun with
     }
     var threads: [thread_count]std.Thread = undefined;
@@ -186,10 +186,7 @@ pub fn main(init: std.process.Init) !void {
     watch(&shared);
     for (threads) |thread| thread.join();
     support.expectSound(first) catch |err| shared.complain("afterwards: {t}", .{err});
-    for (shared.maps, own_bases) |map, base| {
-        map.segment.view.base = base;
-        support.closeMap(map);
-    }
+    for (shared.maps) |map| support.closeMap(map);
     support.closeMap(first);
     try report.say(init.io, .{
         .part = 8,

@@ -40,9 +40,9 @@ pub const Bounds = struct {
         const bounds: *Bounds = @fieldParentPtr("observer", observer);
         const at = @intFromPtr(word);
         for (bounds.maps) |found| {
-            const view = &(found orelse continue).segment.view;
-            const base = @intFromPtr(view.base);
-            if (at >= base and at + 8 <= base + view.committed and at % 8 == 0) return;
+            const segment = &(found orelse continue).segment;
+            const offset = segment.mappings.offsetOf(at) orelse continue;
+            if (offset + 8 <= segment.view.committed and at % 8 == 0) return;
         }
         const is_state = at % layout.page_bytes == @offsetOf(layout.Header, "state");
         if (bounds.naming and is_state and value >= 1 and value <= 4) return;

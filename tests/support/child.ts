@@ -3,7 +3,7 @@
  * argument, and answers each with a JSON line. Ends with its stdin.
  */
 import { spawn } from "node:child_process";
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readlinkSync, statfsSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { type Lock, SharedMap, SharedValue } from "../../mod.ts";
@@ -35,6 +35,7 @@ const { Deno, Bun } = globalThis as unknown as { Deno?: Deno; Bun?: Bun };
 
 const objects = new Map<string, SharedMap | SharedValue>();
 const locks = new Map<string, Lock>();
+const zeros = new Map<number, Uint8Array>();
 const inLine = new Map<string, Promise<Lock>>();
 const KINDS = { map: SharedMap, value: SharedValue };
 
@@ -120,6 +121,35 @@ const COMMANDS: Commands = {
       throw error;
     }
     return "never";
+  },
+  /** Many maps at once, each with one entry; the first ones have other options. */
+  openMany: ({ count, options, plain = count }) => {
+    for (let i = 0; i < count; i += 1) {
+      const map = SharedMap.anonymous(i < plain ? {} : options);
+      objects.set(`many-${i}`, map.set("number", i));
+    }
+  },
+  /** How many of those have their entry, and take another one. */
+  checkMany: ({ count }) => {
+    let good = 0;
+    for (let i = 0; i < count; i += 1) {
+      const map = opened(`many-${i}`);
+      if (map.get("number") === i && map.set("again", i).size === 2) good += 1;
+    }
+    return good;
+  },
+  closeMany: ({ count }) => {
+    for (let i = 0; i < count; i += 1) opened(`many-${i}`).close();
+  },
+  setBytes: ({ id, key, bytes }) => {
+    // One array for all: where address space is short, garbage would take it.
+    zeros.set(bytes, zeros.get(bytes) ?? new Uint8Array(bytes));
+    opened(id).set(key, zeros.get(bytes));
+  },
+  lengthOf: ({ id, key }) => opened(id).get(key)?.length,
+  freeBytes: ({ path }) => {
+    const { bfree, bsize } = statfsSync(path);
+    return bfree * bsize;
   },
   churn: (args) => churn(args, say),
   nest: (args) => nest(args),

@@ -90,7 +90,7 @@ export const PROOF_MUTANTS = [
   {
     name: "an entry's place is not checked",
     file: "stripe/entry.zig",
-    from: "    if (!view.covers(offset, @sizeOf(Header))) return error.Corrupt;\n",
+    from: "    try view.check(offset, @sizeOf(Header));\n",
     to: "",
     proof: "corrupt --scale 0.01",
   },

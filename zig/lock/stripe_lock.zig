@@ -13,6 +13,7 @@
 
 const std = @import("std");
 const linux = std.os.linux;
+const atomics = @import("../atomics.zig");
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("range_lock.zig");
@@ -58,6 +59,33 @@ const owner_dead: c_int = @intFromEnum(linux.E.OWNERDEAD);
 const interrupted: c_int = @intFromEnum(linux.E.INTR);
 const again: c_int = @intFromEnum(linux.E.AGAIN);
 
+/// Which mutexes this thread holds, by the addresses at which it took them, in builds that record
+/// stores. A mutex that is given back at another address works until the kernel walks the thread's
+/// list, so it would be noticed after a kill at most.
+const Taken = struct {
+    addresses: [1100]usize = undefined,
+    count: usize = 0,
+
+    inline fn note(mutex: Bytes) void {
+        if (!atomics.recording) return;
+        taken.addresses[taken.count] = @intFromPtr(mutex);
+        taken.count += 1;
+    }
+
+    inline fn drop(mutex: Bytes) void {
+        if (!atomics.recording) return;
+        const at = std.mem.lastIndexOfScalar(
+            usize,
+            taken.addresses[0..taken.count],
+            @intFromPtr(mutex),
+        ) orelse @panic("a mutex is given back at an address at which it was not taken");
+        taken.count -= 1;
+        taken.addresses[at] = taken.addresses[taken.count];
+    }
+};
+
+threadlocal var taken: if (atomics.recording) Taken else void = if (atomics.recording) .{} else {};
+
 /// How a lock was got. A caller must name both cases.
 pub const Locked = enum { clean, owner_died };
 
@@ -74,7 +102,11 @@ pub const StripeLock = union(layout.LockKind) {
         deadline: *os.Deadline,
     ) status.Error!Locked {
         switch (self) {
-            .robust => |mutex| return lockMutex(mutex, deadline),
+            .robust => |mutex| {
+                const locked = try lockMutex(mutex, deadline);
+                Taken.note(mutex);
+                return locked;
+            },
             .kernel => |range| {
                 if (try range_lock.tryLock(fault, range.fd, range.byte, .exclusive)) return .clean;
                 try range_lock.lockBefore(fault, range.fd, range.byte, deadline);
@@ -93,6 +125,7 @@ pub const StripeLock = union(layout.LockKind) {
     pub inline fn unlock(self: StripeLock) void {
         switch (self) {
             .robust => |mutex| if (os.has_robust_mutex) {
+                Taken.drop(mutex);
                 _ = pthread_mutex_unlock(mutex);
             },
             .kernel => |range| range_lock.unlock(range.fd, range.byte),
@@ -107,8 +140,9 @@ pub const Attempt = enum { clean, owner_died, busy };
 pub inline fn attempt(mutex: Bytes) Attempt {
     if (!os.has_robust_mutex) return .busy;
     const result = pthread_mutex_trylock(mutex);
-    if (result == success) return .clean;
-    return if (result == owner_dead) .owner_died else .busy;
+    if (result != success and result != owner_dead) return .busy;
+    Taken.note(mutex);
+    return if (result == success) .clean else .owner_died;
 }
 
 /// Makes a mutex anew. No other process uses it: the caller is the only writer.
@@ -202,7 +236,9 @@ comptime {
 /// As `lockMutex`, with a deadline of its own.
 fn lockIn(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
     var deadline: os.Deadline = .in(timeout_ms);
-    return lockMutex(mutex, &deadline);
+    const locked = try lockMutex(mutex, &deadline);
+    Taken.note(mutex);
+    return locked;
 }
 
 /// A mutex that another thread holds until it is told to let go, or to end without.
@@ -231,6 +267,7 @@ const Held = struct {
             const found = waitBy(clock_lock, &held.mutex, busy, &deadline);
             try std.testing.expectEqual(expected, found);
             if (found) |_| {
+                Taken.note(&held.mutex);
                 const lock: StripeLock = .{ .robust = &held.mutex };
                 lock.makeConsistent();
                 lock.unlock();

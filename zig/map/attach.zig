@@ -67,8 +67,7 @@ fn nameSegment(map: *Map, directory_bytes: []const u8, name: []const u8) Error!v
 /// died, or, with `all`, every stripe, because the last writer did not close in an orderly way.
 pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
     // A dead writer may have grown the segment after this handle mapped it.
-    if (!segment.view.refresh())
-        return segment.fault.withReason(.truncated, error.Corrupt);
+    try segment.refresh();
     const secrets: hash.Secrets = .of(segment.header());
     const pool = &segment.header().pool;
     if (all or atomics.load(&pool.writer) != 0) {

@@ -62,8 +62,8 @@ pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
 
 /// The stripe's table; null: it has none.
 pub fn openTable(map: *Map, stripe: *layout.Stripe) Error!?tables.Table {
-    return tables.Table.open(&map.segment.view, atomics.loadAcquire(&stripe.table)) catch
-        return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
+    return tables.Table.open(&map.segment.view, atomics.loadAcquire(&stripe.table)) catch |err|
+        return map.segment.refused(.tableDamaged, err);
 }
 
 /// Removes all but the last of records with the same key. They are few, if any.

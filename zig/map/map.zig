@@ -30,7 +30,7 @@ pub const Map = struct {
 
     /// Call once the segment is attached.
     pub fn begin(map: *Map) void {
-        const header = map.segment.header();
+        const header = map.segment.frontHeader();
         map.secrets = .of(header);
         map.gathered = &.{};
         map.gathered_len = 0;

@@ -51,7 +51,7 @@ pub inline fn putFast(
     if (attempt == .busy) return false;
     const lock: stripe_lock.StripeLock = .{ .robust = &stripe.mutex };
     if (attempt == .owner_died or atomics.load(&stripe.writer) != 0)
-        return recover(map, key_hash.stripe, attempt == .owner_died);
+        return recover(map, key_hash.stripe, stripe, attempt == .owner_died);
     // As in `StripeOp.lockToWrite`: pairs with `UserLock.grant`.
     if (!map.lock.admits(atomics.loadAcquire(&segment.header().lock_word))) {
         lock.unlock();
@@ -92,20 +92,21 @@ pub inline fn putFast(
 /// Recovers what a dead owner left and gives the lock back. Always false: the slow path stores the
 /// value, and if the recovery failed, it fails there in the same way and is reported. So nothing is
 /// waited for here: the slow path has the whole of the call's time.
-noinline fn recover(map: *Map, index: u32, has_died: bool) bool {
+noinline fn recover(map: *Map, index: u32, stripe: *layout.Stripe, has_died: bool) bool {
     const deadline = map.segment.deadline;
     defer map.segment.deadline = deadline;
     map.segment.deadline = .in(0);
     var op: StripeOp = .of(map, index);
+    op.stripe = stripe; // at the address at which its mutex was taken
     if (op.recoverIfNeeded(if (has_died) .owner_died else .clean)) op.unlock() else |_| {}
     return false;
 }
 
 /// A block from the free lists or the unused rest; 0: there is none, or damage, which the slow path
-/// finds in the same way and reports.
+/// finds in the same way and reports; or it lies behind what the caller's copy of the view covers.
 noinline fn allocSlow(map: *Map, index: u32, bytes: u64) u64 {
     const view = &map.segment.view;
-    return (heap.take(view, view.stripe(index), bytes) catch null) orelse 0;
+    return (heap.takeNow(view, view.stripe(index), bytes) catch null) orelse 0;
 }
 
 noinline fn advance(map: *Map, index: u32, comptime role: Role) Outcome {

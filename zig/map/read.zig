@@ -102,8 +102,8 @@ fn probeAndCopy(
     const view = &map.segment.view;
     const fault = map.segment.fault;
     const word = atomics.loadAcquire(&stripe.table);
-    const opened = tables.Table.open(view, word) catch
-        return fault.withReason(.tableDamaged, error.Corrupt);
+    const opened = tables.Table.open(view, word) catch |err|
+        return map.segment.refused(.tableDamaged, err);
     const table = opened orelse return null;
     map.cachedTable(key_hash.stripe).remember(word, table);
     var probe: tables.Probe = undefined;
@@ -113,6 +113,7 @@ fn probeAndCopy(
             return probe.entry.meta();
         },
         .absent, .full => return null, // full: no such key in a table without a gap
+        .unmapped => return error.NoSpace,
         .corrupt => return fault.withReason(.entryDamaged, error.Corrupt),
     }
 }
@@ -134,8 +135,8 @@ fn countSlots(map: *Map, stripe: *Stripe) Error!u64 {
     while (true) {
         const generation = atomics.loadAcquire(&stripe.generation);
         const word = atomics.loadAcquire(&stripe.table);
-        const opened = tables.Table.open(&map.segment.view, word) catch
-            return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
+        const opened = tables.Table.open(&map.segment.view, word) catch |err|
+            return map.segment.refused(.tableDamaged, err);
         const count = if (opened) |table| table.entryCount() else 0;
         // As in `getFast`: was the table still one when we had counted it?
         if (isStill(stripe, generation)) return count;

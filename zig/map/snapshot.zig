@@ -122,8 +122,8 @@ fn sameSlots(
 ) Error!bool {
     if (atomics.loadAcquire(&stripe.table) != count.table) return false;
     // The very word the copy was made by: the stripe's may have changed since the line above.
-    const opened = tables.Table.open(&map.segment.view, count.table) catch
-        return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
+    const opened = tables.Table.open(&map.segment.view, count.table) catch |err|
+        return map.segment.refused(.tableDamaged, err);
     const table = opened orelse return true;
     const copy = slots.words()[count.slots_at..][0..table.slotCount()];
     for (copy, 0..) |word, i| {

@@ -115,8 +115,10 @@ fn keyIn(map: *const Map, stripe: u32, n: u32) Key {
 
 /// The stores of one operation, and the counts of them after which a writer may be found.
 const Script = struct {
-    const Step = struct { word: *u64, old: u64, new: u64 };
+    /// By its offset: the handle may know the word through different mappings.
+    const Step = struct { offset: u64, old: u64, new: u64 };
 
+    map: *Map = undefined,
     observer: atomics.Observer = .{ .seen = add },
     steps: [512]Step = undefined,
     len: usize = 0,
@@ -126,25 +128,32 @@ const Script = struct {
 
     fn add(observer: *atomics.Observer, word: *const u64, value: u64) void {
         const script: *Script = @fieldParentPtr("observer", observer);
-        const mutable: *u64 = @constCast(word);
-        script.steps[script.len] = .{ .word = mutable, .old = atomics.load(word), .new = value };
+        const offset = script.map.segment.mappings.offsetOf(@intFromPtr(word)).?;
+        script.steps[script.len] = .{ .offset = offset, .old = atomics.load(word), .new = value };
         script.len += 1;
+    }
+
+    fn store(script: *const Script, offset: u64, value: u64) void {
+        atomics.storeRelease(&script.map.segment.view.at(offset)[0], value);
     }
 
     fn record(script: *Script, map: *Map, deed: Deed, stripe_index: u32, key: []const u8) !void {
         const stripe = map.segment.view.stripe(stripe_index);
         const before = (try tables.Table.open(&map.segment.view, atomics.load(&stripe.table))).?;
+        script.map = map;
         atomics.observer = &script.observer;
         defer atomics.observer = null;
         try deed.run(map, stripe_index, key);
         script.made = script.len;
         script.stop(0);
         for (script.steps[0..script.len], 0..) |step, i| {
-            const at = @intFromPtr(step.word);
-            const slots = @intFromPtr(before.slots);
-            const in_slots = at >= slots and at < slots + 8 * before.slotCount();
-            if (in_slots or step.word == &stripe.begin or step.word == &stripe.end or
-                step.word == &stripe.table) script.stop(i + 1);
+            const slots = @as(u64, before.granule) * layout.granule_bytes;
+            const in_slots = step.offset >= slots and step.offset < slots + 8 * before.slotCount();
+            const words = [_]*const u64{ &stripe.begin, &stripe.end, &stripe.table };
+            const in_stripe = for (words) |word| {
+                if (map.segment.mappings.offsetOf(@intFromPtr(word)) == step.offset) break true;
+            } else false;
+            if (in_slots or in_stripe) script.stop(i + 1);
         }
         // Nothing that comes after the last of them can be seen.
         script.stops[script.stop_count - 1] = script.len;
@@ -159,18 +168,18 @@ const Script = struct {
     fn undo(script: *Script) void {
         while (script.made > 0) {
             script.made -= 1;
-            atomics.storeRelease(script.steps[script.made].word, script.steps[script.made].old);
+            script.store(script.steps[script.made].offset, script.steps[script.made].old);
         }
     }
 
     /// Goes on to a stop; not back.
     fn advance(script: *Script, to: usize) void {
         while (script.made < script.stops[to]) : (script.made += 1)
-            atomics.storeRelease(script.steps[script.made].word, script.steps[script.made].new);
+            script.store(script.steps[script.made].offset, script.steps[script.made].new);
     }
 
-    fn touches(script: *const Script, word: *const u64) bool {
-        for (script.steps[0..script.len]) |step| if (step.word == word) return true;
+    fn touches(script: *const Script, offset: u64) bool {
+        for (script.steps[0..script.len]) |step| if (step.offset == offset) return true;
         return false;
     }
 };
@@ -222,7 +231,7 @@ const Stage = struct {
             try script.record(map, deed, @intCast(i), &key);
         // Two writers who share no word can be interleaved at will.
         for (stage.scripts[0].steps[0..stage.scripts[0].len]) |step|
-            if (stage.scripts[1].touches(step.word)) return error.SharedWord;
+            if (stage.scripts[1].touches(step.offset)) return error.SharedWord;
         return stage;
     }
 

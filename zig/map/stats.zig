@@ -16,6 +16,7 @@ pub const Stats = extern struct {
     entries: f64 = 0,
     allocated_bytes: f64 = 0,
     committed_bytes: f64 = 0,
+    /// 0: what the file system has.
     ceiling_bytes: f64 = 0,
     stripes: f64 = 0,
     table_slots: f64 = 0,
@@ -43,11 +44,13 @@ pub fn stats(map: *Map) Error!Stats {
     const segment = &map.segment;
     const header = segment.header();
     const stat = try os.stat(segment.fault, segment.file);
+    const is_map = header.attributes & 0xff == @intFromEnum(layout.Kind.map);
     var result: Stats = .{
         .entries = number(try read.size(map)),
         .allocated_bytes = number(stat.allocated),
         .committed_bytes = number(atomics.loadAcquire(&header.committed)),
-        .ceiling_bytes = number(header.ceiling),
+        // The limit of a value is that of one encoding of it, and bounds no segment.
+        .ceiling_bytes = if (is_map) number(header.max_bytes) else 0,
         .stripes = number(segment.view.stripeCount()),
         .max_bytes = number(header.max_bytes),
         .lock_kind = number(@intFromEnum(segments.lockKind(header))),

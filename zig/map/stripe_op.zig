@@ -47,6 +47,7 @@ pub const Cursor = struct {
 /// fails half way the mark stays, and the next holder of the lock recovers.
 pub const StripeOp = struct {
     map: *Map,
+    /// Its mutex is taken and given back at this address, whatever is mapped meanwhile.
     stripe: *Stripe,
     space: spaces.Space,
     is_writing: bool = false,
@@ -133,7 +134,7 @@ pub const StripeOp = struct {
     }
 
     fn lockHere(op: *const StripeOp) stripe_lock.StripeLock {
-        return op.map.segment.lockOf(op.space.index);
+        return op.map.segment.lockAt(op.stripe, op.space.index);
     }
 
     pub fn begin(op: *StripeOp) void {
@@ -198,9 +199,9 @@ pub const StripeOp = struct {
     pub noinline fn findSlow(op: *StripeOp, cursor: *Cursor) Error!void {
         const view = &op.map.segment.view;
         const fault = op.map.segment.fault;
-        const opened = tables.Table.open(view, cursor.table_word) catch {
-            op.markDirty();
-            return fault.withReason(.tableDamaged, error.Corrupt);
+        const opened = tables.Table.open(view, cursor.table_word) catch |err| {
+            if (err != error.NoSpace) op.markDirty();
+            return op.map.segment.refused(.tableDamaged, err);
         };
         const table = opened orelse return;
         op.map.cachedTable(cursor.key_hash.stripe).remember(cursor.table_word, table);
@@ -208,6 +209,7 @@ pub const StripeOp = struct {
         switch (tables.find(view, table, tag, cursor.key, &cursor.probe)) {
             .found => cursor.is_found = true,
             .absent => {},
+            .unmapped => return error.NoSpace,
             .full, .corrupt => {
                 op.markDirty();
                 return fault.withReason(.entryDamaged, error.Corrupt);
@@ -310,7 +312,11 @@ pub const StripeOp = struct {
             for (0..table.slotCount()) |i| {
                 const slot = atomics.load(&table.slots[i]);
                 if (slot <= Slot.tombstone) continue;
-                try tables.insertSlot(new, if (sip == table.sip) slot else try op.sipSlot(slot));
+                const moved = if (sip == table.sip) slot else op.sipSlot(slot) catch |err| {
+                    op.markDirty(); // the new table is in no list
+                    return err;
+                };
+                try tables.insertSlot(new, moved);
             }
         }
         // Commit. Readers that hold the old table find everything in it until it is reused.

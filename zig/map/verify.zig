@@ -115,8 +115,10 @@ fn readStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
 
 fn checkStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
     const view = &map.segment.view;
-    const scratch_bytes = recovery.Marks.scratchBytes(view, index) catch
+    const scratch_bytes = recovery.Marks.scratchBytes(view, index) catch |err| {
+        if (err == error.NoSpace) return err;
         return verdict.note(.chunksDamaged, index, 1);
+    };
     const scratch = try os.pages(map.segment.fault, scratch_bytes);
     defer os.freePages(scratch);
     const report = recovery.check(view, &map.secrets, index, scratch);

@@ -91,6 +91,7 @@ inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
     const fits = bytes + layout.unit_bytes <= view.ceiling - view.data_start;
     if (fits and value_len <= layout.value_bytes_max) return;
     map.segment.noteSpace(bytes);
+    if (fits) map.fault.ceiling_bytes = layout.value_bytes_max;
     return error.TooLarge;
 }
 

@@ -23,6 +23,13 @@ pub fn note(fault: *Fault, number: anytype) void {
     fault.errno = @floatFromInt(number);
 }
 
+/// Notes that there is no address space for so many bytes, and how much the process may have.
+pub fn noAddresses(fault: *Fault, bytes: u64, limit: ?u64) Error {
+    fault.needed_bytes = @floatFromInt(bytes);
+    fault.found = @floatFromInt(limit orelse 0);
+    return fault.withReason(.addressSpace, error.NoSpace);
+}
+
 /// Where every process sees the same numbers of processes.
 pub fn noPidNamespace(_: *Fault) Error!u64 {
     return 0;
@@ -79,12 +86,11 @@ pub const Stat = struct {
     }
 };
 
-/// What a file system says of itself. `memory`: its files are the machine's memory.
+/// What a file system says of itself. `bytes` is 0 where it has no size.
 pub const FileSystem = struct {
     bytes: u64,
     free: u64,
     network: bool,
-    memory: bool,
     overwrites: Overwrites = .in_place,
 };
 

@@ -228,6 +228,7 @@ pub fn allocateAs(fault: *Fault, fd: Fd, from: u64, to: u64, how: i32) Error!voi
     // Beyond this limit the kernel sends SIGXFSZ instead of failing.
     if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
         note(fault, @intFromEnum(linux.E.FBIG));
+        fault.ceiling_bytes = @floatFromInt(limit.cur);
         return fault.withReason(.ceilingReached, error.NoSpace);
     }
     var at = from;
@@ -249,9 +250,7 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     const flags: linux.MAP = .{ .TYPE = .SHARED, .NORESERVE = true };
     const result = linux.mmap(null, bytes, protection, flags, fd, 0);
     const address = check(fault, result) catch |err| {
-        fault.needed_bytes = @floatFromInt(bytes);
-        if (failedWith(fault, .NOMEM)) return fault.withReason(.addressSpace, error.NoSpace);
-        return err;
+        return if (failedWith(fault, .NOMEM)) noAddresses(fault, bytes) else err;
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);
@@ -261,6 +260,20 @@ pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
 
 /// Nothing to do: the mapping shows the file at its present length.
 pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
+
+pub fn forget(base: Base, bytes: u64) void {
+    _ = linux.madvise(base, bytes, linux.MADV.DONTNEED);
+}
+
+pub fn noAddresses(fault: *Fault, bytes: u64) Error {
+    return common.noAddresses(fault, bytes, addressLimit());
+}
+
+pub fn addressLimit() ?u64 {
+    var limit: linux.rlimit = undefined;
+    if (linux.errno(linux.prlimit(0, .AS, null, &limit)) != .SUCCESS) return null;
+    return if (limit.cur == linux.RLIM.INFINITY) null else limit.cur;
+}
 
 pub fn unmap(base: Base, bytes: u64) void {
     _ = linux.munmap(base, bytes);
@@ -379,7 +392,6 @@ const network_types = [_]i64{
     0x6969, 0x517b,     0xff534d42, 0xfe534d42, 0x5346414f, 0x01021997, 0x00c36400, 0x73757245,
     0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
 };
-const tmpfs_type = 0x01021994;
 const btrfs_type = 0x9123683e;
 /// Bcachefs, ZFS, NILFS2: they write bytes elsewhere each time, whatever they are told.
 const moving_types = [_]i64{ 0xca451a4e, 0x2fc12fc1, 0x3434 };
@@ -394,7 +406,6 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .bytes = buffer.blocks *| block_bytes,
         .free = buffer.bfree *| block_bytes,
         .network = std.mem.indexOfScalar(i64, &network_types, buffer.type) != null,
-        .memory = buffer.type == tmpfs_type,
         .overwrites = if (buffer.type == btrfs_type)
             .in_place_if_told
         else if (std.mem.indexOfScalar(i64, &moving_types, buffer.type) != null)

@@ -111,9 +111,7 @@ pub fn mapUser(
     };
     const result = linux.mmap(null, bytes, protection, flags, fd, 0);
     const address = check(fault, result) catch |err| {
-        if (linux.errno(result) != .NOMEM) return err;
-        fault.needed_bytes = @floatFromInt(bytes);
-        return fault.withReason(.addressSpace, error.NoSpace);
+        return if (linux.errno(result) == .NOMEM) files.noAddresses(fault, bytes) else err;
     };
     const base: Base = @ptrFromInt(address);
     _ = linux.madvise(base, bytes, linux.MADV.DONTFORK);

@@ -219,6 +219,7 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     // Beyond this limit the kernel sends SIGXFSZ instead of failing.
     if (c.getrlimit(.FSIZE, &limit) == 0 and to > limit.cur) {
         note(fault, @intFromEnum(c.E.FBIG));
+        fault.ceiling_bytes = @floatFromInt(limit.cur);
         return fault.withReason(.ceilingReached, error.NoSpace);
     }
     const size = (try stat(fault, fd)).size;
@@ -277,9 +278,7 @@ pub fn mapWith(fault: *Fault, fd: Fd, bytes: u64, protection: c.PROT, flags: c.M
     const address = c.mmap(null, bytes, protection, flags, fd, 0);
     if (address == c.MAP_FAILED) {
         _ = check(fault, @as(c_int, -1)) catch |err| {
-            if (!failedWith(fault, .NOMEM)) return err;
-            fault.needed_bytes = @floatFromInt(bytes);
-            return fault.withReason(.addressSpace, error.NoSpace);
+            return if (failedWith(fault, .NOMEM)) noAddresses(fault, bytes) else err;
         };
     }
     _ = minherit(address, bytes, inherit_none);
@@ -288,6 +287,19 @@ pub fn mapWith(fault: *Fault, fd: Fd, bytes: u64, protection: c.PROT, flags: c.M
 
 /// Nothing to do: the mapping shows the file at its present length.
 pub inline fn extend(_: *Fault, _: Fd, _: Base, _: u64, _: u64, _: Access) Error!void {}
+
+/// Nothing: what the system does with changed pages there was never tried.
+pub fn forget(_: Base, _: u64) void {}
+
+pub fn noAddresses(fault: *Fault, bytes: u64) Error {
+    return common.noAddresses(fault, bytes, addressLimit());
+}
+
+pub fn addressLimit() ?u64 {
+    var limit: c.rlimit = undefined;
+    if (c.getrlimit(.AS, &limit) != 0) return null;
+    return if (limit.cur == c.RLIM.INFINITY) null else limit.cur;
+}
 
 pub fn unmap(base: Base, bytes: u64) void {
     _ = c.munmap(@ptrCast(@alignCast(base)), bytes);
@@ -386,16 +398,8 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .bytes = found.blocks *| found.block_bytes,
         .free = found.available *| found.block_bytes,
         .network = found.flags & is_local == 0,
-        .memory = false,
     };
 }
 
 /// APFS moves blocks for clones and snapshots only.
 pub fn overwriteInPlace(_: *Fault, _: Fd) Error!void {}
-
-pub fn memoryBytes() u64 {
-    var bytes: u64 = 0;
-    var len: usize = @sizeOf(u64);
-    if (c.sysctlbyname("hw.memsize", &bytes, &len, null, 0) != 0) return 1 << 32;
-    return bytes;
-}

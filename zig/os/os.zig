@@ -105,7 +105,7 @@ pub const statName: fn (*Fault, *const Path) Error!Stat = system.statName;
 /// file.
 pub const readAt: fn (*Fault, Fd, []u8, u64) Error!usize = system.readAt;
 /// Allocates the blocks of `[from, to)`, so that touching them can never be answered by a signal.
-/// On failure the file may have grown in part, which does no harm.
+/// On failure the file may have grown in part, and `cut` gives that back.
 pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
 
 /// Reserves address space for so many bytes of the file and maps it there; what lies beyond its end
@@ -113,6 +113,13 @@ pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
 pub const map: fn (*Fault, Fd, u64, Access) Error!Base = system.map;
 /// Makes `[from, to)` of a grown file part of a mapping. Assumes that `[0, from)` is.
 pub const extend = system.extend;
+/// Lets go of the system's own tables for a shared mapping, which stays as it is: a page that is
+/// touched again costs a little.
+pub const forget: fn (Base, u64) void = system.forget;
+/// Notes that there is no address space for so many bytes, and how much this process may have.
+pub const noAddresses: fn (*Fault, u64) Error = system.noAddresses;
+/// How much address space this process may have; null: as much as there is.
+pub const addressLimit: fn () ?u64 = system.addressLimit;
 /// Gives back a mapping of so many bytes, as they were asked for.
 pub const unmap: fn (Base, u64) void = system.unmap;
 /// Private memory, zeroed, whole pages.
@@ -144,7 +151,6 @@ pub fn namesIn(fault: *Fault, directory: *const Path) Error!Names {
 pub const fileSystem: fn (*Fault, Fd) Error!FileSystem = system.fileSystem;
 /// Has a new, empty file overwritten in place, on a file system that does so if told.
 pub const overwriteInPlace: fn (*Fault, Fd) Error!void = system.overwriteInPlace;
-pub const memoryBytes: fn () u64 = system.memoryBytes;
 
 /// Locks one byte. False: another handle holds it. Never waits. Assumes that this description holds
 /// nothing there.

@@ -52,7 +52,9 @@ pub const extend = memory.extend;
 pub const unmap = memory.unmap;
 pub const pages = memory.pages;
 pub const freePages = memory.freePages;
-pub const memoryBytes = memory.memoryBytes;
+pub const forget = memory.forget;
+pub const noAddresses = memory.noAddresses;
+pub const addressLimit = memory.addressLimit;
 
 /// A path as the system takes it.
 const Wide = struct {
@@ -387,7 +389,6 @@ pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {
         .free = @as(u64, @intCast(@max(size.available_to_caller, 0))) *| unit,
         .network = device.type == api.device_network or
             device.characteristics & api.remote_device != 0,
-        .memory = false,
     };
 }
 

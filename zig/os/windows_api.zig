@@ -186,13 +186,6 @@ pub const volume_full_size = 7;
 pub const device_network = 0x14;
 pub const remote_device = 0x10;
 
-pub const MemoryStatus = extern struct {
-    len: u32 = @sizeOf(MemoryStatus),
-    load: u32 = 0,
-    total: u64 = 0,
-    rest: [6]u64 = @splat(0),
-};
-
 pub extern "kernel32" fn CreateFileW(
     path: [*:0]const u16,
     access: u32,
@@ -319,7 +312,6 @@ pub extern "kernel32" fn WriteProcessMemory(
     usize,
     *usize,
 ) callconv(.winapi) Bool;
-pub extern "kernel32" fn GlobalMemoryStatusEx(*MemoryStatus) callconv(.winapi) Bool;
 
 pub extern "kernel32" fn GetModuleHandleW(?[*:0]const u16) callconv(.winapi) Handle;
 pub extern "kernel32" fn GetModuleHandleExW(

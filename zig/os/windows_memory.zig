@@ -106,9 +106,16 @@ fn reserve(bytes: u64) ?*anyopaque {
 
 /// Notes that there is no address space for so many bytes.
 pub fn noAddresses(fault: *Fault, bytes: u64) Error {
-    fault.needed_bytes = @floatFromInt(bytes);
-    return fault.withReason(.addressSpace, error.NoSpace);
+    return common.noAddresses(fault, bytes, addressLimit());
 }
+
+/// A job may limit what its processes commit, not what they reserve.
+pub fn addressLimit() ?u64 {
+    return null;
+}
+
+/// Nothing: views count what they have touched, all together.
+pub fn forget(_: Base, _: u64) void {}
 
 pub fn map(fault: *Fault, fd: Fd, bytes: u64, access: Access) Error!Base {
     var size: u64 = 0;
@@ -250,9 +257,4 @@ pub fn pages(fault: *Fault, bytes: u64) Error!Pages {
 
 pub fn freePages(memory: Pages) void {
     if (memory.len > 0) _ = api.VirtualFree(memory.ptr, 0, api.mem_release);
-}
-
-pub fn memoryBytes() u64 {
-    var found: api.MemoryStatus = .{};
-    return if (api.GlobalMemoryStatusEx(&found) == 0) 1 << 32 else found.total;
 }

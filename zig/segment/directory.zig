@@ -117,11 +117,11 @@ fn attachOnce(
     }
     errdefer segment.abandon();
     try adopt(segment, options);
-    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    errdefer segment.unmap();
     const attached = try finishAttach(segment, options, deadline);
     if (!attached) {
         segment.abandon();
-        os.unmap(segment.view.base, segment.view.ceiling);
+        segment.unmap();
     }
     return attached;
 }
@@ -241,7 +241,7 @@ fn candidatesOf(segment: *const Segment) temporary_name.Candidates {
 fn discard(segment: *Segment, temporary: ?os.Path) void {
     if (temporary) |path| temporary_name.remove(&path, segment.file);
     segment.abandon();
-    os.unmap(segment.view.base, segment.view.ceiling);
+    segment.unmap();
 }
 
 /// `Exists`: the name is taken.
@@ -479,7 +479,7 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
     }
     errdefer segment.abandon();
     try adopt(segment, options);
-    errdefer os.unmap(segment.view.base, segment.view.ceiling);
+    errdefer segment.unmap();
     if (options.readonly) return segment.attachReader();
     const deadline = &segment.deadline;
     try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);

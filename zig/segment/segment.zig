@@ -14,15 +14,17 @@ const range_lock = @import("../lock/range_lock.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
 const status = @import("../status.zig");
 const unnamed_file = @import("unnamed_file.zig");
+const views = @import("view.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
 const Header = layout.Header;
-const View = @import("view.zig").View;
+const Mappings = @import("mappings.zig").Mappings;
+const Refusal = views.Refusal;
+const View = views.View;
 
 pub const name_bytes_max = 200;
 pub const ceiling_max: u64 = 1 << 40;
-pub const ceiling_min = 256 * 1024;
 
 /// A growth step: a quarter of what there is, within these bounds. The upper bound keeps the
 /// longest pause short; allocation costs the same per page in any step.
@@ -53,6 +55,8 @@ pub const Options = struct {
 
 pub const Segment = struct {
     view: View,
+    /// The first mapping: mutexes and wake sequences are known by their addresses there.
+    front: os.Base,
     /// Mapped; grows the file; what an unnamed segment's token leads to.
     file: os.Fd,
     /// Carries all range locks; never mapped.
@@ -72,9 +76,20 @@ pub const Segment = struct {
     /// What this handle writes into writer words: pid << 32 | 1, so never 0. Only messages read it.
     writer_id: u64,
     fault: *Fault,
+    mappings: Mappings,
 
     pub fn header(segment: *const Segment) *Header {
         return segment.view.header();
+    }
+
+    /// The header as the first mapping shows it.
+    pub fn frontHeader(segment: *const Segment) *Header {
+        return @ptrCast(segment.front);
+    }
+
+    /// A stripe as the first mapping shows it.
+    pub inline fn stripe(segment: *const Segment, index: u32) *layout.Stripe {
+        return views.stripeAt(segment.front, index);
     }
 
     pub fn nameSlice(segment: *const Segment) []const u8 {
@@ -125,16 +140,26 @@ pub const Segment = struct {
         return found == .live or found == .unlinked;
     }
 
-    /// The lock of a stripe.
+    /// The lock of a stripe. A mutex is given back at the address at which it was taken: the kernel
+    /// walks a dead thread's list of addresses, and would come to nothing by way of another one.
     pub inline fn lockOf(segment: *const Segment, index: u32) stripe_lock.StripeLock {
-        if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
-        return .{ .robust = &segment.view.stripe(index).mutex };
+        return segment.lockAt(segment.stripe(index), index);
     }
 
-    /// The lock of the pool.
+    /// As `lockOf`, at the address by which the caller knows the stripe.
+    pub inline fn lockAt(
+        segment: *const Segment,
+        at: *layout.Stripe,
+        index: u32,
+    ) stripe_lock.StripeLock {
+        if (segment.lock_kind == .kernel) return segment.range(.ofStripe(index));
+        return .{ .robust = &at.mutex };
+    }
+
+    /// The lock of the pool, which is held while the segment grows, and may be mapped once more.
     pub fn poolLock(segment: *const Segment) stripe_lock.StripeLock {
         if (segment.lock_kind == .kernel) return segment.range(.pool);
-        return .{ .robust = &segment.header().pool.mutex };
+        return .{ .robust = &segment.frontHeader().pool.mutex };
     }
 
     fn range(segment: *const Segment, byte: range_lock.Byte) stripe_lock.StripeLock {
@@ -181,25 +206,48 @@ pub const Segment = struct {
     pub fn map(segment: *Segment, header_copy: *const Header) Error!void {
         std.debug.assert(header_copy.committed <= header_copy.ceiling);
         const access: os.Access = if (segment.readonly) .read else .read_write;
+        segment.mappings = .of(segment.file, access, segment.fault);
+        const first = try segment.mappings.add(header_copy.committed, header_copy.ceiling);
+        segment.front = first.base;
         segment.view = .{
-            .base = try os.map(segment.fault, segment.file, header_copy.ceiling, access),
+            .base = first.base,
+            .mapped = first.bytes,
             .committed = header_copy.committed,
             .ceiling = header_copy.ceiling,
             .data_start = layout.dataOffset(stripeBits(header_copy)),
             .stripe_bits = stripeBits(header_copy),
-            .file = segment.file,
-            .access = access,
+            .mappings = &segment.mappings,
         };
         segment.lock_kind = lockKind(header_copy);
     }
 
-    /// Makes room for `bytes` more at the end, with the pool's lock held.
+    pub fn unmap(segment: *Segment) void {
+        segment.mappings.unmapAll();
+    }
+
+    /// Sees what other processes have added. `NoSpace`: this process has no address space for it.
+    pub fn refresh(segment: *Segment) Error!void {
+        return switch (segment.view.refresh()) {
+            .current => {},
+            .damaged => segment.fault.withReason(.truncated, error.Corrupt),
+            .unmapped => error.NoSpace,
+        };
+    }
+
+    /// The error of a part of the segment that may not be touched: damage of that kind, or bytes
+    /// for which this process has no address space, which are no sign of any.
+    pub fn refused(segment: *const Segment, damage: status.Reason, why: Refusal) Error {
+        if (why == error.NoSpace) return why; // the reason stands in the fault record
+        return segment.fault.withReason(damage, why);
+    }
+
+    /// Makes room for `bytes` more at the end, with the pool's lock held. On failure the file
+    /// system is as full as before.
     pub fn grow(segment: *Segment, bytes: u64) Error!void {
         const header_words = segment.header();
         std.debug.assert(header_words.pool.writer != 0);
         const committed = atomics.loadAcquire(&header_words.committed);
-        if (committed != segment.view.committed and !segment.view.refresh())
-            return segment.fault.withReason(.truncated, error.Corrupt);
+        if (committed != segment.view.committed) try segment.refresh();
         const step = std.math.clamp(committed / 4, growth_bytes_min, growth_bytes_max);
         const wanted = std.mem.alignForward(u64, committed + @max(step, bytes), layout.page_bytes);
         const least = std.mem.alignForward(u64, committed + bytes, layout.page_bytes);
@@ -207,15 +255,40 @@ pub const Segment = struct {
         if (least > segment.view.ceiling)
             return segment.fault.withReason(.ceilingReached, error.NoSpace);
         var to = @min(wanted, segment.view.ceiling);
+        const free_to = try segment.freeTo();
+        if (least > free_to) {
+            os.note(segment.fault, @intFromEnum(os.Number.no_space));
+            return segment.fault.withReason(.fileSystemFull, error.NoSpace);
+        }
+        if (to > free_to) to = least;
+        errdefer segment.cutTo(committed);
         os.allocate(segment.fault, segment.file, committed, to) catch |err| {
             if (err != error.NoSpace or least == to) return err;
+            segment.cutTo(committed);
             to = least; // a generous step did not fit; the smallest may
             try os.allocate(segment.fault, segment.file, committed, to);
         };
-        // Commit: blocks first, then the words that say so. A crash between them leaves a file
-        // longer than `committed`, and the next growth allocates the same range again.
-        try segment.view.extend(segment.fault, to);
+        // Commit: blocks first, then the mapping, then the words that say so. A crash between them
+        // leaves a file longer than `committed`: the next growth allocates the same range again,
+        // and the next sole writer cuts it off.
+        try segment.view.extend(to);
         atomics.storeRelease(&header_words.committed, to); // pairs with `View.refresh`
+    }
+
+    /// How long the file could become. What a dead process allocated behind `committed` is ours.
+    fn freeTo(segment: *Segment) Error!u64 {
+        const file_system = try os.fileSystem(segment.fault, segment.file);
+        if (file_system.bytes == 0) return ceiling_max; // it has no size, as memory has none
+        return (try os.stat(segment.fault, segment.file)).size +| file_system.free;
+    }
+
+    /// Gives back what lies behind `committed`, where no process touches anything. With the pool's
+    /// lock held, or as the only writer: no other may grow the segment meanwhile. A crash before it
+    /// leaves a file that is too long, as one in `grow` does.
+    fn cutTo(segment: *Segment, committed: u64) void {
+        std.debug.assert(committed >= segment.view.committed);
+        var fault: Fault = .{}; // why the segment could not grow is what is told
+        os.cut(&fault, segment.file, committed) catch {};
     }
 
     pub fn noteSpace(segment: *Segment, needed: u64) void {
@@ -273,8 +346,18 @@ pub const Segment = struct {
         }
         const all = atomics.load(&head.clean) != 1;
         try options.recover(segment, all);
+        try segment.cutLeftover();
         atomics.store(&head.clean, 0);
         if (facts) |own| own.write(head);
+    }
+
+    /// Gives back what a writer allocated that was killed while it grew the segment. As the only
+    /// writer. If `committed` is damaged there is more in use than it says: then the file stays.
+    fn cutLeftover(segment: *Segment) Error!void {
+        const committed = segment.view.committed;
+        if ((try os.stat(segment.fault, segment.file)).size <= committed) return;
+        if (atomics.load(&segment.header().committed) != committed) return;
+        if (atomics.load(&segment.header().pool.frontier) <= committed) segment.cutTo(committed);
     }
 
     pub fn attachReader(segment: *Segment) Error!void {
@@ -291,12 +374,12 @@ pub const Segment = struct {
             if (sole) atomics.storeRelease(&segment.header().clean, 1);
         }
         if (segment.unnamed) |number| {
-            os.unmap(segment.view.base, segment.view.ceiling);
+            segment.unmap();
             unnamed_file.leave(segment.locks, number);
             return segment.abandon();
         }
         segment.abandon();
-        os.unmap(segment.view.base, segment.view.ceiling);
+        segment.unmap();
     }
 
     /// Gives back ranges and descriptions, but not the mapping.
@@ -439,12 +522,12 @@ pub fn checkHeader(
 }
 
 /// More stripes let more writers in at once, and cost their space in a small segment.
-fn stripeBitsFor(options: *const Options, ceiling: u64) u6 {
+fn stripeBitsFor(options: *const Options, room: u64) u6 {
     if (options.stripe_bits) |bits| return bits;
     if (options.kind == .value) return 0;
-    if (ceiling >= 64 << 20) return 6;
-    if (ceiling >= 8 << 20) return 5;
-    return if (ceiling >= 1 << 20) 4 else 3;
+    if (room >= 64 << 20) return 6;
+    if (room >= 8 << 20) return 5;
+    return if (room >= 1 << 20) 4 else 3;
 }
 
 /// Makes a complete, live segment in an empty file that has no name yet, with LIFECYCLE held, and
@@ -461,13 +544,14 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     if (file_system.network) return fault.withReason(.networkFileSystem, error.Unsupported);
     try file_checks.keepBlocks(fault, segment.file, file_system.overwrites);
     var ceiling = ceiling_max;
-    if (file_system.bytes > 0) ceiling = @min(ceiling, file_system.bytes);
-    if (file_system.memory) ceiling = @min(ceiling, os.memoryBytes() *| 4);
     if (options.kind == .map and options.max_bytes > 0) ceiling = @min(ceiling, options.max_bytes);
     ceiling = std.mem.alignBackward(u64, ceiling, layout.page_bytes);
 
     var header: Header = std.mem.zeroes(Header);
-    const bits = stripeBitsFor(options, ceiling);
+    // The file system bounds nothing for good, as it may be made larger; but in a small one the
+    // stripes would take much of it.
+    const room = if (file_system.bytes > 0) @min(ceiling, file_system.bytes) else ceiling;
+    const bits = stripeBitsFor(options, room);
     const data_start = layout.dataOffset(bits);
     const committed = std.mem.alignForward(u64, data_start, layout.page_bytes);
     fault.needed_bytes = @floatFromInt(committed);
@@ -493,24 +577,10 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     header.state = @intFromEnum(layout.State.live);
     header.pool.frontier = data_start;
     header.clean = 1;
-    try mapNew(segment, &header);
-    errdefer os.unmap(segment.view.base, segment.view.ceiling);
-    header.ceiling = segment.view.ceiling;
+    try segment.map(&header);
+    errdefer segment.unmap();
     header.checksum = layout.checksum(&header);
     atomics.storeBytes(@ptrCast(segment.header()), std.mem.asBytes(&header));
     try segment.attachWriter(options, &segment.deadline);
     try os.setPermissions(fault, segment.file, options.permissions);
-}
-
-/// Maps a new segment; where the address space is limited, with a lower ceiling.
-fn mapNew(segment: *Segment, header: *Header) Error!void {
-    while (true) {
-        segment.map(header) catch |err| {
-            const half = std.mem.alignBackward(u64, header.ceiling / 2, layout.page_bytes);
-            if (err != error.NoSpace or half < header.committed + ceiling_min) return err;
-            header.ceiling = half;
-            continue;
-        };
-        return;
-    }
 }

@@ -4,6 +4,7 @@
 const std = @import("std");
 const atomics = @import("../atomics.zig");
 const layout = @import("../layout.zig");
+const Refusal = @import("../segment/view.zig").Refusal;
 const View = @import("../segment/view.zig").View;
 
 const Header = layout.Entry;
@@ -109,13 +110,13 @@ pub const EntryView = struct {
 
 /// The entry that a slot word names, checked to lie inside the segment. For a lock-free reader
 /// `Corrupt` may only mean that the block was reused: its check of the generation decides.
-pub inline fn ofSlot(view: *View, slot: u64) error{Corrupt}!EntryView {
+pub inline fn ofSlot(view: *View, slot: u64) Refusal!EntryView {
     const offset = offsetOf(slot);
-    if (!view.covers(offset, @sizeOf(Header))) return error.Corrupt;
+    try view.check(offset, @sizeOf(Header));
     const entry: EntryView = .at(view, offset);
     if (entry.sizes.key_len == 0 or entry.sizes.value_len > layout.value_bytes_max)
         return error.Corrupt;
-    if (!view.covers(offset, entry.bytes())) return error.Corrupt;
+    try view.check(offset, entry.bytes());
     return entry;
 }
 

@@ -17,6 +17,7 @@ const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
 
+const Refusal = @import("../segment/view.zig").Refusal;
 const View = @import("../segment/view.zig").View;
 const Stripe = layout.Stripe;
 const granule_bytes = layout.granule_bytes;
@@ -95,7 +96,22 @@ pub fn isSmall(bytes: u64) bool {
 
 /// A block for `bytes` bytes: a reclaimable one of just that size, or from the list of its size, or
 /// from the unused rest. Null: none of them has one; see `takeLarger`.
-pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+pub fn take(view: *View, stripe: *Stripe, bytes: u64) Refusal!?u64 {
+    return takeFrom(view, stripe, bytes);
+}
+
+/// As `take`, of what the view covers now: it stays as it is.
+pub fn takeNow(view: *const View, stripe: *Stripe, bytes: u64) Refusal!?u64 {
+    return takeFrom(view, stripe, bytes);
+}
+
+/// Checks that bytes may be touched; only a view that may change looks what others have added.
+inline fn reach(view: anytype, offset: u64, bytes: u64) Refusal!void {
+    if (@TypeOf(view) == *View) return view.check(offset, bytes);
+    if (!view.coversNow(offset, bytes)) return error.Corrupt;
+}
+
+inline fn takeFrom(view: anytype, stripe: *Stripe, bytes: u64) Refusal!?u64 {
     const reclaimed = takeReclaimable(view, stripe, bytes);
     if (reclaimed != 0) return reclaimed;
     const size = blockBytes(bytes);
@@ -105,7 +121,8 @@ pub fn take(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
     const bump = atomics.load(&stripe.bump);
     const bump_end = atomics.load(&stripe.bump_end);
     if (bump < bump_end and bump_end - bump >= size) {
-        if (bump % granule_bytes != 0 or !view.covers(bump, size)) return error.Corrupt;
+        if (bump % granule_bytes != 0) return error.Corrupt;
+        try reach(view, bump, size);
         atomics.store(&stripe.bump, bump + size);
         atomics.store(&stripe.free, atomics.load(&stripe.free) -% size);
         return bump;
@@ -138,22 +155,24 @@ pub inline fn limboIndex(generation: u64) usize {
 /// A block for `bytes` bytes from the largest free block, which becomes the unused rest: cutting
 /// one large piece from end to end leaves fewer crumbs than cutting many a little. Null: a chunk
 /// must be adopted.
-pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) error{Corrupt}!?u64 {
+pub fn takeLarger(view: *View, stripe: *Stripe, bytes: u64) Refusal!?u64 {
     const class = classAbove(blockBytes(bytes) / granule_bytes);
     const nonempty = atomics.load(&stripe.nonempty);
     if (nonempty >> class == 0) return null;
     const largest: u6 = @intCast(63 - @clz(nonempty));
     if (largest >= layout.class_count) return error.Corrupt;
     const size = @as(u64, class_granules[largest]) * granule_bytes;
+    try checkRest(view, stripe);
     const offset = try pop(view, stripe, largest, size);
-    adoptRest(view, stripe, offset, offset + size);
+    try adoptRest(view, stripe, offset, offset + size);
     return take(view, stripe, bytes);
 }
 
 /// Takes the first block of a class, whose blocks have `size` bytes.
-fn pop(view: *View, stripe: *Stripe, class: u6, size: u64) error{Corrupt}!u64 {
+inline fn pop(view: anytype, stripe: *Stripe, class: u6, size: u64) Refusal!u64 {
     const offset = atomics.load(&stripe.lists[class]);
-    if (offset % granule_bytes != 0 or !view.covers(offset, size)) return error.Corrupt;
+    if (offset % granule_bytes != 0) return error.Corrupt;
+    try reach(view, offset, size);
     const next = atomics.load(&view.at(offset)[0]);
     atomics.store(&stripe.lists[class], next);
     if (next == 0) {
@@ -182,8 +201,18 @@ pub fn give(view: *View, stripe: *Stripe, offset: u64, bytes: u64) void {
     atomics.store(&stripe.free, atomics.load(&stripe.free) +% bytes);
 }
 
+/// `NoSpace`: this process cannot reach the unused rest, so it cannot replace it either.
+fn checkRest(view: *View, stripe: *const Stripe) error{NoSpace}!void {
+    const bump = atomics.load(&stripe.bump);
+    const bump_end = atomics.load(&stripe.bump_end);
+    if (bump >= bump_end) return;
+    view.check(bump, bump_end - bump) catch |err| if (err == error.NoSpace) return error.NoSpace;
+}
+
 /// Makes the bytes between `offset` and `end` the unused rest; the old rest goes to the lists.
-pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) void {
+/// `NoSpace`: nothing changed.
+pub fn adoptRest(view: *View, stripe: *Stripe, offset: u64, end: u64) error{NoSpace}!void {
+    try checkRest(view, stripe);
     const bump = atomics.load(&stripe.bump);
     const bump_end = atomics.load(&stripe.bump_end);
     atomics.store(&stripe.bump_end, 0);
@@ -211,18 +240,19 @@ pub fn isSpareSound(stripe: *const Stripe) bool {
 }
 
 /// Keeps a block back that `take` gave for `bytes` bytes; the smaller one before it becomes free.
-pub fn keepSpare(view: *View, stripe: *Stripe, offset: u64, bytes: u64) error{Corrupt}!void {
+pub fn keepSpare(view: *View, stripe: *Stripe, offset: u64, bytes: u64) Refusal!void {
     try giveSpare(view, stripe);
     atomics.store(&stripe.spare_bytes, blockBytes(bytes));
     atomics.store(&stripe.spare, offset);
 }
 
 /// Makes the block kept back a free one.
-pub fn giveSpare(view: *View, stripe: *Stripe) error{Corrupt}!void {
+pub fn giveSpare(view: *View, stripe: *Stripe) Refusal!void {
     const offset = atomics.load(&stripe.spare);
     const bytes = atomics.load(&stripe.spare_bytes);
     if (offset == 0) return;
-    if (!isSpareSound(stripe) or !view.covers(offset, bytes)) return error.Corrupt;
+    if (!isSpareSound(stripe)) return error.Corrupt;
+    try view.check(offset, bytes);
     atomics.store(&stripe.spare, 0);
     give(view, stripe, offset, bytes);
 }
@@ -325,7 +355,7 @@ pub const FreeBlocks = struct {
         };
     }
 
-    pub fn next(blocks: *FreeBlocks) error{Corrupt}!?Block {
+    pub fn next(blocks: *FreeBlocks) Refusal!?Block {
         while (blocks.rest.bytes == 0) {
             if (blocks.link == 0) {
                 blocks.class += 1;
@@ -335,8 +365,8 @@ pub const FreeBlocks = struct {
             }
             const granules = class_granules[blocks.class];
             const bytes = @as(u64, granules) * granule_bytes;
-            if (blocks.link % granule_bytes != 0 or !blocks.view.covers(blocks.link, bytes))
-                return error.Corrupt;
+            if (blocks.link % granule_bytes != 0) return error.Corrupt;
+            try blocks.view.check(blocks.link, bytes);
             if (blocks.left < granules) return error.Corrupt;
             blocks.left -= granules;
             blocks.rest = .{ .offset = blocks.link, .bytes = bytes };
@@ -362,7 +392,7 @@ pub fn retiredBytes(stripe: *Stripe) u64 {
 
 /// Advances the generation: the limbo list of the generation before the last becomes reclaimable.
 /// `large` is set to what that list held of blocks with a chunk of their own.
-pub fn advance(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void {
+pub fn advance(view: *View, stripe: *Stripe, large: *Large) Refusal!void {
     large.count = 0;
     try giveReclaimable(view, stripe); // what no write took: writes want other sizes
     const aging = (try limboLists(stripe))[1];
@@ -377,8 +407,8 @@ pub fn advance(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void 
             if (count != i) atomics.store(&aging[count], atomics.load(word));
             count += 1;
         } else {
-            if (block.offset < @sizeOf(layout.Chunk) or !view.covers(block.offset, block.bytes))
-                return error.Corrupt;
+            // That there is a chunk the pool sees to when it takes it back.
+            if (block.offset < @sizeOf(layout.Chunk)) return error.Corrupt;
             large.chunks[large.count] = block.offset - @sizeOf(layout.Chunk);
             large.count += 1;
         }
@@ -389,13 +419,17 @@ pub fn advance(view: *View, stripe: *Stripe, large: *Large) error{Corrupt}!void 
     atomics.store(&stripe.limbo_room, roomOf(stripe));
 }
 
-/// Brings the reclaimable blocks to the free lists, from where they are cut to any size.
-pub fn giveReclaimable(view: *View, stripe: *Stripe) error{Corrupt}!void {
+/// Brings the reclaimable blocks to the free lists, from where they are cut to any size. `NoSpace`:
+/// those that this process cannot reach stay reclaimable, with those before them.
+pub fn giveReclaimable(view: *View, stripe: *Stripe) Refusal!void {
     const reclaimable = (try limboLists(stripe))[2];
     atomics.store(&stripe.reclaimable_count, 0);
-    for (reclaimable) |*word| {
-        const block = retiredBlock(atomics.load(word));
-        if (!isSmall(block.bytes) or !view.covers(block.offset, block.bytes)) return error.Corrupt;
+    var left = reclaimable.len;
+    errdefer atomics.store(&stripe.reclaimable_count, left);
+    while (left > 0) : (left -= 1) {
+        const block = retiredBlock(atomics.load(&reclaimable[left - 1]));
+        if (!isSmall(block.bytes)) return error.Corrupt;
+        try view.check(block.offset, block.bytes);
         give(view, stripe, block.offset, block.bytes);
         atomics.store(&stripe.freed, atomics.load(&stripe.freed) +% block.bytes);
     }
@@ -429,7 +463,7 @@ test "blocks are given, taken, split and given back without loss" {
     var memory: [131072]u8 align(layout.page_bytes) = @splat(0);
     var view: View = .ofMemory(&memory, 0);
     const stripe = view.stripe(0);
-    adoptRest(&view, stripe, 65536, 131072);
+    try adoptRest(&view, stripe, 65536, 131072);
     var random = std.Random.DefaultPrng.init(1);
     var held: std.ArrayList([2]u64) = .empty;
     defer held.deinit(std.testing.allocator);

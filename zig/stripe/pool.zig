@@ -13,6 +13,7 @@ const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
 
+const Refusal = @import("../segment/view.zig").Refusal;
 const View = @import("../segment/view.zig").View;
 const Pool = layout.Pool;
 const Stripe = layout.Stripe;
@@ -53,14 +54,14 @@ pub fn unitsFor(bytes: u64) u64 {
     return (bytes + @sizeOf(Chunk) + unit_bytes - 1) / unit_bytes;
 }
 
-pub fn checked(view: *View, offset: u64) error{Corrupt}!Checked {
+pub fn checked(view: *View, offset: u64) Refusal!Checked {
     if (offset % unit_bytes != 0 or offset < view.data_start) return error.Corrupt;
-    if (!view.covers(offset, unit_bytes)) return error.Corrupt;
+    try view.check(offset, unit_bytes);
     const chunk = view.chunk(offset);
     const extent: Extent = @bitCast(atomics.load(&chunk.extent));
     if (atomics.load(&chunk.check) != layout.chunkCheck(offset) or extent.units == 0)
         return error.Corrupt;
-    if (!view.covers(offset, @as(u64, extent.units) * unit_bytes)) return error.Corrupt;
+    try view.check(offset, @as(u64, extent.units) * unit_bytes);
     return .{
         .offset = offset,
         .units = extent.units,
@@ -87,7 +88,7 @@ fn put(view: *View, pool: *Pool, offset: u64, units: u64) void {
 }
 
 /// Takes an extent of exactly `units` out of the bins or from the frontier. Null: there is none.
-fn take(view: *View, pool: *Pool, units: u64, search: Search) error{Corrupt}!?u64 {
+fn take(view: *View, pool: *Pool, units: u64, search: Search) Refusal!?u64 {
     const tries = if (search == .quick) tries_max else view.committed / unit_bytes;
     var bin: u7 = binOf(units);
     while (bin < layout.pool_bin_count) : (bin += 1) {
@@ -123,7 +124,7 @@ pub fn claim(
     index: u32,
     units: u64,
     search: Search,
-) error{Corrupt}!?Checked {
+) Refusal!?Checked {
     std.debug.assert(pool.writer != 0);
     const stripe = view.stripe(index);
     const head = atomics.load(&stripe.chunks);
@@ -145,7 +146,7 @@ pub fn claim(
 
 /// Gives a chunk back to the pool, with both locks held. No reader of a generation that still
 /// validates may reach anything in the chunk.
-pub fn release(view: *View, pool: *Pool, index: u32, offset: u64) error{Corrupt}!void {
+pub fn release(view: *View, pool: *Pool, index: u32, offset: u64) Refusal!void {
     std.debug.assert(pool.writer != 0);
     const stripe = view.stripe(index);
     const chunk = try checked(view, offset);
@@ -184,7 +185,7 @@ pub const Walk = struct {
         };
     }
 
-    pub fn step(walk: *Walk) error{Corrupt}!?Checked {
+    pub fn step(walk: *Walk) Refusal!?Checked {
         if (walk.next == 0) return null;
         if (walk.left == 0) return error.Corrupt;
         const chunk = try checked(walk.view, walk.next);
@@ -201,7 +202,7 @@ pub fn scratchWords(view: *const View) u64 {
 }
 
 /// Marks the units every stripe owns. `Corrupt`: a unit with two owners, or a damaged list.
-pub fn markOwned(view: *View, marks: []u64) error{Corrupt}!void {
+pub fn markOwned(view: *View, marks: []u64) Refusal!void {
     @memset(marks, 0);
     for (0..view.stripeCount()) |index| {
         var walk = Walk.of(view, @intCast(index));
@@ -219,7 +220,7 @@ pub fn markOwned(view: *View, marks: []u64) error{Corrupt}!void {
 
 /// Makes bins and frontier anew from what no stripe owns, neighbours joined, with the pool's lock
 /// held. Idempotent: its first stores empty the bins, and it reads nothing it writes.
-pub fn rebuild(view: *View, pool: *Pool, marks: []u64) error{Corrupt}!void {
+pub fn rebuild(view: *View, pool: *Pool, marks: []u64) Refusal!void {
     std.debug.assert(pool.writer != 0);
     std.debug.assert(marks.len >= scratchWords(view));
     try markOwned(view, marks);

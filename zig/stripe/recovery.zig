@@ -5,6 +5,10 @@
 //! The caller holds the stripe's lock and has set the writer word, which is asserted; private
 //! memory comes from the caller too. Nothing here needs more than one pass, and a crash anywhere
 //! inside is harmless: a rebuild reads only the truth, and the next one starts from the beginning.
+//!
+//! A process that has no address space left for a chunk of the stripe drops nothing: the walk over
+//! the chunks comes before the first store and fails with `NoSpace`. Once it has passed, all that
+//! the stripe owns can be reached, so a slot that leads elsewhere is damage, whatever lies there.
 
 const std = @import("std");
 const layout = @import("../layout.zig");
@@ -15,6 +19,7 @@ const tables = @import("table.zig");
 const heap = @import("heap.zig");
 const pool = @import("pool.zig");
 
+const Refusal = @import("../segment/view.zig").Refusal;
 const View = @import("../segment/view.zig").View;
 const Stripe = layout.Stripe;
 const Slot = layout.Slot;
@@ -46,7 +51,7 @@ pub const Marks = struct {
     bits: []u64,
 
     /// How much private memory the marks of this stripe take, in bytes.
-    pub fn scratchBytes(view: *View, index: u32) error{Corrupt}!u64 {
+    pub fn scratchBytes(view: *View, index: u32) Refusal!u64 {
         var walk = pool.Walk.of(view, index);
         var count: u64 = 0;
         var units: u64 = 0;
@@ -59,7 +64,7 @@ pub const Marks = struct {
     }
 
     /// Nothing marked. `scratch` is zeroed and as long as `scratchBytes` said.
-    pub fn of(view: *View, index: u32, scratch: []align(8) u8) error{Corrupt}!Marks {
+    pub fn of(view: *View, index: u32, scratch: []align(8) u8) Refusal!Marks {
         const ranges: [*]ChunkRange = @ptrCast(scratch.ptr);
         var walk = pool.Walk.of(view, index);
         var count: usize = 0;
@@ -166,24 +171,27 @@ fn isSound(
 
 /// Rebuilds counters, lists and bump; slots that name nothing sound become tombstones and count as
 /// dropped. Two generations pass, so retired blocks are free as well. `Corrupt`: the table word or
-/// the list of chunks is damaged; then nothing is changed but the generation.
+/// the list of chunks is damaged; `NoSpace`: this process cannot reach all of them. Then nothing
+/// is changed.
 pub fn rebuild(
     view: *View,
     secrets: *const hash.Secrets,
     index: u32,
     scratch: []align(8) u8,
-) error{Corrupt}!Rebuilt {
+) Refusal!Rebuilt {
     const stripe = view.stripe(index);
     std.debug.assert(stripe.writer != 0);
-    // As in `heap.advance`: release and a fence, before anything is reused.
-    atomics.storeRelease(&stripe.generation, atomics.load(&stripe.generation) +% 2);
-    atomics.storeFence();
     var marks = try Marks.of(view, index, scratch);
     var result: Rebuilt = .{};
     const table = try tables.Table.open(view, atomics.load(&stripe.table));
     if (table) |t| {
         if (!marks.add(@as(u64, t.granule) * granule_bytes, tables.bytesFor(t.log2)))
             return error.Corrupt;
+    }
+    // As in `heap.advance`: release and a fence, before anything is reused.
+    atomics.storeRelease(&stripe.generation, atomics.load(&stripe.generation) +% 2);
+    atomics.storeFence();
+    if (table) |t| {
         for (0..t.slotCount()) |i| {
             const word = atomics.load(&t.slots[i]);
             if (word == Slot.empty) continue;
@@ -247,7 +255,7 @@ fn clearReserved(stripe: *Stripe) void {
 /// Only damage makes it otherwise: a slot that was emptied, moved or doubled. The caller rebuilds
 /// the stripe before, which leaves sound slots only, and after, for the counters. Each store by
 /// itself hides nothing that a reader could find.
-pub fn reconnect(view: *View, index: u32) error{Corrupt}!u64 {
+pub fn reconnect(view: *View, index: u32) Refusal!u64 {
     std.debug.assert(view.stripe(index).writer != 0);
     const opened = try tables.Table.open(view, atomics.load(&view.stripe(index).table));
     const table = opened orelse return 0;
@@ -257,8 +265,8 @@ pub fn reconnect(view: *View, index: u32) error{Corrupt}!u64 {
         if (word <= Slot.tombstone) continue;
         const key = (try entries.ofSlot(view, word)).key();
         const tag = @as(Slot, @bitCast(word)).tag;
-        if (!isFoundAt(view, table, tag, key, null)) bridge(table, tag, i);
-        if (isFoundAt(view, table, tag, key, i)) continue;
+        if (!try isFoundAt(view, table, tag, key, null)) bridge(table, tag, i);
+        if (try isFoundAt(view, table, tag, key, i)) continue;
         // The key is there twice, and a probe finds the other one.
         atomics.storeRelease(&table.slots[i], Slot.tombstone);
         dropped += 1;
@@ -273,10 +281,11 @@ fn isFoundAt(
     tag: layout.Tag,
     key: []const u8,
     index: ?u64,
-) bool {
+) error{NoSpace}!bool {
     var probe: tables.Probe = undefined;
-    if (tables.find(view, table, tag, key, &probe) != .found) return false;
-    return index == null or probe.index == index.?;
+    const end = tables.find(view, table, tag, key, &probe);
+    if (end == .unmapped) return error.NoSpace;
+    return end == .found and (index == null or probe.index == index.?);
 }
 
 /// Makes the empty slots between a tag's home and `index` tombstones, which a probe passes.
@@ -289,7 +298,7 @@ fn bridge(table: tables.Table, tag: layout.Tag, index: u64) void {
 }
 
 /// Makes `previous` and `owned` anew from the list.
-fn rebuildChunks(view: *View, index: u32) error{Corrupt}!void {
+fn rebuildChunks(view: *View, index: u32) Refusal!void {
     const stripe = view.stripe(index);
     var walk = pool.Walk.of(view, index);
     var previous: u64 = 0;
@@ -365,7 +374,8 @@ fn checkTable(
         }
         const entry = entries.ofSlot(view, word) catch continue; // it was sound a moment ago
         const tag = @as(Slot, @bitCast(word)).tag;
-        if (!isFoundAt(view, table, tag, entry.key(), i)) report.note(.entry);
+        const is_found = isFoundAt(view, table, tag, entry.key(), i) catch false;
+        if (!is_found) report.note(.entry);
     }
     if (report.entries != atomics.load(&stripe.live)) report.note(.table);
     if (tombstones != atomics.load(&stripe.tombstones)) report.note(.table);

@@ -40,7 +40,7 @@ pub const Space = struct {
             .segment = segment,
             .secrets = secrets,
             .index = index,
-            .stripe = segment.view.stripe(index),
+            .stripe = segment.stripe(index),
         };
     }
 
@@ -84,8 +84,12 @@ pub const Space = struct {
     /// only beside one, so that a full segment refuses new keys but goes on replacing values.
     pub inline fn keepSpare(space: Space, bytes: u64) Error!void {
         if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe, bytes)) return;
+        const view = &space.segment.view;
         const offset = try space.alloc(bytes);
-        try heap.keepSpare(&space.segment.view, space.stripe, offset, bytes);
+        heap.keepSpare(view, space.stripe, offset, bytes) catch |err| {
+            if (err == error.NoSpace) heap.give(view, space.stripe, offset, heap.blockBytes(bytes));
+            return err;
+        };
     }
 
     /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used, and
@@ -123,7 +127,9 @@ pub const Space = struct {
         if (!heap.isSmall(bytes)) return (try space.claim(pools.unitsFor(bytes))).start();
         const least = pools.unitsFor(heap.blockBytes(bytes));
         const chunk = try space.claim(@max(least, chunk_bytes / unit_bytes));
-        heap.adoptRest(view, space.stripe, chunk.start(), chunk.end());
+        // All is mapped since the pool's lock was taken; only damage leads elsewhere.
+        heap.adoptRest(view, space.stripe, chunk.start(), chunk.end()) catch
+            return error.Unmapped;
         return try heap.take(view, space.stripe, bytes) orelse error.Corrupt;
     }
 
@@ -185,8 +191,10 @@ pub const Space = struct {
         try heap.giveReclaimable(&space.segment.view, space.stripe);
     }
 
+    /// The chunks are in no list by now, so whatever fails here leaves something half done.
     fn giveBack(space: Space, chunks: []const u64) Error!void {
-        const pool = try lockPool(space.segment);
+        const pool = lockPool(space.segment) catch |err|
+            return if (err == error.NoSpace) error.Unmapped else err;
         defer unlockPool(space.segment);
         for (chunks) |offset|
             try pools.release(&space.segment.view, pool, space.index, offset);
@@ -196,12 +204,13 @@ pub const Space = struct {
     /// the pool. Cost: one pass over the table and the stripe's entries.
     pub fn rebuild(space: Space) Error!void {
         const segment = space.segment;
-        const scratch_bytes = recovery.Marks.scratchBytes(&segment.view, space.index) catch
-            return segment.fault.withReason(.chunksDamaged, error.Corrupt);
+        const scratch_bytes = recovery.Marks.scratchBytes(&segment.view, space.index) catch |err|
+            return segment.refused(.chunksDamaged, err);
         const scratch = try os.pages(segment.fault, scratch_bytes);
         defer os.freePages(scratch);
-        const result = recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch
-            return segment.fault.withReason(.tableDamaged, error.Corrupt);
+        const result =
+            recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch |err|
+                return segment.refused(.tableDamaged, err);
         if (result.vacant.len > 0) try space.giveBack(result.vacant);
     }
 
@@ -245,8 +254,7 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
         lock.makeConsistent();
         if (atomics.load(&pool.writer) == 0) atomics.store(&pool.writer, segment.writer_id);
     }
-    if (!segment.view.refresh())
-        return segment.fault.withReason(.truncated, error.Corrupt);
+    try segment.refresh();
     if (atomics.load(&pool.writer) != 0) try rebuildPool(segment, pool);
     atomics.storeRelease(&pool.writer, segment.writer_id);
     return pool;
@@ -273,6 +281,6 @@ pub fn rebuildPool(segment: *Segment, pool: *Pool) Error!void {
     const scratch = try os.pages(segment.fault, scratch_words * 8);
     defer os.freePages(scratch);
     const marks: [*]u64 = @ptrCast(scratch.ptr);
-    pools.rebuild(view, pool, marks[0..scratch_words]) catch
-        return segment.fault.withReason(.chunksDamaged, error.Corrupt);
+    pools.rebuild(view, pool, marks[0..scratch_words]) catch |err|
+        return segment.refused(.chunksDamaged, err);
 }

@@ -14,12 +14,14 @@ const std = @import("std");
 const atomics = @import("../atomics.zig");
 const entries = @import("entry.zig");
 const layout = @import("../layout.zig");
-const View = @import("../segment/view.zig").View;
+const views = @import("../segment/view.zig");
 
 const EntryView = entries.EntryView;
+const Refusal = views.Refusal;
 const Slot = layout.Slot;
 const Tag = layout.Tag;
 const TableWord = layout.TableWord;
+const View = views.View;
 
 /// A probe this long, or one that met this many other keys with the same tag, does not happen to
 /// well-hashed keys at our load: an attacker chose them. The writer then changes to SipHash. In a
@@ -40,12 +42,12 @@ pub const Table = struct {
 
     /// The word is input: it may be anything. Null: there is no table, the stripe is empty.
     /// `Corrupt`: the word is of no table that could be made, or names bytes outside the segment.
-    pub fn open(view: *View, word: u64) error{Corrupt}!?Table {
+    pub fn open(view: *View, word: u64) Refusal!?Table {
         if (word == 0) return null;
         const table: TableWord = @bitCast(word);
         if (!table.present or table.log2 > layout.table_log2_max) return error.Corrupt;
         const offset = @as(u64, table.granule) * layout.granule_bytes;
-        if (!view.covers(offset, bytesFor(table.log2))) return error.Corrupt;
+        try view.check(offset, bytesFor(table.log2));
         return .of(view, word);
     }
 
@@ -79,8 +81,9 @@ pub const Table = struct {
     }
 
     pub fn overlaps(table: Table, other: Table) bool {
-        const a = @intFromPtr(table.slots);
-        const b = @intFromPtr(other.slots);
+        // By their places in the segment: they may be known through different mappings.
+        const a = @as(u64, table.granule) * layout.granule_bytes;
+        const b = @as(u64, other.granule) * layout.granule_bytes;
         return a < b + bytesFor(other.log2) and b < a + bytesFor(table.log2);
     }
 };
@@ -145,8 +148,8 @@ pub fn wordFor(granule: u36, log2: u6, sip: bool, count: u64) u64 {
 }
 
 /// How a probe ended. `full`: without the key, and without a slot for it, which only a damaged
-/// counter can cause.
-pub const Outcome = enum { found, absent, full, corrupt };
+/// counter can cause. `unmapped`: at an entry for which this process has no address space.
+pub const Outcome = enum { found, absent, full, corrupt, unmapped };
 
 /// Where a key is, or where it would go.
 pub const Probe = struct {
@@ -267,7 +270,8 @@ pub fn find(
             continue;
         }
         if (@as(Slot, @bitCast(word)).tag != tag) continue;
-        probe.entry = entries.ofSlot(view, word) catch return .corrupt;
+        probe.entry = entries.ofSlot(view, word) catch |err|
+            return if (err == error.NoSpace) .unmapped else .corrupt;
         if (probe.entry.hasKey(key)) {
             probe.index = index;
             probe.slot = word;

@@ -57,8 +57,7 @@ pub const Change = struct {
 /// Who comes first after the death.
 pub const Way = enum { writer, repair, sole_all, sole_marked, locker };
 
-/// What the kernel leaves in the lock word of a robust mutex whose owner died.
-const owner_died: u32 = 1 << 30;
+const owner_died = support.owner_died;
 
 /// The place of a stripe's words that recovery must move.
 const Marks = struct { writer: u64, count: u64, generation: u64, dropped: u64 };
@@ -75,8 +74,10 @@ pub const Site = struct {
     /// Everything that changed, so that it can be undone.
     changes: std.ArrayList(Change) = .empty,
     observer: atomics.Observer = .{ .seen = seen },
-    /// Where handles have the segment mapped.
-    bases: [2]usize,
+    /// Whose stores are seen: handles map the segment again and again.
+    victim: *Map,
+    /// All of the segment, however much of it a handle has mapped.
+    memory: os.Base,
     /// No process may store anything now.
     is_quiet: bool = false,
     /// What the observer found wrong.
@@ -100,6 +101,10 @@ pub const Site = struct {
         errdefer close(reader);
         const shadow = try gpa.alloc(u64, @min(view.ceiling, 16 << 20) / 8);
         errdefer gpa.free(shadow);
+        var fault: status.Fault = .{};
+        const file = survivor.segment.file;
+        const whole = try os.map(&fault, file, shadow.len * 8, .read_write);
+        errdefer os.unmap(whole, shadow.len * 8);
         @memset(shadow, 0);
         const memory: [*]const u64 = @ptrCast(view.base);
         @memcpy(shadow[0 .. view.committed / 8], memory[0 .. view.committed / 8]);
@@ -108,14 +113,16 @@ pub const Site = struct {
             .survivor = survivor,
             .reader = reader,
             .shadow = shadow,
-            .bases = .{ @intFromPtr(view.base), @intFromPtr(survivor.segment.view.base) },
+            .victim = victim,
+            .memory = whole,
             .stale_committed = view.committed,
-            .mutex_word = if (os.has_robust_mutex) try mutexWord() else 0,
+            .mutex_word = if (os.has_robust_mutex) try support.mutexWord() else 0,
             .room = try gpa.alloc(u8, 1 << 20),
         };
     }
 
     pub fn deinit(site: *Site) void {
+        os.unmap(site.memory, site.shadow.len * 8);
         close(site.survivor);
         close(site.reader);
         site.changes.deinit(site.gpa);
@@ -125,7 +132,16 @@ pub const Site = struct {
     }
 
     fn words(site: *const Site) [*]u64 {
-        return @ptrCast(site.survivor.segment.view.base);
+        return @ptrCast(site.memory);
+    }
+
+    /// Where in the segment an address is that a handle stores to.
+    fn offsetOf(site: *const Site, address: usize) ?u64 {
+        for ([_]*const Map{ site.victim, site.survivor }) |map| {
+            const offset = map.segment.mappings.offsetOf(address) orelse continue;
+            return if (offset < site.shadow.len * 8) offset else null;
+        }
+        return null;
     }
 
     fn header(site: *const Site) *Header {
@@ -140,10 +156,8 @@ pub const Site = struct {
 
     fn seen(observer: *atomics.Observer, word: *const u64, value: u64) void {
         const site: *Site = @fieldParentPtr("observer", observer);
-        const address = @intFromPtr(word);
-        const offset = for (site.bases) |base| {
-            if (address -% base < site.shadow.len * 8) break address - base;
-        } else return site.blame(error.StoreOutsideTheSegment);
+        const offset = site.offsetOf(@intFromPtr(word)) orelse
+            return site.blame(error.StoreOutsideTheSegment);
         if (site.is_quiet) site.blame(error.ReaderStored);
         if (offset + 8 > site.shadow[@offsetOf(Header, "committed") / 8])
             return site.blame(error.StoreBeyondCommitted);
@@ -173,11 +187,8 @@ pub const Site = struct {
         var fault: status.Fault = .{};
         const segment = &site.survivor.segment;
         const stat = os.stat(&fault, segment.file) catch return false;
-        // What is looked at lies in two mappings that know nothing of this growth.
-        os.extend(&fault, segment.file, segment.view.base, 0, bytes, .read_write) catch
-            return false;
-        const other = &site.reader.segment;
-        os.extend(&fault, other.file, other.view.base, 0, bytes, .read) catch return false;
+        // What is looked at lies in a mapping that knows nothing of this growth.
+        os.extend(&fault, segment.file, site.memory, 0, bytes, .read_write) catch return false;
         // What stands in for Windows where there is none moves the end of a file without blocks.
         const counts_blocks = builtin.os.tag != .windows;
         return stat.size >= bytes and (stat.allocated >= bytes or !counts_blocks);
@@ -244,7 +255,7 @@ pub const Site = struct {
         site.stale_committed = theirs.committed;
         for ([_]*Map{ site.survivor, site.reader }) |map| {
             map.secrets = .of(theirs);
-            map.segment.view.committed = theirs.committed;
+            try know(map, theirs.committed);
         }
     }
 
@@ -257,7 +268,7 @@ pub const Site = struct {
     }
 
     fn mutexOf(site: *const Site, i: usize) *align(64) [64]u8 {
-        return @ptrCast(@alignCast(site.survivor.segment.view.base + site.mutexOffset(i)));
+        return @ptrCast(@alignCast(site.memory + site.mutexOffset(i)));
     }
 
     fn lockWordOf(site: *const Site, i: usize) *u32 {
@@ -359,7 +370,7 @@ pub const Site = struct {
     pub fn check(site: *Site, expected: *Expected, held: u16, way: Way, thorough: bool) !void {
         const mark = site.changes.items.len;
         defer site.undo(mark);
-        site.arrive();
+        try site.arrive();
         site.layMutexes(held);
         atomics.observer = &site.observer;
         defer atomics.observer = null;
@@ -383,11 +394,18 @@ pub const Site = struct {
     }
 
     /// Those who come know nothing, or what there was before.
-    fn arrive(site: *Site) void {
+    fn arrive(site: *Site) !void {
         const committed = site.header().committed;
         const stale = @min(site.stale_committed, committed);
-        site.survivor.segment.view.committed = if (site.looks % 3 == 0) stale else committed;
-        site.reader.segment.view.committed = if (site.looks % 3 == 1) stale else committed;
+        try know(site.survivor, if (site.looks % 3 == 0) stale else committed);
+        try know(site.reader, if (site.looks % 3 == 1) stale else committed);
+    }
+
+    /// Has a handle know of so much of the segment.
+    fn know(map: *Map, committed: u64) !void {
+        const view = &map.segment.view;
+        view.committed = @min(view.committed, committed);
+        try view.extend(committed);
     }
 
     /// Recovery in one of the ways it happens. With `writer` it happens in `expectSound`.
@@ -419,7 +437,7 @@ pub const Site = struct {
     pub fn recoveryOf(site: *Site, expected: *Expected, held: u16, way: Way) ![]Change {
         const mark = site.changes.items.len;
         defer site.undo(mark);
-        site.arrive();
+        try site.arrive();
         site.layMutexes(held);
         atomics.observer = &site.observer;
         defer atomics.observer = null;
@@ -573,24 +591,4 @@ fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
 pub fn close(map: *Map) void {
     map.close();
     calls.discard(map);
-}
-
-/// Which half-word of a mutex the kernel marks when its owner dies: this libc's, by trying it.
-fn mutexWord() !usize {
-    const Lock = struct {
-        var mutex: [64]u8 align(64) = undefined;
-
-        fn takeAndDie() void {
-            var fault: status.Fault = .{};
-            const lock: stripe_lock.StripeLock = .{ .robust = &mutex };
-            var deadline: os.Deadline = .in(1000);
-            // On an error nothing is marked, and that is noticed.
-            _ = lock.lock(&fault, &deadline) catch {};
-        }
-    };
-    try stripe_lock.init(&Lock.mutex);
-    (try std.Thread.spawn(.{}, Lock.takeAndDie, .{})).join();
-    const halves: *const [16]u32 = @ptrCast(&Lock.mutex);
-    for (halves, 0..) |half, i| if (half == owner_died) return i;
-    return error.NoSuchMutex;
 }

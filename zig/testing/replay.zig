@@ -180,7 +180,7 @@ pub const Replay = struct {
             replay.effects.note(site, change);
             try site.make(change);
         }
-        site.survivor.segment.view.committed = site.survivor.segment.header().committed;
+        try site.survivor.segment.refresh();
         const after = try site.read(site.survivor, keys);
         defer site.forget(after);
         site.undo(0);

@@ -12,6 +12,7 @@ const maps = @import("../map/map.zig");
 const os = @import("../os/os.zig");
 const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
+const stripe_lock = @import("../lock/stripe_lock.zig");
 
 const Map = maps.Map;
 
@@ -98,6 +99,29 @@ pub fn shared(comptime T: type) !*T {
         0,
     );
     return @ptrCast(memory.ptr);
+}
+
+/// What the kernel leaves in the lock word of a robust mutex whose owner died.
+pub const owner_died: u32 = 1 << 30;
+
+/// Which half-word of a mutex the kernel marks when its owner dies: this libc's, by trying it.
+pub fn mutexWord() !usize {
+    const Lock = struct {
+        var mutex: [64]u8 align(64) = undefined;
+
+        fn takeAndDie() void {
+            var fault: status.Fault = .{};
+            const lock: stripe_lock.StripeLock = .{ .robust = &mutex };
+            var deadline: os.Deadline = .in(1000);
+            // On an error nothing is marked, and that is noticed.
+            _ = lock.lock(&fault, &deadline) catch {};
+        }
+    };
+    try stripe_lock.init(&Lock.mutex);
+    (try std.Thread.spawn(.{}, Lock.takeAndDie, .{})).join();
+    const halves: *const [16]u32 = @ptrCast(&Lock.mutex);
+    for (halves, 0..) |half, i| if (half == owner_died) return i;
+    return error.NoSuchMutex;
 }
 
 pub fn seedOf(default: u64) u64 {
