@@ -24,10 +24,11 @@ pub const Answer = extern struct {
 /// gathered bytes.
 pub fn getMany(map: *Map, keys: []const u8, count: u32) Error!u64 {
     map.gathered_len = 0;
+    var patience: read.Patience = .{};
     var at: usize = 0;
     for (0..count) |_| {
         const key = try takeKey(keys, &at);
-        try appendValue(map, key);
+        try appendValue(map, key, &patience);
     }
     return map.gathered_len;
 }
@@ -42,14 +43,14 @@ fn takeKey(keys: []const u8, at: *usize) Error![]const u8 {
     return keys[from..at.*];
 }
 
-fn appendValue(map: *Map, key: []const u8) Error!void {
+fn appendValue(map: *Map, key: []const u8, patience: *read.Patience) Error!void {
     const start = map.gathered_len;
     var guess: u64 = 256;
     while (true) {
         map.gathered_len = start;
         const room = try gathered.reserve(map, @sizeOf(Answer) + guess);
         const rest = room[@sizeOf(Answer)..];
-        const meta = try read.get(map, key, rest, 0) orelse {
+        const meta = try read.getWithin(map, key, rest, 0, patience) orelse {
             const answer: Answer = .{ .value_len = Answer.missing, .kind = 0 };
             @memcpy(room[0..@sizeOf(Answer)], std.mem.asBytes(&answer));
             map.gathered_len = start + @sizeOf(Answer);

@@ -59,7 +59,8 @@ pub inline fn putFast(map: *Map, key: []const u8, value: []const u8, kind: u8) b
         const word = atomics.load(&stripe.table);
         const slot = entries.slotWord(hash.tagOf(key_hash.fast), offset);
         var probe: tables.Probe = undefined;
-        const lookup = tables.lookupFast(&view, cached, word, key_hash.fast, key, &probe);
+        const max = layout.value_bytes_max;
+        const lookup = tables.lookupFast(&view, cached, word, key_hash.fast, key, max, &probe);
         if (lookup == .hit) {
             // Commit, as in `StripeOp.commit`; a crash behind it leaves a block to be retired,
             // which recovery finds free.

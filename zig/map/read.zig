@@ -1,9 +1,16 @@
 //! Reading single entries, and how many there are. No read takes a lock or stores anything, but for
-//! the last resort of a writing handle (`getSlow`).
+//! the last resort of a writing handle (`lockAsLastResort`).
+//!
+//! What writers do to other keys never makes a read start again. A pair of an entry's place and its
+//! version, read while the generation stood still, is that of an entry which was published; and no
+//! version is published twice in a stripe. So if the key's slot still leads to the same pair after a
+//! copy, the block was not given out meanwhile, however far the generation moved (docs/design.md,
+//! Read).
 
 const std = @import("std");
 const atomics = @import("../atomics.zig");
 const entries = @import("../stripe/entry.zig");
+const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
 const status = @import("../status.zig");
 const tables = @import("../stripe/table.zig");
@@ -14,21 +21,67 @@ const Error = status.Error;
 const KeyHash = maps.KeyHash;
 const Map = maps.Map;
 const Meta = entries.Meta;
-const Stripe = @import("../layout.zig").Stripe;
+const Stripe = layout.Stripe;
 
-/// How often a read is tried again when its blocks were reused under it, before it waits for the
-/// stripe's lock. Each needs two advances of the generation during one read.
-const tries_max = 8;
+/// How often a read starts again because its very key was changed while it copied, before it takes
+/// the stripe's lock or waits until `timeout`.
+const starts_max = 8;
+/// How often a reader looks at a stripe again whose blocks are given out so quickly that no look is
+/// over in time. A look takes less than a microsecond.
+pub const looks_max = 1000;
+/// Whenever so much of a value is copied, the reader looks whether the entry is still there.
+const piece_bytes = 1 << 20;
+
+/// How long a call that waits for no lock may go on. The clock is first looked at when something was
+/// in the way: most calls need none.
+pub const Patience = struct {
+    deadline: ?os.Deadline = null,
+
+    /// Call whenever something was in the way.
+    pub fn begin(patience: *Patience, map: *const Map) void {
+        if (patience.deadline == null) patience.deadline = .in(map.segment.timeout_ms);
+    }
+
+    /// Call as often as wanted.
+    pub fn check(patience: *const Patience) Error!void {
+        const deadline = patience.deadline orelse return;
+        if (deadline.left(1) == 0) return error.Timeout;
+    }
+};
+
+/// How often a read of this thread took a stripe's lock. Recording builds only.
+pub threadlocal var last_resorts: if (atomics.recording) u64 else void =
+    if (atomics.recording) 0 else {};
+
+/// The lock of a stripe, for a read whose tries all failed.
+pub fn lockAsLastResort(map: *Map, index: u32, patience: *Patience) Error!StripeOp {
+    std.debug.assert(!map.segment.readonly);
+    if (atomics.recording) last_resorts += 1;
+    patience.begin(map);
+    return StripeOp.lockWithin(map, index, patience.deadline.?.leftMs());
+}
 
 /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Null: there is
 /// none.
 pub fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {
+    var patience: Patience = .{};
+    return getWithin(map, key, target, reserve, &patience);
+}
+
+/// As `get`, as one of several reads of a call.
+pub inline fn getWithin(
+    map: *Map,
+    key: []const u8,
+    target: []u8,
+    reserve: u32,
+    patience: *Patience,
+) Error!?Meta {
     std.debug.assert(reserve <= atomics.step_bytes);
     var meta: Meta = undefined;
     return switch (getFast(map, key, target, &meta)) {
         .hit => meta,
         .miss => null,
-        .retry => getSlow(map, key, target, reserve),
+        .retry => getSlowWithin(map, key, target, reserve, patience),
     };
 }
 
@@ -42,9 +95,9 @@ pub fn getMeta(map: *Map, key: []const u8) Error!?Meta {
     };
 }
 
-/// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit;
-/// then call `getSlow`. Separate, so that the fast path spills no registers. The value must fit
-/// with `atomics.step_bytes` to spare; without a target it is not copied.
+/// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit,
+/// or the value is large; then call `getSlow`. Separate, so that the fast path spills no registers.
+/// The value must fit with `atomics.step_bytes` to spare; without a target it is not copied.
 pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) tables.Lookup {
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
@@ -54,7 +107,8 @@ pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) ta
     var probe: tables.Probe = undefined;
     if (!map.segment.isCurrent()) return .retry;
     const view = &map.segment.view;
-    const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, &probe);
+    const max: u32 = if (target == null) layout.value_bytes_max else tables.fast_value_max;
+    const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, max, &probe);
     if (lookup == .retry) return .retry;
     if (lookup == .hit) {
         if (target) |room| if (!probe.entry.copyFast(key.len, room)) return .retry;
@@ -66,58 +120,191 @@ pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) ta
 /// Whether what was read since the generation was `generation` is whole. Pairs with the fence in
 /// `heap.advance`: if a block was reused while we read it, the generation shows. One advance is
 /// harmless: a block is reused after two.
-inline fn isStill(stripe: *const Stripe, generation: u64) bool {
+pub inline fn isStill(stripe: *const Stripe, generation: u64) bool {
     atomics.loadFence();
     return atomics.load(&stripe.generation) -% generation <= 1;
 }
 
-/// Slow path. After some tries, which means a large value under constant change, a writing handle
-/// takes the stripe's lock; a reading one goes on trying until `timeout`.
+/// Slow path.
 pub noinline fn getSlow(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {
+    var patience: Patience = .{};
+    return getSlowWithin(map, key, target, reserve, &patience);
+}
+
+fn getSlowWithin(
+    map: *Map,
+    key: []const u8,
+    target: []u8,
+    reserve: u32,
+    patience: *Patience,
+) Error!?Meta {
     try map.segment.check();
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
-    var tries: u32 = 0;
-    var deadline: ?os.Deadline = null;
-    while (true) : (tries += 1) {
-        const generation = atomics.loadAcquire(&stripe.generation);
-        const result = probeAndCopy(map, stripe, key_hash, key, target, reserve);
-        if (isStill(stripe, generation)) return result;
-        map.segment.fault.reason = 0; // what looked damaged was only being reused
-        if (tries < tries_max) continue;
+    var starts: u32 = 0;
+    while (true) {
+        if (try readOnce(map, stripe, key_hash, key, target, reserve, patience)) |answer|
+            return answer.meta;
+        starts += 1;
+        patience.begin(map);
+        if (starts < starts_max) continue;
         if (!map.segment.readonly) break;
-        if (deadline == null) deadline = .in(map.segment.timeout_ms);
-        if (deadline.?.left(1) == 0) return error.Timeout;
+        try patience.check();
     }
-    var op = try StripeOp.lock(map, key_hash.stripe);
+    var op = try lockAsLastResort(map, key_hash.stripe, patience);
     defer op.unlock();
-    return probeAndCopy(map, stripe, key_hash, key, target, reserve);
+    const seen = (look(map, stripe, key_hash, key) catch |err| return reported(map, err)) orelse
+        return null;
+    seen.entry.copyOut(target, reserve);
+    return seen.meta;
 }
 
-fn probeAndCopy(
+const Answer = struct { meta: ?Meta };
+
+/// One start. Null: the key itself was changed meanwhile.
+fn readOnce(
     map: *Map,
-    stripe: *Stripe,
+    stripe: *const Stripe,
     key_hash: KeyHash,
     key: []const u8,
     target: []u8,
     reserve: u32,
-) Error!?Meta {
+    patience: *const Patience,
+) Error!?Answer {
+    for (0..looks_max) |_| {
+        const generation = atomics.loadAcquire(&stripe.generation);
+        const looked = look(map, stripe, key_hash, key);
+        // Before anything of it counts: in a block that was given out again, the version may be that
+        // of an entry which is still being written, and which comes to the key's slot later.
+        if (!isStill(stripe, generation)) continue;
+        const seen = (looked catch |err| return reported(map, err)) orelse return .{ .meta = null };
+        if (@as(u64, seen.meta.len) + reserve > target.len) return .{ .meta = seen.meta };
+        const pair: Pair = .{
+            .offset = seen.entry.offset,
+            .version = seen.meta.version, // the one that was there before the check
+            .len = seen.meta.len,
+        };
+        return switch (try copyValue(map, key_hash, key, pair, generation, target, patience)) {
+            .whole => .{ .meta = seen.meta },
+            .gone => .{ .meta = null },
+            .changed => null,
+        };
+    }
+    return null;
+}
+
+/// Damage that a look met, or seemed to meet because a block was reused: it counts only if the
+/// generation stood still. So no record of a failure is made of it before.
+const Damage = error{ TableDamaged, EntryDamaged };
+
+fn reported(map: *Map, damage: Damage) Error {
+    return map.segment.fault.withReason(switch (damage) {
+        error.TableDamaged => .tableDamaged,
+        error.EntryDamaged => .entryDamaged,
+    }, error.Corrupt);
+}
+
+/// Which entry of a key it was: its place, and its version.
+pub const Pair = struct {
+    offset: u64,
+    version: u64,
+    len: u32,
+
+    pub fn of(entry: entries.EntryView) Pair {
+        return .{ .offset = entry.offset, .version = entry.version(), .len = entry.sizes.value_len };
+    }
+};
+
+/// An entry as one look saw it.
+const Seen = struct { entry: entries.EntryView, meta: Meta };
+
+/// Looks a key up. A caller without the stripe's lock checks the generation afterwards.
+fn look(map: *Map, stripe: *const Stripe, key_hash: KeyHash, key: []const u8) Damage!?Seen {
     const view = &map.segment.view;
-    const fault = map.segment.fault;
     const word = atomics.loadAcquire(&stripe.table);
-    const opened = tables.Table.open(view, word) catch
-        return fault.withReason(.tableDamaged, error.Corrupt);
+    const opened = tables.Table.open(view, word) catch return error.TableDamaged;
     const table = opened orelse return null;
     map.cachedTable(key_hash.stripe).remember(word, table);
     var probe: tables.Probe = undefined;
     switch (tables.find(view, table, map.tagFor(table, key_hash, key), key, &probe)) {
-        .found => {
-            probe.entry.copyOut(target, reserve);
-            return probe.entry.meta();
-        },
+        .found => return .{ .entry = probe.entry, .meta = probe.entry.meta() },
         .absent, .full => return null, // full: no such key in a table without a gap
-        .corrupt => return fault.withReason(.entryDamaged, error.Corrupt),
+        .corrupt => return error.EntryDamaged,
     }
+}
+
+/// What became of a copy. `changed`: the key has another entry; `gone`: it has none.
+pub const Copied = enum { whole, changed, gone };
+
+/// Copies the value of an entry that was published under `key`, piece by piece. `generation` is
+/// that in which the key led to this pair of place and version; if a block may have been reused
+/// since, the key is looked up once more: if it leads to the same pair, what was copied is whole.
+pub fn copyValue(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    pair: Pair,
+    generation: u64,
+    target: []u8,
+    patience: *const Patience,
+) Error!Copied {
+    const stripe = map.segment.view.stripe(key_hash.stripe);
+    const value: [*]const u64 = map.segment.view.at(pair.offset) +
+        layout.Entry.bytesFor(key.len, 0) / 8;
+    var since = generation;
+    var done: u64 = 0;
+    while (true) {
+        const bytes = @min(pair.len - done, piece_bytes);
+        atomics.copyOut(target[done..], value + done / 8, bytes);
+        done += bytes;
+        atomics.reached(.piece_copied);
+        if (!isStill(stripe, since)) {
+            switch (lookAgain(map, stripe, key_hash, key, pair)) {
+                .same => |seen_at| since = seen_at,
+                .changed => return .changed,
+                .gone => return .gone,
+            }
+        }
+        if (done == pair.len) return .whole;
+        try patience.check();
+    }
+}
+
+const Again = union(enum) {
+    /// The key leads to the same entry, in this generation.
+    same: u64,
+    changed,
+    gone,
+};
+
+/// The second look: what the key leads to now. It counts only if the generation stood still, as the
+/// first one does; where that does not come about, the entry counts as changed.
+fn lookAgain(
+    map: *Map,
+    stripe: *const Stripe,
+    key_hash: KeyHash,
+    key: []const u8,
+    pair: Pair,
+) Again {
+    for (0..looks_max) |_| {
+        const generation = atomics.loadAcquire(&stripe.generation);
+        const looked = look(map, stripe, key_hash, key);
+        if (!isStill(stripe, generation)) continue;
+        const seen = (looked catch return .changed) orelse return .gone;
+        if (seen.entry.offset != pair.offset) return .changed;
+        if (seen.meta.version != pair.version) return .changed;
+        return .{ .same = generation };
+    }
+    return .changed;
+}
+
+/// Whether `key` is one of this stripe and leads to this pair. What was copied of the key, if it did
+/// once, is then whole.
+pub fn isStillThere(map: *Map, stripe_index: u32, key: []const u8, pair: Pair) bool {
+    const key_hash = map.hashOf(key);
+    if (key_hash.stripe != stripe_index) return false;
+    const stripe = map.segment.view.stripe(stripe_index);
+    return lookAgain(map, stripe, key_hash, key, pair) == .same;
 }
 
 /// Exact whenever no write is in progress; a stripe whose writer died is counted slot by slot.
@@ -134,15 +321,16 @@ pub fn size(map: *Map) Error!u64 {
 }
 
 fn countSlots(map: *Map, stripe: *Stripe) Error!u64 {
-    const deadline = os.Deadline.in(map.segment.timeout_ms);
+    var patience: Patience = .{};
     while (true) {
         const generation = atomics.loadAcquire(&stripe.generation);
         const word = atomics.loadAcquire(&stripe.table);
         const opened = tables.Table.open(&map.segment.view, word) catch
-            return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
+            return reported(map, error.TableDamaged);
         const count = if (opened) |table| table.entryCount() else 0;
         // As in `getFast`: was the table still one when we had counted it?
         if (isStill(stripe, generation)) return count;
-        if (deadline.left(1) == 0) return error.Timeout;
+        patience.begin(map);
+        try patience.check();
     }
 }

@@ -159,6 +159,10 @@ pub const Probe = struct {
     }
 };
 
+/// The largest value that a reader copies on its fast path. The copy of a larger one is looked after
+/// on its way (`map/read.zig`).
+pub const fast_value_max = 64 * 1024;
+
 /// What the fast path of a lookup found out. `retry`: nothing, `find` decides.
 pub const Lookup = enum { hit, miss, retry };
 
@@ -172,13 +176,15 @@ pub const Lookup = enum { hit, miss, retry };
 /// slots, because how many a probe takes is what a processor predicts worst. It therefore looks
 /// behind empty slots, too, where a sound table has no entry for this key.
 ///
-/// After a hit the bytes that `EntryView.copyFast` reads lie inside the segment.
+/// After a hit the value is no longer than `value_max`, and the bytes that `EntryView.copyFast` reads
+/// lie inside the segment.
 pub inline fn lookupFast(
     view: *const View,
     cached: CachedTable,
     word: u64,
     fast: u64,
     key: []const u8,
+    value_max: u32,
     probe: *Probe,
 ) Lookup {
     if (cached.word != word) return .retry;
@@ -202,7 +208,7 @@ pub inline fn lookupFast(
     if (offset < view.data_start or offset + @sizeOf(layout.Entry) > committed) return .retry;
     probe.entry = .at(view, offset);
     const sizes = probe.entry.sizes;
-    if (sizes.key_len != key.len or sizes.value_len > layout.value_bytes_max) return .retry;
+    if (sizes.key_len != key.len or sizes.value_len > value_max) return .retry;
     if (offset + entries.fast_copy_overhead + key.len + sizes.value_len > committed) return .retry;
     return if (probe.entry.hasKey(key)) .hit else .retry;
 }
@@ -251,6 +257,7 @@ pub fn find(
             continue;
         }
         if (@as(Slot, @bitCast(word)).tag != tag) continue;
+        atomics.reached(.slot_loaded);
         probe.entry = entries.ofSlot(view, word) catch return .corrupt;
         if (probe.entry.hasKey(key)) {
             probe.index = index;
