@@ -81,6 +81,7 @@ test {
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/snapshot_test.zig");
+    _ = @import("map/starve_test.zig");
     _ = @import("region/region_test.zig");
     _ = @import("testing/crash_test.zig");
     _ = @import("os/common.zig");
