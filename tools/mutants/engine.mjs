@@ -44,9 +44,75 @@ export const ENGINE_MUTANTS = [
   {
     name: "a stripe is iterated over while its table is replaced",
     file: "map/iterate.zig",
-    from: "        if (atomics.load(&stripe.table) != table) return false;",
-    to: "        if (atomics.load(&stripe.table) == 2 and table == 1) return false;",
+    from: "        if (atomics.load(&stripe.table) != listing.table) return false;",
+    to: "        if (atomics.load(&stripe.table) == 2 and listing.table == 1) return false;",
     tests: "snapshot",
+  },
+  {
+    name: "a second look does not compare the version",
+    file: "map/read.zig",
+    from: "        if (seen.meta.version != pair.version) return .changed;\n",
+    to: "",
+    tests: "starve: a value that came back",
+  },
+  {
+    name: "a version counts that may be one which is just being written",
+    file: "map/read.zig",
+    from:
+      "        // of an entry which is still being written, and which comes to the key's slot later.\n" +
+      "        if (!isStill(stripe, generation)) continue;\n",
+    to: "",
+    tests: "starve: a version that is just being written",
+  },
+  {
+    name: "a copy that others overtook is not looked after",
+    file: "map/read.zig",
+    from: "        if (!isStill(stripe, since)) {\n            switch (lookAgain(",
+    to: "        if (!isStill(stripe, since) and pair.len == 0) {\n            switch (lookAgain(",
+    tests: "starve: a value that came back",
+  },
+  {
+    name: "a copy that others overtook starts again",
+    file: "map/read.zig",
+    from: "                .same => |seen_at| since = seen_at,\n",
+    to: "                .same => |seen_at| {\n                    since = seen_at;\n" +
+      "                    return .changed;\n                },\n",
+    tests: "starve: what is written to other keys",
+  },
+  {
+    name: "an iteration takes a key for whole that was overtaken",
+    file: "map/iterate.zig",
+    from: "            read.isStillThere(map, progress.stripe, key, pair);\n",
+    to: "            pair.len < 1 << 31;\n",
+    tests: "starve: a key that changes",
+  },
+  {
+    name: "an iteration loses a key that was overtaken",
+    file: "map/iterate.zig",
+    from: "        is_complete = is_complete and is_whole;\n",
+    to: "        is_complete = is_complete and (is_whole or pair.len < 1 << 31);\n",
+    tests: "starve: a key that changes",
+  },
+  {
+    name: "an iteration starts a class again in a smaller table without its beginning",
+    file: "map/iterate.zig",
+    from: "            if (reversed < from or reversed >= to) continue;\n",
+    to: "            if (reversed >= to) continue;\n",
+    tests: "starve: a walk by class",
+  },
+  {
+    name: "an iteration goes on by another hash",
+    file: "map/iterate.zig",
+    from: "            progress.next = 0;\n            return .again;\n",
+    to: "",
+    tests: "starve: a stripe that changes its hash",
+  },
+  {
+    name: "a snapshot keeps a large value that was replaced meanwhile",
+    file: "map/snapshot.zig",
+    from: "        if (copied != .whole) return false;\n",
+    to: "        if (copied == .gone) return false;\n",
+    tests: "starve: a value that came back",
   },
   {
     name: "a table is taken for the one that was there before",

@@ -183,6 +183,56 @@ test "starve: a table that is replaced all the time makes no iteration start aga
     try expectEqual(0, read.last_resorts);
 }
 
+/// What happens to the one key of an iteration while it is copied: for the second time, after what
+/// was written to others has made the first try one in vain.
+const KeyChanges = struct {
+    const key = "the key that is copied";
+
+    var deed: enum { replace, reuse } = .replace;
+    var copies: u32 = 0;
+
+    fn change() void {
+        if (copies == 1) return OthersReplaceTable.comeAndGo();
+        switch (deed) {
+            .replace => for (0..100) |_| put(key, "another value"),
+            .reuse => {
+                const before = placeOf(key);
+                calls.clear(writer) catch @panic("a clear failed");
+                for (0..10) |i| put(&otherKey(i), filled(0xff, 60_000));
+                std.debug.assert(writer.segment.view.at(before)[3] == std.math.maxInt(u64));
+                put(key, "another value");
+            },
+        }
+    }
+
+    fn onPause() void {
+        copies += 1;
+        if (copies <= 2) withoutHooks(change);
+    }
+};
+
+test "starve: a key that changes while it is copied is there once, and whole" {
+    for ([_]@TypeOf(KeyChanges.deed){ .replace, .reuse }) |deed| {
+        writer = try support.openMap(0, 64 << 20);
+        defer support.closeMap(writer);
+        for (0..200) |i| put(&otherKey(i), filled(0, 500));
+        put(KeyChanges.key, "value");
+        for (0..200) |i| _ = try calls.delete(writer, &otherKey(i));
+        KeyChanges.deed = deed;
+        KeyChanges.copies = 0;
+        atomics.pause = KeyChanges.onPause;
+        defer atomics.pause = null;
+        const bytes = try calls.gatherStripe(writer, 0, true);
+        var found: u32 = 0;
+        var at: usize = 0;
+        while (at < bytes) : (at += gathered.recordBytes(writer.gathered, at)) {
+            const key = gathered.keyOf(writer.gathered, at);
+            if (std.mem.eql(u8, key, KeyChanges.key)) found += 1 else try expectEqual(8, key.len);
+        }
+        try expectEqual(1, found);
+    }
+}
+
 test "starve: a look that thought it found damage leaves no record" {
     writer = try support.openMap(0, 64 << 20);
     defer support.closeMap(writer);

@@ -68,13 +68,15 @@ export const NAMED = [
     "loadFence",
   ],
   ["stripe/table.zig", "slot.* = atomics.", "loadAcquire"],
-  ["map/iterate.zig", "before:if (atomics.load(&stripe.table) != table) return false", "loadFence"],
   [
-    "map/snapshot.zig",
-    "before:if (atomics.load(&stripe.generation) -% generation > 1) return",
+    "map/iterate.zig",
+    "before:if (atomics.load(&stripe.table) != listing.table) return false",
     "loadFence",
   ],
-  ["map/iterate.zig", "(&stripe.begin);", "loadAcquire"],
+  ["map/iterate.zig", "atomics.loadAcquire(&stripe.begin);", "loadAcquire"],
+  ["map/iterate.zig", "atomics.loadAcquire(&stripe.end)", "loadAcquire"],
+  ["map/iterate.zig", ".table = atomics.", "loadAcquire"],
+  ["map/iterate.zig", "const slot = atomics.", "loadAcquire"],
   ["map/snapshot.zig", "(&stripe.end);", "loadAcquire"],
   ["map/snapshot.zig", "(&stripe.begin);", "loadAcquire"],
   ["stripe/table.zig", "const word = atomics.", "loadAcquire"],
@@ -146,8 +148,8 @@ export function sites(root) {
     faults,
     bumps: where(["stripe/heap.zig", "stripe/recovery.zig"], /\(&stripe\.generation, .* \+% \d\)/),
     looks: where(
-      ["map/read.zig", "map/iterate.zig", "map/snapshot.zig"],
-      /atomics\.load\(&stripe\.(?:generation\) -% generation|table\) != table)/,
+      ["map/read.zig", "map/iterate.zig"],
+      /atomics\.load\(&stripe\.(?:generation\) -% (?:listing\.)?generation|table\) != listing)/,
     ),
   };
 }
