@@ -22,18 +22,11 @@ import { STOP } from "../support/tasks.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-/** One that fits the fast path, the first that does not, one of some pieces, and large ones. */
-const SIZES = [
-  KIB,
-  64 * KIB,
-  64 * KIB + 1,
-  3 * MIB + 5,
-  64 * MIB,
-  ...(SCALE >= 1 ? [256 * MIB] : []),
-];
+/** One that fits the fast path, the first that does not, and one of several pieces. */
+const SIZES = [KIB, 64 * KIB, 64 * KIB + 1, 3 * MIB + 5];
+/** These are read once by each handle. */
+const LARGE = [64 * MIB, ...(SCALE >= 1 ? [256 * MIB] : [])];
 const ROUNDS = scaled(10);
-/** Larger ones are read in the first round only. */
-const OFTEN = 4 * MIB;
 /** A read that waits for a quiet moment, or starts again and again, does not come through in this. */
 const TIMEOUT = 500;
 const LONG = { timeout: 240_000 };
@@ -62,49 +55,56 @@ function assertBytes(actual: unknown, expected: Uint8Array, what: string): void 
 async function startWriter(t: TestContext, map: SharedMap<unknown>, name: string): Promise<Child> {
   const child = await startWith(t, otherThan(HERE), name);
   const before = map.size;
-  const ended = child.send("writeOthers", { keys: 1000 });
+  child.send("writeOthers", { keys: 1000 });
   atEnd(t, () => map.set(STOP, true));
-  ended.catch((error) => console.error(error));
   await until("other keys", () => map.size > before + 300);
   return child;
 }
 
+/** Reads all values in every way there is. */
+function readAll(
+  handle: SharedMap<unknown>,
+  how: string,
+  values: Map<string, Uint8Array>,
+): void {
+  for (const [key, value] of values) {
+    assertBytes(handle.get(key), value, `${key} by get of ${how}`);
+    assert.ok(handle.has(key));
+  }
+  const many = handle.getMany(values.keys());
+  for (const [index, [key, value]] of [...values].entries()) {
+    assertBytes(many[index], value, `${key} by getMany of ${how}`);
+  }
+  const left = new Map(values);
+  for (const [key, value] of handle) {
+    const expected = left.get(key);
+    if (!expected) {
+      assert.ok(key.startsWith("other "), `"${key}" by iteration of ${how}`);
+      continue;
+    }
+    assertBytes(value, expected, `${key} by iteration of ${how}`);
+    left.delete(key);
+  }
+  assert.equal(left.size, 0, `${[...left.keys()]} not by iteration of ${how}`);
+  const keys = [...handle.keys()];
+  assert.equal(new Set(keys).size, keys.length, "a key comes twice");
+  for (const key of values.keys()) assert.ok(keys.includes(key), `${key} not by keys of ${how}`);
+}
+
 test("values of any size are read beside a writer of other keys at full speed", LONG, async (t) => {
   const map = freshMap<unknown>(t);
-  const values = new Map(SIZES.map((size) => [`value of ${size}`, valueOf(size)]));
-  for (const [key, value] of values) map.set(key, value);
-  const open = (readonly: boolean) => {
+  const small = stored(map, SIZES);
+  const large = stored(map, LARGE);
+  const child = await startWriter(t, map, map.name);
+  const handles = [true, false].map((readonly) => {
     const handle = SharedMap.open<unknown>(map.name, { readonly, timeout: TIMEOUT });
     atEnd(t, () => handle.close());
-    return handle;
-  };
-  const child = await startWriter(t, map, map.name);
-  for (const handle of [open(true), open(false)]) {
-    const how = handle.readonly ? "a reading handle" : "a writing handle";
-    for (let round = 0; round < ROUNDS; round += 1) {
-      for (const [key, value] of values) {
-        assertBytes(handle.get(key), value, `${key} by get of ${how}`);
-        assert.ok(handle.has(key));
-      }
-      const many = handle.getMany(values.keys());
-      for (const [index, [key, value]] of [...values].entries()) {
-        assertBytes(many[index], value, `${key} by getMany of ${how}`);
-      }
-      const left = new Map(values);
-      for (const [key, value] of handle) {
-        const expected = left.get(key);
-        if (!expected) {
-          assert.ok(key.startsWith("other "), `"${key}" by iteration of ${how}`);
-          continue;
-        }
-        assertBytes(value, expected, `${key} by iteration of ${how}`);
-        left.delete(key);
-      }
-      assert.equal(left.size, 0, `${[...left.keys()]} by iteration of ${how}`);
-      const keys = [...handle.keys()];
-      assert.equal(new Set(keys).size, keys.length, "a key comes twice");
-      for (const key of values.keys()) assert.ok(keys.includes(key), `${key} by keys of ${how}`);
-    }
+    return { handle, how: readonly ? "a reading handle" : "a writing handle" };
+  });
+  for (const { handle, how } of handles) readAll(handle, how, new Map([...small, ...large]));
+  for (const key of large.keys()) map.delete(key);
+  for (let round = 1; round < ROUNDS; round += 1) {
+    for (const { handle, how } of handles) readAll(handle, how, small);
   }
   assert.equal(child.isClosed, false, child.stderr);
   map.set(STOP, true);
@@ -117,9 +117,7 @@ test(
   LONG,
   async (t) => {
     const map = freshMap<unknown>(t);
-    const sizes = SIZES.filter((size) => size <= 64 * MIB);
-    const values = new Map(sizes.map((size) => [`value of ${size}`, valueOf(size)]));
-    for (const [key, value] of values) map.set(key, value);
+    const values = stored(map, [...SIZES, 16 * MIB]);
     const child = await startWriter(t, map, map.name);
     for (let round = 0; round < ROUNDS; round += 1) {
       const object = map.toObject();
@@ -136,17 +134,15 @@ test(
 test("a value that is replaced all the time is read whole", LONG, async (t) => {
   const map = freshMap<unknown>(t);
   const child = await startWith(t, otherThan(HERE), map.name);
-  const ended = child.send("replaceLarge", { key: "large", size: 3 * MIB });
-  ended.catch((error) => console.error(error));
+  child.send("replaceLarge", { key: "large", size: 3 * MIB });
   atEnd(t, () => map.set(STOP, true));
   await until("the value", () => map.has("large"));
   const reader = SharedMap.open<unknown>(map.name, { readonly: true });
   atEnd(t, () => reader.close());
-  for (let round = 0; round < scaled(50); round += 1) {
+  for (let round = 0; round < scaled(20); round += 1) {
     for (const handle of [map, reader]) {
       const value = handle.get("large") as Uint8Array;
-      assert.equal(value.length, 3 * MIB);
-      assert.ok(value.every((byte) => byte === value[0]), "the value is torn");
+      assertBytes(value, new Uint8Array(3 * MIB).fill(value[0]), "the value");
     }
   }
   map.set(STOP, true);

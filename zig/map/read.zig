@@ -131,7 +131,8 @@ pub noinline fn getSlow(map: *Map, key: []const u8, target: []u8, reserve: u32) 
     return getSlowWithin(map, key, target, reserve, &patience);
 }
 
-fn getSlowWithin(
+/// First a try that costs no more than it must: nearly always nothing moves meanwhile.
+inline fn getSlowWithin(
     map: *Map,
     key: []const u8,
     target: []u8,
@@ -141,10 +142,30 @@ fn getSlowWithin(
     try map.segment.check();
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
+    const generation = atomics.loadAcquire(&stripe.generation);
+    var seen: Seen = undefined;
+    const looked = look(map, stripe, key_hash, key, &seen);
+    if (looked != .found or seen.meta.len <= tables.fast_value_max) {
+        if (looked == .found) seen.entry.copyOut(target, reserve);
+        if (isStill(stripe, generation)) return answer(map, looked, &seen);
+    }
+    return getLarge(map, key_hash, key, target, reserve, patience);
+}
+
+/// What is large, or was overtaken.
+noinline fn getLarge(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    target: []u8,
+    reserve: u32,
+    patience: *Patience,
+) Error!?Meta {
+    const stripe = map.segment.view.stripe(key_hash.stripe);
     var starts: u32 = 0;
     while (true) {
-        if (try readOnce(map, stripe, key_hash, key, target, reserve, patience)) |answer|
-            return answer.meta;
+        if (try readOnce(map, stripe, key_hash, key, target, reserve, patience)) |read|
+            return read.meta;
         starts += 1;
         patience.begin(map);
         if (starts < starts_max) continue;
@@ -153,13 +174,13 @@ fn getSlowWithin(
     }
     var op = try lockAsLastResort(map, key_hash.stripe, patience);
     defer op.unlock();
-    const seen = (look(map, stripe, key_hash, key) catch |err| return reported(map, err)) orelse
-        return null;
-    seen.entry.copyOut(target, reserve);
-    return seen.meta;
+    var seen: Seen = undefined;
+    const looked = look(map, stripe, key_hash, key, &seen);
+    if (looked == .found) seen.entry.copyOut(target, reserve);
+    return answer(map, looked, &seen);
 }
 
-const Answer = struct { meta: ?Meta };
+const Read = struct { meta: ?Meta };
 
 /// One start. Null: the key itself was changed meanwhile.
 fn readOnce(
@@ -170,22 +191,23 @@ fn readOnce(
     target: []u8,
     reserve: u32,
     patience: *const Patience,
-) Error!?Answer {
+) Error!?Read {
     for (0..looks_max) |_| {
         const generation = atomics.loadAcquire(&stripe.generation);
-        const looked = look(map, stripe, key_hash, key);
+        var seen: Seen = undefined;
+        const looked = look(map, stripe, key_hash, key, &seen);
         // Before anything of it counts: in a block that was given out again, the version may be that
         // of an entry which is still being written, and which comes to the key's slot later.
         if (!isStill(stripe, generation)) continue;
-        const seen = (looked catch |err| return reported(map, err)) orelse return .{ .meta = null };
-        if (@as(u64, seen.meta.len) + reserve > target.len) return .{ .meta = seen.meta };
+        const meta = try answer(map, looked, &seen) orelse return .{ .meta = null };
+        if (@as(u64, meta.len) + reserve > target.len) return .{ .meta = meta };
         const pair: Pair = .{
             .offset = seen.entry.offset,
-            .version = seen.meta.version, // the one that was there before the check
-            .len = seen.meta.len,
+            .version = meta.version, // the one that was there before the check
+            .len = meta.len,
         };
         return switch (try copyValue(map, key_hash, key, pair, generation, target, patience)) {
-            .whole => .{ .meta = seen.meta },
+            .whole => .{ .meta = meta },
             .gone => .{ .meta = null },
             .changed => null,
         };
@@ -193,15 +215,46 @@ fn readOnce(
     return null;
 }
 
-/// Damage that a look met, or seemed to meet because a block was reused: it counts only if the
-/// generation stood still. So no record of a failure is made of it before.
-const Damage = error{ TableDamaged, EntryDamaged };
+/// What a look came to. Damage may have been met only because a block was reused: it counts if the
+/// generation stood still, and no record of a failure is made of it before.
+const Looked = enum { found, absent, table_damaged, entry_damaged };
 
-fn reported(map: *Map, damage: Damage) Error {
-    return map.segment.fault.withReason(switch (damage) {
-        error.TableDamaged => .tableDamaged,
-        error.EntryDamaged => .entryDamaged,
-    }, error.Corrupt);
+/// An entry as one look saw it.
+const Seen = struct { entry: entries.EntryView, meta: Meta };
+
+/// Looks a key up. A caller without the stripe's lock checks the generation afterwards.
+inline fn look(
+    map: *Map,
+    stripe: *const Stripe,
+    key_hash: KeyHash,
+    key: []const u8,
+    seen: *Seen,
+) Looked {
+    const view = &map.segment.view;
+    const word = atomics.loadAcquire(&stripe.table);
+    const opened = tables.Table.open(view, word) catch return .table_damaged;
+    const table = opened orelse return .absent;
+    map.cachedTable(key_hash.stripe).remember(word, table);
+    var probe: tables.Probe = undefined;
+    switch (tables.find(view, table, map.tagFor(table, key_hash, key), key, &probe)) {
+        .found => {
+            seen.* = .{ .entry = probe.entry, .meta = probe.entry.meta() };
+            return .found;
+        },
+        .absent, .full => return .absent, // full: no such key in a table without a gap
+        .corrupt => return .entry_damaged,
+    }
+}
+
+/// What a look that counts means for the caller. Null: there is no such key.
+inline fn answer(map: *Map, looked: Looked, seen: *const Seen) Error!?Meta {
+    const fault = map.segment.fault;
+    return switch (looked) {
+        .found => seen.meta,
+        .absent => null,
+        .table_damaged => fault.withReason(.tableDamaged, error.Corrupt),
+        .entry_damaged => fault.withReason(.entryDamaged, error.Corrupt),
+    };
 }
 
 /// Which entry of a key it was: its place, and its version.
@@ -214,24 +267,6 @@ pub const Pair = struct {
         return .{ .offset = entry.offset, .version = entry.version(), .len = entry.sizes.value_len };
     }
 };
-
-/// An entry as one look saw it.
-const Seen = struct { entry: entries.EntryView, meta: Meta };
-
-/// Looks a key up. A caller without the stripe's lock checks the generation afterwards.
-fn look(map: *Map, stripe: *const Stripe, key_hash: KeyHash, key: []const u8) Damage!?Seen {
-    const view = &map.segment.view;
-    const word = atomics.loadAcquire(&stripe.table);
-    const opened = tables.Table.open(view, word) catch return error.TableDamaged;
-    const table = opened orelse return null;
-    map.cachedTable(key_hash.stripe).remember(word, table);
-    var probe: tables.Probe = undefined;
-    switch (tables.find(view, table, map.tagFor(table, key_hash, key), key, &probe)) {
-        .found => return .{ .entry = probe.entry, .meta = probe.entry.meta() },
-        .absent, .full => return null, // full: no such key in a table without a gap
-        .corrupt => return error.EntryDamaged,
-    }
-}
 
 /// What became of a copy. `changed`: the key has another entry; `gone`: it has none.
 pub const Copied = enum { whole, changed, gone };
@@ -288,9 +323,11 @@ fn lookAgain(
 ) Again {
     for (0..looks_max) |_| {
         const generation = atomics.loadAcquire(&stripe.generation);
-        const looked = look(map, stripe, key_hash, key);
+        var seen: Seen = undefined;
+        const looked = look(map, stripe, key_hash, key, &seen);
         if (!isStill(stripe, generation)) continue;
-        const seen = (looked catch return .changed) orelse return .gone;
+        if (looked == .absent) return .gone;
+        if (looked != .found) return .changed; // the next start reports it
         if (seen.entry.offset != pair.offset) return .changed;
         if (seen.meta.version != pair.version) return .changed;
         return .{ .same = generation };
@@ -326,7 +363,7 @@ fn countSlots(map: *Map, stripe: *Stripe) Error!u64 {
         const generation = atomics.loadAcquire(&stripe.generation);
         const word = atomics.loadAcquire(&stripe.table);
         const opened = tables.Table.open(&map.segment.view, word) catch
-            return reported(map, error.TableDamaged);
+            return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
         const count = if (opened) |table| table.entryCount() else 0;
         // As in `getFast`: was the table still one when we had counted it?
         if (isStill(stripe, generation)) return count;
