@@ -1,6 +1,6 @@
 /**
- * Reads of values of any size beside a process that writes other keys as fast as it can: none waits,
- * none fails, and the bytes are right, through handles that write and through handles that read.
+ * Reads of values of any size beside a process that writes other keys as fast as it can: none
+ * waits, none fails, and the bytes are right, through handles that write and handles that read.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -27,7 +27,7 @@ const SIZES = [KIB, 64 * KIB, 64 * KIB + 1, 3 * MIB + 5];
 /** These are read once by each handle. */
 const LARGE = [64 * MIB, ...(SCALE >= 1 ? [256 * MIB] : [])];
 const ROUNDS = scaled(10);
-/** A read that waits for a quiet moment, or starts again and again, does not come through in this. */
+/** A read that waits for a quiet moment, or starts again and again, does not end in this time. */
 const TIMEOUT = 500;
 const LONG = { timeout: 240_000 };
 

@@ -58,10 +58,9 @@ export const ENGINE_MUTANTS = [
   {
     name: "a version counts that may be one which is just being written",
     file: "map/read.zig",
-    from:
-      "        // of an entry which is still being written, and which comes to the key's slot later.\n" +
+    from: "that of an entry which is still being written, and comes to the key's slot later.\n" +
       "        if (!isStill(stripe, generation)) continue;\n",
-    to: "",
+    to: "\n",
     tests: "starve: a version that is just being written",
   },
   {

@@ -91,7 +91,7 @@ pub fn hasKey(map: *Map, from: usize, to: usize, key: []const u8) bool {
     return false;
 }
 
-/// Removes all but the last of records with the same key, among those from `from` on, which are few:
+/// Removes all but the last of records with the same key, among those from `from` on. They are few:
 /// each is compared with each.
 pub fn dropDuplicates(map: *Map, from: usize) void {
     var at = from;

@@ -2,9 +2,9 @@
 //! afterwards, a few at a time.
 //!
 //! A stripe is walked by *hash class*: the entries that share the lowest bits of their tags, and so
-//! a home in the table. Classes come in the order of these bits reversed, so that a table of another
-//! size goes on where the last one stopped: what writers of other keys do to the table never makes
-//! an iteration start again. One class is one probe.
+//! a home in the table. Classes come in the order of these bits reversed, so that a table of
+//! another size goes on where the last one stopped: what writers of other keys do to the table
+//! never makes an iteration start again. One class is one probe.
 
 const std = @import("std");
 const atomics = @import("../atomics.zig");
@@ -171,8 +171,8 @@ const Listing = struct {
         };
     }
 
-    /// Adds the slots whose reversed tags lie from `from` up to `to`, which are of one class. False:
-    /// they are too many.
+    /// Adds the slots whose reversed tags lie from `from` up to `to`, which are of one class.
+    /// False: they are too many.
     fn add(listing: *Listing, table: tables.Table, from: u32, to: u32) bool {
         const home = @bitReverse(@as(layout.Tag, @intCast(from))) & table.mask();
         for (0..table.slotCount()) |i| {
@@ -260,8 +260,8 @@ fn gatherKeys(
     return is_complete;
 }
 
-/// Puts records with values in the place of those with keys alone. A key that is gone by now was not
-/// there throughout.
+/// Puts records with values in the place of those with keys alone. A key that is gone by now was
+/// not there throughout.
 fn addValues(map: *Map, part: *const Part, patience: *read.Patience) Error!void {
     const keys_end = map.gathered_len;
     var at = part.start;

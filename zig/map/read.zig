@@ -3,9 +3,9 @@
 //!
 //! What writers do to other keys never makes a read start again. A pair of an entry's place and its
 //! version, read while the generation stood still, is that of an entry which was published; and no
-//! version is published twice in a stripe. So if the key's slot still leads to the same pair after a
-//! copy, the block was not given out meanwhile, however far the generation moved (docs/design.md,
-//! Read).
+//! version is published twice in a stripe. So if the key's slot still leads to the same pair after
+//! a copy, the block was not given out meanwhile, however far the generation moved
+//! (docs/design.md, Read).
 
 const std = @import("std");
 const atomics = @import("../atomics.zig");
@@ -32,8 +32,8 @@ pub const looks_max = 1000;
 /// Whenever so much of a value is copied, the reader looks whether the entry is still there.
 const piece_bytes = 1 << 20;
 
-/// How long a call that waits for no lock may go on. The clock is first looked at when something was
-/// in the way: most calls need none.
+/// How long a call that waits for no lock may go on. The clock is first looked at when something
+/// was in the way: most calls need none.
 pub const Patience = struct {
     deadline: ?os.Deadline = null,
 
@@ -196,8 +196,8 @@ fn readOnce(
         const generation = atomics.loadAcquire(&stripe.generation);
         var seen: Seen = undefined;
         const looked = look(map, stripe, key_hash, key, &seen);
-        // Before anything of it counts: in a block that was given out again, the version may be that
-        // of an entry which is still being written, and which comes to the key's slot later.
+        // Before anything of it counts: in a block that was given out again, the version may be
+        // that of an entry which is still being written, and comes to the key's slot later.
         if (!isStill(stripe, generation)) continue;
         const meta = try answer(map, looked, &seen) orelse return .{ .meta = null };
         if (@as(u64, meta.len) + reserve > target.len) return .{ .meta = meta };
@@ -264,7 +264,11 @@ pub const Pair = struct {
     len: u32,
 
     pub fn of(entry: entries.EntryView) Pair {
-        return .{ .offset = entry.offset, .version = entry.version(), .len = entry.sizes.value_len };
+        return .{
+            .offset = entry.offset,
+            .version = entry.version(),
+            .len = entry.sizes.value_len,
+        };
     }
 };
 
@@ -335,8 +339,8 @@ fn lookAgain(
     return .changed;
 }
 
-/// Whether `key` is one of this stripe and leads to this pair. What was copied of the key, if it did
-/// once, is then whole.
+/// Whether `key` is one of this stripe and leads to this pair. What was copied of the key, if it
+/// did once, is then whole.
 pub fn isStillThere(map: *Map, stripe_index: u32, key: []const u8, pair: Pair) bool {
     const key_hash = map.hashOf(key);
     if (key_hash.stripe != stripe_index) return false;

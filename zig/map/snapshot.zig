@@ -192,8 +192,8 @@ fn sameSlots(
     return true;
 }
 
-/// With every stripe's lock, in ascending order, for the copy of all but the large values, or of all:
-/// the only place that holds more than one. The kernel passes on at most 2,048 locks of a dead
+/// With every stripe's lock, in ascending order, for the copy of all but the large values, or of
+/// all: the only place that holds more than one. The kernel passes on at most 2,048 locks of a dead
 /// thread; there are 1,024. False: a large value has changed behind the locks.
 fn snapshotLocked(
     map: *Map,
@@ -208,7 +208,7 @@ fn snapshotLocked(
     for (0..count) |i| {
         const stripe = map.segment.view.stripe(@intCast(i));
         const table = try gathered.openTable(map, atomics.load(&stripe.table)) orelse continue;
-        const generation = atomics.load(&stripe.generation);
+        const generation = atomics.loadAcquire(&stripe.generation);
         for (0..table.slotCount()) |k| {
             const slot = atomics.load(&table.slots[k]);
             if (slot <= Slot.tombstone) continue;

@@ -500,7 +500,10 @@ test "snapshot: it has each key once, and so has an iteration, whatever happens 
     for ([_]bool{ false, true }) |readonly| {
         const map = try support.openMap(0, 4 << 20);
         defer support.closeMap(map);
-        const reader = if (readonly) try support.openReader(map, 10_000) else try support.openAgain(map, 10_000);
+        const reader = if (readonly)
+            try support.openReader(map, 10_000)
+        else
+            try support.openAgain(map, 10_000);
         defer support.closeMap(reader);
         const seed = support.seedOf(9);
         errdefer std.debug.print("SHMAP_SEED={d}\n", .{seed});

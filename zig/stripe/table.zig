@@ -159,8 +159,8 @@ pub const Probe = struct {
     }
 };
 
-/// The largest value that a reader copies on its fast path. The copy of a larger one is looked after
-/// on its way (`map/read.zig`).
+/// The largest value that a reader copies on its fast path. The copy of a larger one is looked
+/// after on its way (`map/read.zig`).
 pub const fast_value_max = 64 * 1024;
 
 /// What the fast path of a lookup found out. `retry`: nothing, `find` decides.
@@ -176,8 +176,8 @@ pub const Lookup = enum { hit, miss, retry };
 /// slots, because how many a probe takes is what a processor predicts worst. It therefore looks
 /// behind empty slots, too, where a sound table has no entry for this key.
 ///
-/// After a hit the value is no longer than `value_max`, and the bytes that `EntryView.copyFast` reads
-/// lie inside the segment.
+/// After a hit the value is no longer than `value_max`, and the bytes that `EntryView.copyFast`
+/// reads lie inside the segment.
 pub inline fn lookupFast(
     view: *const View,
     cached: CachedTable,

@@ -76,7 +76,7 @@ export const NAMED = [
   ["map/iterate.zig", "atomics.loadAcquire(&stripe.begin);", "loadAcquire"],
   ["map/iterate.zig", "atomics.loadAcquire(&stripe.end)", "loadAcquire"],
   ["map/iterate.zig", ".table = atomics.", "loadAcquire"],
-  ["map/iterate.zig", "const slot = atomics.", "loadAcquire"],
+  ["map/iterate.zig", "&table.slots[(home + i) & table.mask()])", "loadAcquire"],
   ["map/snapshot.zig", "(&stripe.end);", "loadAcquire"],
   ["map/snapshot.zig", "(&stripe.begin);", "loadAcquire"],
   ["stripe/table.zig", "const word = atomics.", "loadAcquire"],
