@@ -188,12 +188,11 @@ const Listing = struct {
         return true;
     }
 
-    /// Whether all that was loaded since `begin` is whole, and all keys of the class are among the
-    /// slots that were there throughout. Pairs with the fence in `heap.advance`.
+    /// Whether all that was loaded since `begin` is whole. Then every key of the class that was
+    /// there throughout is in a slot: also if the table was replaced meanwhile, for nothing is
+    /// stored in a table that is not the stripe's any more.
     fn isValid(listing: *const Listing, stripe: *const Stripe) bool {
-        atomics.loadFence();
-        if (atomics.load(&stripe.table) != listing.table) return false;
-        return atomics.load(&stripe.generation) -% listing.generation <= 1;
+        return read.isStill(stripe, listing.generation);
     }
 
     /// Whether the same key may be in two slots, because it was deleted and stored again meanwhile.
