@@ -1,6 +1,7 @@
 //! What several processes that share one map get done: together, beside a writer at full speed, and
-//! beside one that was stopped in the middle; how soon one sees what another has stored; and what
-//! attaching costs (attaching.zig).
+//! beside one that was stopped in the middle; how soon one sees what another has stored; what large
+//! reads lose beside a writer of other keys (large_reads.zig); and what attaching costs
+//! (attaching.zig).
 
 const std = @import("std");
 const linux = std.os.linux;
@@ -8,6 +9,7 @@ const abi = @import("shmap").abi;
 const attaching = @import("attaching.zig");
 const crews = @import("crew.zig");
 const figures = @import("figures.zig");
+const large_reads = @import("large_reads.zig");
 
 const Crew = crews.Crew;
 const Job = crews.Job;
@@ -358,4 +360,5 @@ pub fn main(init: std.process.Init.Minimal) void {
     for (sizes.keys, 0..) |keys, i| run(sizes, keys, &turns, i == sizes.keys.len - 1);
     turns.report();
     attaching.run(is_smoke);
+    large_reads.run(is_smoke);
 }

@@ -87,6 +87,7 @@ test {
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");
+    _ = @import("map/starve_test.zig");
     _ = @import("region/region_test.zig");
     _ = @import("segment/directory_test.zig");
     _ = @import("testing/crash_test.zig");

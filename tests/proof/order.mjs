@@ -3,11 +3,11 @@
  *
  *     node tests/proof/order.mjs [--scale <n>] [--seed <n>] [piece …]
  *
- * Pieces: `spin` searches the models of `order.pml`, `snapshot.pml` and `lock.pml` exhaustively,
- * and their faulty variants until each fails; `disassembly` looks for every ordering site in the
- * machine code for arm64; `tsan` runs threads on one mapping; `valgrind` and `qemu` run the Zig
- * tests. Without any, all of them. What a machine has no tool for is a skipped row; root may have
- * it installed. Sources are copied first, so that all of a piece sees the same.
+ * Pieces: `spin` searches the models of `order.pml`, `refill.pml`, `snapshot.pml` and `lock.pml`
+ * exhaustively, and their faulty variants until each fails; `disassembly` looks for every ordering
+ * site in the machine code for arm64; `tsan` runs threads on one mapping; `valgrind` and `qemu` run
+ * the Zig tests. Without any, all of them. What a machine has no tool for is a skipped row; root
+ * may have it installed. Sources are copied first, so that all of a piece sees the same.
  */
 import {
   cpSync,

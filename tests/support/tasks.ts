@@ -93,6 +93,25 @@ function insertRace(map: SharedMap, { owner, count }: { owner: number; count: nu
   });
 }
 
+/** Writes small values under keys of its own at full speed, some of which come and go. */
+function writeOthers(map: SharedMap, { keys }: { keys: number }): number {
+  let count = 0;
+  for (; count % 64 !== 0 || !isStopped(map); count += 1) {
+    const key = `other ${count % keys}`;
+    if (count % 3 === 0) map.delete(key);
+    else map.set(key, count);
+  }
+  return count;
+}
+
+/** Replaces one value by others of its size, each of one byte throughout. */
+function replaceLarge(map: SharedMap, { key, size }: { key: string; size: number }): number {
+  const value = new Uint8Array(size);
+  let count = 0;
+  for (; !isStopped(map); count += 1) map.set(key, value.fill(count % 256));
+  return count;
+}
+
 interface StormArgs {
   seed: number;
   keyCount: number;
@@ -299,6 +318,8 @@ function fillDisk(map: SharedMap, { rounds, seed }: { rounds: number; seed: numb
 export const TASKS: Record<string, Task> = {
   fill,
   fillMany,
+  writeOthers,
+  replaceLarge,
   checkFill,
   increment,
   writeBoth,

@@ -18,10 +18,14 @@ pub const Record = extern struct { key_len: u32, value_len: u32, kind: u32, _unu
 
 /// A value not included because of its size: fetch it by its key.
 pub const left_out: u32 = 256;
-const value_bytes_included = 64 * 1024;
 
-/// What to leave out of a record.
-pub const Detail = enum { keys, small_values, all_values };
+/// What a record has of a value: nothing, not even its length; all of it, unless it is large; or
+/// room only, if it is large, for `snapshot.zig` to copy it later.
+pub const Detail = enum { keys, small_values, room_for_large };
+
+pub fn isLarge(value_len: u64) bool {
+    return value_len > tables.fast_value_max;
+}
 
 /// Makes room for so many more gathered bytes.
 pub fn reserve(map: *Map, bytes: u64) Error![]u8 {
@@ -35,14 +39,19 @@ pub fn reserve(map: *Map, bytes: u64) Error![]u8 {
     return room;
 }
 
-/// Adds an entry. `Corrupt` may only mean that its block was reused: the caller validates.
+/// Adds the entry that a slot names. `Corrupt` may only mean that its block was reused: the caller
+/// validates.
 pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
-    const entry = try entries.ofSlot(&map.segment.view, slot);
+    return appendEntry(map, try entries.ofSlot(&map.segment.view, slot), detail);
+}
+
+/// Adds an entry; what it says may be anything until the caller has validated it.
+pub fn appendEntry(map: *Map, entry: entries.EntryView, detail: Detail) Error!void {
     const key_len = entry.sizes.key_len;
     const value_len = entry.sizes.value_len;
-    const with_value = detail == .all_values or
-        (detail == .small_values and value_len <= value_bytes_included);
-    const body = key_len + if (with_value) @as(u64, value_len) else 0;
+    const is_copied = detail != .keys and !isLarge(value_len);
+    const has_room = is_copied or detail == .room_for_large;
+    const body = key_len + if (has_room) @as(u64, value_len) else 0;
     const room = try reserve(map, @sizeOf(Record) + std.mem.alignForward(u64, body, 8));
     const kind: u32 = entry.sizes.kind;
     const record: Record = switch (detail) {
@@ -50,43 +59,56 @@ pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
         else => .{
             .key_len = key_len,
             .value_len = value_len,
-            .kind = if (with_value) kind else kind | left_out,
+            .kind = if (has_room) kind else kind | left_out,
         },
     };
     @memcpy(room[0..@sizeOf(Record)], std.mem.asBytes(&record));
     const rest = room[@sizeOf(Record)..];
     atomics.copyOut(rest, entry.keyWords(), key_len);
-    if (with_value) atomics.copyOut(rest[key_len..], entry.valueWords(), value_len);
+    if (is_copied) atomics.copyOut(rest[key_len..], entry.valueWords(), value_len);
     @memset(rest[body..], 0);
 }
 
-/// The stripe's table; null: it has none.
-pub fn openTable(map: *Map, stripe: *layout.Stripe) Error!?tables.Table {
-    return tables.Table.open(&map.segment.view, atomics.loadAcquire(&stripe.table)) catch |err|
+/// Forgets what was gathered from `len` on, because a writer overtook the look it was gathered by;
+/// and what that look seemed to have failed of.
+pub fn discard(map: *Map, len: usize) void {
+    map.gathered_len = len;
+    map.segment.fault.* = .{};
+}
+
+/// The table that a table word names; null: there is none.
+pub fn openTable(map: *Map, word: u64) Error!?tables.Table {
+    return tables.Table.open(&map.segment.view, word) catch |err|
         return map.segment.refused(.tableDamaged, err);
 }
 
-/// Removes all but the last of records with the same key. They are few, if any.
-pub fn dropDuplicates(map: *Map) Error!void {
-    const len = map.gathered_len;
-    const count = countRecords(map, len);
-    const slots = std.math.ceilPowerOfTwo(u64, count * 2 + 1) catch return error.NoSpace;
-    const scratch = try os.pages(map.segment.fault, slots * 8);
-    defer os.freePages(scratch);
-    const seen: [*]u64 = @ptrCast(scratch.ptr);
-    var at: usize = 0;
-    while (at < len) : (at += recordBytes(map.gathered, at)) {
-        const key = keyOf(map.gathered, at);
-        var i = std.hash.Wyhash.hash(map.secrets.fast[0], key) & (slots - 1);
-        while (seen[i] != 0) : (i = (i + 1) & (slots - 1)) {
-            const duplicate = seen[i] - 1;
-            if (!std.mem.eql(u8, keyOf(map.gathered, duplicate), key)) continue;
-            recordAt(map.gathered, duplicate).kind |= dropped;
-            break;
-        }
-        seen[i] = at + 1;
+/// Whether one of the records between two places has this key.
+pub fn hasKey(map: *Map, from: usize, to: usize, key: []const u8) bool {
+    var at = from;
+    while (at < to) : (at += recordBytes(map.gathered, at)) {
+        if (std.mem.eql(u8, keyOf(map.gathered, at), key)) return true;
     }
-    closeGaps(map);
+    return false;
+}
+
+/// Removes all but the last of records with the same key, among those from `from` on. They are few:
+/// each is compared with each.
+pub fn dropDuplicates(map: *Map, from: usize) void {
+    var at = from;
+    while (at < map.gathered_len) {
+        const next = at + recordBytes(map.gathered, at);
+        if (hasKey(map, next, map.gathered_len, keyOf(map.gathered, at)))
+            removeRange(map, at, next)
+        else
+            at = next;
+    }
+}
+
+/// Takes the bytes between two places out; what lies behind them moves down.
+pub fn removeRange(map: *Map, from: usize, to: usize) void {
+    const rest = map.gathered[to..map.gathered_len];
+    std.mem.copyForwards(u8, map.gathered[from..], rest);
+    map.gathered_len -= to - from;
 }
 
 pub fn countRecords(map: *Map, bytes: u64) u64 {
@@ -96,34 +118,17 @@ pub fn countRecords(map: *Map, bytes: u64) u64 {
     return count;
 }
 
-/// Beside the kind, until `closeGaps`.
-const dropped: u32 = 1 << 31;
-
-fn closeGaps(map: *Map) void {
-    var from: usize = 0;
-    var to: usize = 0;
-    while (from < map.gathered_len) {
-        const bytes = recordBytes(map.gathered, from);
-        if (recordAt(map.gathered, from).kind & dropped == 0) {
-            std.mem.copyForwards(u8, map.gathered[to..], map.gathered[from .. from + bytes]);
-            to += bytes;
-        }
-        from += bytes;
-    }
-    map.gathered_len = to;
-}
-
 fn recordAt(bytes: []u8, at: usize) *align(8) Record {
     return @ptrCast(@alignCast(bytes[at..].ptr));
 }
 
-fn recordBytes(bytes: []u8, at: usize) usize {
+pub fn recordBytes(bytes: []u8, at: usize) usize {
     const record = recordAt(bytes, at);
     const value_len: u64 = if (record.kind & left_out != 0) 0 else record.value_len;
     return @sizeOf(Record) + std.mem.alignForward(u64, record.key_len + value_len, 8);
 }
 
-fn keyOf(bytes: []u8, at: usize) []const u8 {
+pub fn keyOf(bytes: []u8, at: usize) []const u8 {
     return bytes[at + @sizeOf(Record) ..][0..recordAt(bytes, at).key_len];
 }
 

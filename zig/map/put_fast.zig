@@ -68,7 +68,8 @@ pub inline fn putFast(
         const word = atomics.load(&stripe.table);
         const slot = entries.slotWord(hash.tagOf(key_hash.fast), offset);
         var probe: tables.Probe = undefined;
-        const lookup = tables.lookupFast(&view, cached, word, key_hash.fast, key, &probe);
+        const max = layout.value_bytes_max;
+        const lookup = tables.lookupFast(&view, cached, word, key_hash.fast, key, max, &probe);
         if (lookup == .hit) {
             // Commit, as in `StripeOp.commit`; a crash behind it leaves a block to be retired,
             // which recovery finds free.

@@ -9,13 +9,9 @@
 const std = @import("std");
 const calls = @import("../testing/calls.zig");
 const atomics = @import("../atomics.zig");
-const directory = @import("../segment/directory.zig");
 const gathered = @import("gathered.zig");
-const attach = @import("attach.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
-const segments = @import("../segment/segment.zig");
-const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
 const tables = @import("../stripe/table.zig");
 
@@ -24,27 +20,6 @@ const StripeOp = @import("stripe_op.zig").StripeOp;
 const expect = std.testing.expect;
 const expectEqual = std.testing.expectEqual;
 const gpa = std.testing.allocator;
-
-/// A handle for reading only.
-fn openReader(map: *Map) !*Map {
-    var buffer: [200]u8 = undefined;
-    const token = buffer[0..try map.segment.token(&buffer)];
-    var fault: status.Fault = .{};
-    var options: segments.Options = .{
-        .recover = attach.recoverSegment,
-        .readonly = true,
-        .timeout_ms = 10_000,
-    };
-    const other = try support.prepared(&fault, &options);
-    errdefer handlesDiscard(other);
-    try directory.attachToken(&other.segment, token, &options);
-    other.begin();
-    return other;
-}
-
-fn handlesDiscard(map: *Map) void {
-    @import("../abi/handles.zig").maps.discard(map);
-}
 
 /// What a visit to a stripe leaves there when its writer dies.
 fn die(op: *StripeOp) void {
@@ -220,7 +195,7 @@ const Stage = struct {
         const keys = [2]Key{ keyIn(map, 1, 40), keyIn(map, 2, 40) };
         for ([2]u32{ 0, 3 }) |i| _ = try calls.put(map, &keyIn(map, i, 0), "filler", 1, .none);
         for (deeds, keys, 1..) |deed, key, i| try deed.prepare(map, @intCast(i), &key);
-        const reader = try openReader(map);
+        const reader = try support.openReader(map, 10_000);
         errdefer support.closeMap(reader);
         stage.* = .{ .map = map, .reader = reader, .keys = keys, .fillers = undefined };
         for (&stage.fillers, 0..) |*count, i| {
@@ -534,7 +509,10 @@ test "snapshot: it has each key once, and so has an iteration, whatever happens 
     for ([_]bool{ false, true }) |readonly| {
         const map = try support.openMap(0, 4 << 20);
         defer support.closeMap(map);
-        const reader = if (readonly) try openReader(map) else try support.openAgain(map, 10_000);
+        const reader = if (readonly)
+            try support.openReader(map, 10_000)
+        else
+            try support.openAgain(map, 10_000);
         defer support.closeMap(reader);
         const seed = support.seedOf(9);
         errdefer std.debug.print("SHMAP_SEED={d}\n", .{seed});

@@ -188,7 +188,9 @@ pub const StripeOp = struct {
         cursor.key = key;
         cursor.key_hash = key_hash;
         cursor.table_word = word;
-        const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, &cursor.probe);
+        const fast = key_hash.fast;
+        const max = layout.value_bytes_max;
+        const lookup = tables.lookupFast(view, cached, word, fast, key, max, &cursor.probe);
         cursor.is_found = lookup == .hit;
         cursor.probe.length = 0;
         cursor.probe.tag_collisions = 0;

@@ -329,6 +329,16 @@ pub const Deadline = struct {
         return @min(deadline.end_ns -| now, most);
     }
 
+    /// Begins it, where something was in the way that is not waited for here.
+    pub fn begin(deadline: *Deadline) void {
+        _ = deadline.left(1);
+    }
+
+    /// Whether the time since it began is over. Reads no clock before it has begun.
+    pub fn hasPassed(deadline: *Deadline) bool {
+        return deadline.end_ns != 0 and deadline.left(1) == 0;
+    }
+
     /// As this one, but with so many milliseconds left at least.
     pub fn atLeast(deadline: *const Deadline, ms: f64) Deadline {
         const timeout_ms = @max(deadline.timeout_ms, ms);

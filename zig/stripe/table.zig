@@ -177,6 +177,10 @@ pub const Probe = struct {
     }
 };
 
+/// The largest value that a reader copies on its fast path. The copy of a larger one is looked
+/// after on its way (`map/read.zig`).
+pub const fast_value_max = 64 * 1024;
+
 /// What the fast path of a lookup found out. `retry`: nothing, `find` decides.
 pub const Lookup = enum { hit, miss, retry };
 
@@ -190,13 +194,15 @@ pub const Lookup = enum { hit, miss, retry };
 /// slots, because how many a probe takes is what a processor predicts worst. It therefore looks
 /// behind empty slots, too, where a sound table has no entry for this key.
 ///
-/// After a hit the bytes that `EntryView.copyFast` reads lie inside the segment.
+/// After a hit the value is no longer than `value_max`, and the bytes that `EntryView.copyFast`
+/// reads lie inside the segment.
 pub inline fn lookupFast(
     view: *const View,
     cached: CachedTable,
     word: u64,
     fast: u64,
     key: []const u8,
+    value_max: u32,
     probe: *Probe,
 ) Lookup {
     if (cached.word != word) return .retry;
@@ -220,7 +226,7 @@ pub inline fn lookupFast(
     if (offset < view.data_start or offset + @sizeOf(layout.Entry) > committed) return .retry;
     probe.entry = .at(view, offset);
     const sizes = probe.entry.sizes;
-    if (sizes.key_len != key.len or sizes.value_len > layout.value_bytes_max) return .retry;
+    if (sizes.key_len != key.len or sizes.value_len > value_max) return .retry;
     if (offset + entries.fast_copy_overhead + key.len + sizes.value_len > committed) return .retry;
     return if (probe.entry.hasKey(key)) .hit else .retry;
 }
@@ -270,6 +276,7 @@ pub fn find(
             continue;
         }
         if (@as(Slot, @bitCast(word)).tag != tag) continue;
+        atomics.reached(.slot_loaded);
         probe.entry = entries.ofSlot(view, word) catch |err|
             return if (err == error.NoSpace) .unmapped else .corrupt;
         if (probe.entry.hasKey(key)) {
@@ -355,7 +362,7 @@ test lookupFast {
             var slow: Probe = undefined;
             const outcome = find(&view, table, tag, key, &slow);
             var fast: Probe = .none;
-            const lookup = lookupFast(&view, cached, word, tag, key, &fast);
+            const lookup = lookupFast(&view, cached, word, tag, key, fast_value_max, &fast);
             counts.getPtr(lookup).* += 1;
             if (lookup == .retry) continue;
             try std.testing.expectEqual(if (lookup == .hit) Outcome.found else .absent, outcome);
@@ -363,7 +370,7 @@ test lookupFast {
             try std.testing.expectEqual(slow.slot, fast.slot);
         }
         var other: Probe = .none;
-        try std.testing.expectEqual(.retry, lookupFast(&view, cached, word + 1, 0, "a", &other));
+        try std.testing.expectEqual(.retry, lookupFast(&view, cached, word + 1, 0, "a", 9, &other));
     }
     for (std.enums.values(Lookup)) |lookup| try std.testing.expect(counts.get(lookup) > 100);
 }

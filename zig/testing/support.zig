@@ -61,10 +61,21 @@ pub fn openAgain(map: *Map, timeout_ms: f64) !*Map {
     return openToken(buffer[0..try map.segment.token(&buffer)], timeout_ms);
 }
 
+/// One more handle on an anonymous map, for reading only.
+pub fn openReader(map: *Map, timeout_ms: f64) !*Map {
+    var buffer: [200]u8 = undefined;
+    return openTokenFor(.read, buffer[0..try map.segment.token(&buffer)], timeout_ms);
+}
+
 pub fn openToken(token: []const u8, timeout_ms: f64) !*Map {
+    return openTokenFor(.read_write, token, timeout_ms);
+}
+
+fn openTokenFor(access: os.Access, token: []const u8, timeout_ms: f64) !*Map {
     var fault: status.Fault = .{};
     var options: segments.Options = .{
         .recover = attach.recoverSegment,
+        .readonly = access == .read,
         .timeout_ms = timeout_ms,
     };
     const other = try prepared(&fault, &options);

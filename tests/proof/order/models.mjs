@@ -37,6 +37,20 @@ export const MODELS = [
     ],
   },
   {
+    model: "refill",
+    searches: [[5_500_000, "OPS=4"]],
+    small: ["OPS=3"],
+    variants: [
+      ["NO_VERSION"],
+      ["NO_CHECK_BEFORE"],
+      ["NO_CHECK_AGAIN", "OPS=4"],
+      ["OLD_SLOT"],
+      ["NO_FENCE_IN_LOOK"],
+      ["NO_BUMP_FENCE"],
+      ["REUSE_AT_ONCE"],
+    ],
+  },
+  {
     // Not among the variants: *begin* loaded before *end*, and recovery that leaves *begin* alone.
     // The last look makes up for the one; the other matters only where recovery drops a slot.
     model: "snapshot",
