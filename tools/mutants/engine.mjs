@@ -336,8 +336,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "a thread that ends keeps its handles",
     file: "os/linux_process.zig",
-    from: "    _ = pthread_setspecific(key, &key);",
-    to: "    _ = pthread_setspecific(key, null);",
+    from: "pthread_setspecific(key, @ptrFromInt(word))",
+    to: "pthread_setspecific(key, if (word == 0) @ptrFromInt(word) else null)",
     tests: "a thread that ends",
   },
   {
