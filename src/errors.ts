@@ -87,7 +87,11 @@ export class SharedMemoryError extends Error {
   constructor(
     code: ErrorCode,
     message: string,
-    details: { cause?: unknown; errno?: string; stored?: number } = {},
+    details: {
+      cause?: unknown;
+      errno?: string | undefined;
+      stored?: number | undefined;
+    } = {},
   ) {
     super(message, "cause" in details ? { cause: details.cause } : undefined);
     this.code = code;
@@ -99,13 +103,13 @@ export class SharedMemoryError extends Error {
 /** What only the caller of the library knows about a failure, besides what was attempted. */
 export interface FailureDetails {
   /** How long the call was willing to wait, in milliseconds. */
-  readonly timeout?: number;
+  readonly timeout?: number | undefined;
   /** The process that was waited for, where the fault record does not name it. */
-  readonly holder?: number;
+  readonly holder?: number | undefined;
   /** The option that sets the limit of one value. */
   readonly limit?: string | undefined;
   /** How many entries of a bulk call were stored before the part that failed. */
-  readonly stored?: number;
+  readonly stored?: number | undefined;
 }
 
 /** What was attempted when a call failed: the words of the message. */
@@ -121,9 +125,9 @@ export interface Attempt extends FailureDetails {
   /** What an open asked for, named in the message beside what it found. */
   readonly wanted?: {
     readonly kind: string;
-    readonly codec?: string;
-    readonly lock?: string;
-    readonly maxBytes?: number;
+    readonly codec?: string | undefined;
+    readonly lock?: string | undefined;
+    readonly maxBytes?: number | undefined;
   };
 }
 

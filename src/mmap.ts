@@ -7,6 +7,7 @@ import { types } from "node:util";
 import { wrongType } from "./arguments.ts";
 import type { AsyncLockOptions, Lock, LockOptions, RegionLockOptions } from "./lock/lock.ts";
 import { pack, type PackValue, unpack } from "./pack/pack.ts";
+import { headOf, orReason, printBy } from "./segment/printing.ts";
 import {
   anonymousRegion,
   attachRegion,
@@ -42,6 +43,13 @@ import {
  */
 export class Mmap implements Disposable {
   readonly #region: Region;
+
+  static {
+    printBy(this.prototype, (object) => {
+      if (!(#region in object)) return "Mmap {}"; // the prototype itself
+      return orReason("Mmap", () => `${headOf("Mmap", object.length, object.filename)} {}`);
+    });
+  }
 
   private constructor(region: Region) {
     if (!(region instanceof Region)) {

@@ -32,7 +32,7 @@ import { FAULT, Scratch } from "../ffi/scratch.ts";
  */
 export interface LockOptions {
   /** How long to wait at most, in milliseconds. Default: the `timeout` of the locked object. */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 /**
@@ -51,7 +51,7 @@ export interface LockOptions {
  */
 export interface AsyncLockOptions extends LockOptions {
   /** Ends the wait: the promise is rejected with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -74,7 +74,7 @@ export interface RegionLockOptions {
    * Whether others may hold a shared lock at the same time. Default: true for a region that does
    * not write to its file, which can have no other, false for all others.
    */
-  shared?: boolean;
+  shared?: boolean | undefined;
 }
 
 /** Calls the constructor of `Lock`, which is private. */

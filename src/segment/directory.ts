@@ -47,7 +47,7 @@ export interface SegmentInfo {
 export function unlinkSegment(
   kind: SegmentKind,
   name: string,
-  options: { directory?: string },
+  options: { directory?: string | undefined },
 ): boolean {
   checkName(name);
   const { directory, where } = requestDirectory(options, ["read", "write"]);
@@ -69,7 +69,7 @@ export function unlinkSegment(
 }
 
 /** Every segment in a directory. */
-export function listSegments(options: { directory?: string }): SegmentInfo[] {
+export function listSegments(options: { directory?: string | undefined }): SegmentInfo[] {
   const { directory, where } = requestDirectory(options, ["read"]);
   const library = openNative();
   const directoryLength = KEY.write(directory);

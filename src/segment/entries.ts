@@ -190,13 +190,13 @@ export class Entries<V> {
     return object;
   }
 
-  keys(): Generator<string, undefined, undefined> {
+  keys(): Generator<string, undefined> {
     this.segment.assertOpen("iterate over");
     return this.#walk(flags.keysOnly, (key) => key);
   }
 
   /** Iterates over the entries; `pick` makes the results. */
-  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined, undefined> {
+  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined> {
     this.segment.assertOpen("iterate over");
     return this.#walk(0, pick);
   }
@@ -205,7 +205,7 @@ export class Entries<V> {
   *#walk<T>(
     gatherFlags: number,
     pick: (key: string, value: V) => T,
-  ): Generator<T, undefined, undefined> {
+  ): Generator<T, undefined> {
     const { segment } = this;
     const records = new Records();
     for (let stripe = 0; stripe < segment.stripes; stripe += 1) {

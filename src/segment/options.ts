@@ -38,28 +38,28 @@ export interface OpenOptions {
    * later call on an open handle of the old one throws `"Replaced"`, and its data is gone with its
    * last handle.
    */
-  mode?: "shared" | "create" | "attach" | "exclusive";
+  mode?: "shared" | "create" | "attach" | "exclusive" | undefined;
   /** Only attach and read. Every call that writes throws `"ReadOnly"`. */
-  readonly?: boolean;
+  readonly?: boolean | undefined;
   /**
    * Mode bits of a new segment, independent of the umask. Default 0o600. Without effect on Windows.
    */
-  permissions?: number;
+  permissions?: number | undefined;
   /** Accept a segment that belongs to another user, other than root. Default false. */
-  allowForeignOwner?: boolean;
+  allowForeignOwner?: boolean | undefined;
   /** Where the segment lies. Default: `/dev/shm` on Linux, else a directory of the user. */
-  directory?: string;
+  directory?: string | undefined;
   /** The ceiling in bytes, recorded at creation: of a map as a whole, or of one encoded value. */
-  maxBytes?: number;
+  maxBytes?: number | undefined;
   /**
    * `"kernel"` also works across PID namespaces and C libraries, and is slower. Default of a new
    * segment: `"robust"` on Linux; on other systems `"kernel"`, the only one there.
    */
-  lock?: "robust" | "kernel";
+  lock?: "robust" | "kernel" | undefined;
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** For structured values, in place of MessagePack. Every process must give the same one. */
-  codec?: Codec;
+  codec?: Codec | undefined;
 }
 
 /**
@@ -180,7 +180,7 @@ export function checkToken(token: string): RegExpExecArray {
 
 /** The directory of a call that opens no segment, and how messages name it. */
 export function requestDirectory(
-  options: { directory?: string },
+  options: { directory?: string | undefined },
   access: readonly Access[],
 ): { directory: string; where: string } {
   const directory = checkDirectory(checkObject(options).directory);

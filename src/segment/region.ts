@@ -39,11 +39,11 @@ export interface MmapOptions {
    * How many bytes, from the start of the file. Default, and the meaning of 0: the whole file. If
    * the region writes to the file, a shorter file is made longer, and a missing one is created.
    */
-  length?: number;
+  length?: number | undefined;
   /** What the region is for. Default: `"read"`. */
-  protection?: "read" | "write" | "read-write";
+  protection?: "read" | "write" | "read-write" | undefined;
   /** Whether writes reach the file and other processes, or stay in this region. */
-  sharing?: "shared" | "private";
+  sharing?: "shared" | "private" | undefined;
 }
 
 /** Larger copies are made in pieces, for lengths cross as 32 bits. */
