@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checkObject, checkType } from "./arguments.ts";
+import { checkType } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { VALUE } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
@@ -245,8 +245,9 @@ export class SharedValue<T = unknown> extends SharedObject {
   }
 }
 
+/** The option that values alone have; the others are checked where a segment is opened. */
 function frozenIn(options: FrozenOption): boolean {
-  const { frozen = false } = checkObject(options);
+  const { frozen = false }: FrozenOption = options ?? {}; // null is refused there
   checkType("frozen", frozen, "boolean");
   return frozen;
 }

@@ -10,7 +10,7 @@
  */
 import process from "node:process";
 import { types } from "node:util";
-import { builtInGetter, checkObject, checkTimeout, checkType, wrongType } from "../arguments.ts";
+import { builtInGetter, checkOptions, checkTimeout, checkType, wrongType } from "../arguments.ts";
 import { type FailureDetails, holderIn } from "../errors.ts";
 import { records, statuses } from "../ffi/abi.ts";
 import { readRecord } from "../ffi/fields.ts";
@@ -192,7 +192,7 @@ export class Locker {
 
   /** Waits for the lock, blocking the isolate. */
   lock(options?: LockOptions & RegionLockOptions, action = "lock"): Lock {
-    const given = checkObject(options);
+    const given = checkOptions(options, this.#names(["timeout"]));
     const timeout = checkTimeout(given.timeout, this.owner.timeout);
     const shared = this.#sharedIn(given);
     this.owner.assertLockable(action, shared);
@@ -207,7 +207,7 @@ export class Locker {
 
   /** Takes the lock if it is free at once. */
   tryLock(options?: RegionLockOptions): Lock | undefined {
-    const shared = this.#sharedIn(checkObject(options));
+    const shared = this.#sharedIn(checkOptions(options, this.#names([])));
     this.owner.assertLockable("lock", shared);
     const queue = queues.get(this.identity);
     // Waiters come first, even if the lock is free at this moment.
@@ -224,7 +224,7 @@ export class Locker {
   /** Waits in the queue for the lock. */
   lockAsync(options?: AsyncLockOptions & RegionLockOptions): Promise<Lock> {
     return new Promise((resolve, reject) => {
-      const given = checkObject(options);
+      const given = checkOptions(options, this.#names(["timeout", "signal"]));
       const { signal } = given;
       const timeout = checkTimeout(given.timeout, this.owner.timeout);
       const shared = this.#sharedIn(given);
@@ -325,6 +325,11 @@ export class Locker {
     let queue = queues.get(identity);
     if (queue === undefined) queues.set(identity, queue = new WaitQueue(identity));
     return queue;
+  }
+
+  /** The options that a call takes: with `shared` where there is a choice. */
+  #names(names: readonly string[]): readonly string[] {
+    return this.#isShared === undefined ? names : [...names, "shared"];
   }
 
   #sharedIn({ shared }: RegionLockOptions): number {

@@ -5,7 +5,7 @@
 import process from "node:process";
 import {
   checkInteger,
-  checkObject,
+  checkOptions,
   checkTimeout,
   checkType,
   checkWord,
@@ -103,10 +103,42 @@ export interface SegmentKind {
   readonly flags: number;
   /** The smallest `maxBytes`. */
   readonly maxBytesLeast: number;
+  /** The options that its calls take besides those of all kinds, and check themselves. */
+  readonly options: readonly string[];
 }
 
-export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024 };
-export const VALUE: SegmentKind = { noun: "value", flags: flags.value, maxBytesLeast: 1 };
+export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024, options: [] };
+export const VALUE: SegmentKind = {
+  noun: "value",
+  flags: flags.value,
+  maxBytesLeast: 1,
+  options: ["frozen"],
+};
+
+/** The options of each call, in the order in which messages name them. */
+const ATTACH_NAMES: readonly (keyof AttachOptions)[] = [
+  "readonly",
+  "allowForeignOwner",
+  "timeout",
+  "codec",
+];
+const ANONYMOUS_NAMES: readonly (keyof AnonymousOptions)[] = [
+  "maxBytes",
+  "lock",
+  "timeout",
+  "codec",
+];
+const OPEN_NAMES: readonly (keyof OpenOptions)[] = [
+  "mode",
+  "readonly",
+  "permissions",
+  "allowForeignOwner",
+  "directory",
+  "maxBytes",
+  "lock",
+  "timeout",
+  "codec",
+];
 
 /** How messages name a segment: `map "jobs"`. */
 export function labelOf(kind: SegmentKind, name: string | undefined): string {
@@ -145,14 +177,19 @@ const TOKEN =
 /** The request to open `name`. */
 export function requestByName(kind: SegmentKind, name: string, options: OpenOptions): OpenRequest {
   checkName(name);
-  const request = completeRequest(kind, name, checkObject(options));
+  const request = completeRequest(
+    kind,
+    name,
+    checkOptions(options, [...OPEN_NAMES, ...kind.options]),
+  );
   checkDirectoryAccess(request.directory, accessOf(request));
   return request;
 }
 
 /** The request for a new segment without a name. */
 export function requestAnonymous(kind: SegmentKind, options: AnonymousOptions): OpenRequest {
-  const { maxBytes, lock, timeout, codec } = checkObject(options);
+  const names = [...ANONYMOUS_NAMES, ...kind.options];
+  const { maxBytes, lock, timeout, codec } = checkOptions(options, names);
   return completeRequest(kind, undefined, { maxBytes, lock, timeout, codec });
 }
 
@@ -163,7 +200,8 @@ export function requestByToken(
   options: AttachOptions,
 ): OpenRequest {
   const [, directory, name] = checkToken(token);
-  const { readonly, allowForeignOwner, timeout, codec } = checkObject(options);
+  const names = [...ATTACH_NAMES, ...kind.options];
+  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(options, names);
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
   const request = completeRequest(kind, name, given);
   if (directory !== DEFAULT_DIRECTORY) checkDirectoryAccess(directory, accessOf(request));
@@ -183,7 +221,7 @@ export function requestDirectory(
   options: { directory?: string | undefined },
   access: readonly Access[],
 ): { directory: string; where: string } {
-  const directory = checkDirectory(checkObject(options).directory);
+  const directory = checkDirectory(checkOptions(options, ["directory"]).directory);
   checkDirectoryAccess(directory, access);
   return { directory: directory ?? "", where: directory ?? DEFAULT_DIRECTORY };
 }

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import {
   bufferOf,
   checkInteger,
-  checkObject,
+  checkOptions,
   checkType,
   checkWord,
   lengthOf,
@@ -195,7 +195,8 @@ const MEMORY: Source = {
 
 /** Opens a region over a file. */
 export function openRegion(file: string | URL | number, options: MmapOptions): Region {
-  const { length, protection = "read", sharing = "shared" } = checkObject(options);
+  const names: (keyof MmapOptions)[] = ["length", "protection", "sharing"];
+  const { length, protection = "read", sharing = "shared" } = checkOptions(options, names);
   const bytes = checkInteger("length", length, 0) ?? 0;
   checkWord("protection", protection, ["read", "write", "read-write"]);
   checkWord("sharing", sharing, ["shared", "private"]);
