@@ -146,8 +146,10 @@ export class Mmap implements Disposable {
   }
 
   /**
-   * The region's own descriptor of the file, closed with the region; undefined in memory. It is a
-   * descriptor of the system: Deno's file functions take only those that Deno has opened.
+   * A descriptor of the file, for other programs and modules; undefined in memory. The region does
+   * not use it: it may be closed at any time, and the next read then opens the file once more.
+   * What is still open of it is closed with the region. It is a descriptor of the system: Deno's
+   * file functions take only those that Deno has opened.
    */
   get fd(): number | undefined {
     return this.#region.descriptor;

@@ -53,6 +53,7 @@ pub const range_lock = @import("lock/range_lock.zig");
 pub const stripe_lock = @import("lock/stripe_lock.zig");
 pub const user_lock = @import("lock/user_lock.zig");
 
+pub const handed_out = @import("region/handed_out.zig");
 pub const raw_file = @import("region/raw_file.zig");
 pub const region = @import("region/region.zig");
 

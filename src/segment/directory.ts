@@ -81,7 +81,10 @@ export function listSegments(options: { directory?: string | undefined }): Segme
       DATA.bytes.length,
       FAULT.bytes,
     );
-    if (length < 0) throw faultError(length, "list", { thing: "the segments", where });
+    if (length < 0) {
+      DATA.release();
+      throw faultError(length, "list", { thing: "the segments", where });
+    }
     if (length <= DATA.bytes.length) return readList(length);
     DATA.end = 0;
     DATA.reserve(2 * length); // more than needed now: others may create segments meanwhile

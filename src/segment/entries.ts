@@ -69,20 +69,24 @@ export class Entries<V> {
   put(key: string, value: V, putFlags: number): number {
     const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable("write");
-    const kind = encodeValue(segment, value, "write");
-    const bytes = bytesOf(value, kind);
-    // The key is written last: a codec that itself uses a map overwrites `KEY`.
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const { native, writeHandle } = segment;
-    const result = native.shm_map_put(
-      writeHandle,
-      KEY.bytes,
-      keyLength,
-      bytes,
-      DATA.end,
-      kind | putFlags,
-    );
-    DATA.release();
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, "write");
+      const bytes = bytesOf(value, kind);
+      // The key is written last: a codec that itself uses a map overwrites `KEY`.
+      const keyLength = writeKey(key, KEY.bytes, 0);
+      const { native, writeHandle } = segment;
+      result = native.shm_map_put(
+        writeHandle,
+        KEY.bytes,
+        keyLength,
+        bytes,
+        DATA.end,
+        kind | putFlags,
+      );
+    } finally {
+      DATA.release(); // also after a key that is refused, or a codec that throws
+    }
     if (result < 0) throw segment.failure(result, "write");
     return result;
   }
@@ -153,10 +157,14 @@ export class Entries<V> {
     const { segment } = this;
     checkIterable("keys", keys);
     const list = [...keys];
-    encodeKeys(list, DATA);
-    const { native, handle } = segment;
-    const size = native.shm_map_get_many(handle, DATA.bytes, DATA.end, list.length);
-    DATA.release();
+    let size: number;
+    try {
+      encodeKeys(list, DATA);
+      const { native, handle } = segment;
+      size = native.shm_map_get_many(handle, DATA.bytes, DATA.end, list.length);
+    } finally {
+      DATA.release();
+    }
     const records = new Records();
     records.take(segment, size);
     return list.map((key) => records.nextAnswer() ? this.#valueOf(records, key) : undefined);
@@ -252,20 +260,24 @@ export class Entries<V> {
   /** Stores `value` if the key still has `version`; says whether it did. */
   #putVersion(key: string, value: V, version: number): boolean {
     const { segment } = this;
-    const kind = encodeValue(segment, value, "write");
-    const bytes = bytesOf(value, kind);
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const { native, writeHandle } = segment;
-    const result = native.shm_map_put_version(
-      writeHandle,
-      KEY.bytes,
-      keyLength,
-      bytes,
-      DATA.end,
-      kind,
-      version,
-    );
-    DATA.release();
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, "write");
+      const bytes = bytesOf(value, kind);
+      const keyLength = writeKey(key, KEY.bytes, 0);
+      const { native, writeHandle } = segment;
+      result = native.shm_map_put_version(
+        writeHandle,
+        KEY.bytes,
+        keyLength,
+        bytes,
+        DATA.end,
+        kind,
+        version,
+      );
+    } finally {
+      DATA.release();
+    }
     if (result < 0) throw segment.failure(result, "write");
     return result === 1;
   }

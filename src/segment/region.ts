@@ -103,11 +103,13 @@ export class Region extends Handle {
     throw this.refusal("Unsupported", "identify", why);
   }
 
-  /** The descriptor of the file that the library has opened; undefined in memory. */
+  /** A descriptor of the file that is the caller's to use and to close; undefined in memory. */
   get descriptor(): number | undefined {
     this.assertOpen("describe");
     if (this.source === MEMORY) return undefined;
-    return this.native.shm_region_descriptor(this.handle);
+    const result = this.native.shm_region_descriptor(this.handle);
+    if (result < 0) throw this.failure(result, "describe");
+    return result;
   }
 
   /** How many of `length` bytes the region has from `offset` on. Throws for an offset outside. */

@@ -270,4 +270,11 @@ export const ENGINE_MUTANTS = [
     to: "",
     tests: "region_test",
   },
+  {
+    name: "a region closes a descriptor by its number, whatever has the number by now",
+    file: "region/handed_out.zig",
+    from: "handed.twin != os.no_file and os.areTwins(handed.twin, handed.number)",
+    to: "handed.twin != os.no_file",
+    tests: "that the caller closed is left",
+  },
 ];

@@ -152,6 +152,10 @@ pub const openUser: fn (*Fault, *const Path, Access, Make) Error!Fd = regions.op
 /// Opens a descriptor's file once more. Its own rights bind us, though the file might grant more to
 /// another process that opens it anew.
 pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
+/// Another number for the same open file description, which a program may be given.
+pub const duplicate: fn (*Fault, Fd) Error!Fd = regions.duplicate;
+/// Whether two numbers lead to the same open file description.
+pub const areTwins: fn (Fd, Fd) bool = regions.areTwins;
 /// How long the file is now. Of a description that is not the user's: this may move its position.
 pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
 /// Cuts or lengthens a file to so many bytes.

@@ -21,6 +21,7 @@ const user_lock = @import("../lock/user_lock.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
+const HandedOut = @import("handed_out.zig").HandedOut;
 
 pub const Access = os.Use;
 
@@ -41,6 +42,8 @@ pub const Region = struct {
     /// Carries all range locks; never mapped.
     locks: os.Fd,
     access: Access,
+    /// What the caller got from `descriptor`.
+    handed_out: HandedOut,
     base: os.Base,
     /// How much is mapped: the header, if there is one, and `length`.
     mapped: u64,
@@ -92,12 +95,12 @@ pub const Region = struct {
     /// Over the file a descriptor of this process leads to, opened once more.
     pub fn openDescriptor(
         region: *Region,
-        descriptor: i32,
+        number: i32,
         length: u64,
         access: Access,
     ) Error!void {
         if (length > length_max) return error.InvalidArgument;
-        region.file = try os.reopen(&region.fault, descriptor, access);
+        region.file = try os.reopen(&region.fault, number, access);
         errdefer os.close(region.file);
         try region.overFile(length, access);
     }
@@ -126,12 +129,18 @@ pub const Region = struct {
         region.ready();
     }
 
+    /// A descriptor of the file for the caller, who may close it at any time.
+    pub fn descriptor(region: *Region) Error!os.Fd {
+        return region.handed_out.get(&region.fault, region.file, region.access.ofFile());
+    }
+
     fn openLocks(region: *Region, opening: os.Access) Error!void {
         region.locks = try os.openAgain(&region.fault, region.file, opening);
     }
 
     fn ready(region: *Region) void {
         region.copies_by_kernel = true;
+        region.handed_out = .none;
         region.fault = .{};
         region.lock.init(.{
             .header = region.header,
@@ -257,6 +266,7 @@ pub const Region = struct {
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
     pub fn close(region: *Region) void {
         region.lock.close();
+        region.handed_out.close();
         if (region.unnamed != null) {
             os.unmap(region.base, region.mapped); // the last to leave cannot remove what is mapped
             return region.closeMemory();
