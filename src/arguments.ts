@@ -100,8 +100,16 @@ export function checkInteger(
 
 /** The error for `value` given as `what`. */
 export function wrongType(what: string, wanted: string, value: unknown): TypeError {
-  const found = typeof value === "string" ? `"${value}"` : value === null ? "null" : typeof value;
-  return new TypeError(`Cannot use ${found} as ${what}: it must be ${wanted}`);
+  return new TypeError(`Cannot use ${shown(value)} as ${what}: it must be ${wanted}`);
+}
+
+/** A value as messages show it: whole where it is short, else what it is. */
+function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 100));
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object" && value !== null) return "an object";
+  if (typeof value === "function" || typeof value === "symbol") return `a ${typeof value}`;
+  return String(value);
 }
 
 /**

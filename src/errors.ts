@@ -105,11 +105,18 @@ export interface FailureDetails {
   /** How long the call was willing to wait, in milliseconds. */
   readonly timeout?: number | undefined;
   /** The process that was waited for, where the fault record does not name it. */
-  readonly holder?: number | undefined;
+  readonly holder?: Holder | undefined;
   /** The option that sets the limit of one value. */
   readonly limit?: string | undefined;
   /** How many entries of a bulk call were stored before the part that failed. */
   readonly stored?: number | undefined;
+}
+
+/** The process that holds a lock, by the number it has in its own PID namespace; 0 if unknown. */
+export interface Holder {
+  readonly pid: number;
+  /** Whether no process of this PID namespace has that number. */
+  readonly isElsewhere: boolean;
 }
 
 /** What was attempted when a call failed: the words of the message. */
@@ -128,6 +135,8 @@ export interface Attempt extends FailureDetails {
     readonly codec?: string | undefined;
     readonly lock?: string | undefined;
     readonly maxBytes?: number | undefined;
+    /** Whether one that is not there was not to be made. */
+    readonly isThere?: boolean | undefined;
   };
 }
 
@@ -135,9 +144,13 @@ export interface Attempt extends FailureDetails {
 export const FAULT_BYTES: number = records.Fault.bytes;
 const FAULT_TEXT_OFFSET = offsetOf("Fault", "text");
 
-/** The process that holds what a failed call waited for, by its fault record; 0 if unknown. */
-export function holderIn(record: Uint8Array): number {
-  return readFault(record).holder;
+/** The process that holds what a failed call waited for, by its fault record. */
+export function holderIn(record: Uint8Array): Holder {
+  return holderOf(readFault(record));
+}
+
+function holderOf({ holder, reason }: Fault): Holder {
+  return { pid: holder, isElsewhere: reason === reasons.holderElsewhere };
 }
 
 /** A fault record. */
@@ -253,7 +266,14 @@ function describeNotFound(attempt: Attempt, fault: Fault): string {
   if (attempt.action === "attach to") {
     return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
   }
-  return `${cannot(attempt)}: there is none in ${attempt.where}`;
+  if (fault.reason === reasons.filesystem) return noDirectory(attempt, fault);
+  const way = attempt.wanted?.isThere ? "; an open that may write, without mode, makes it" : "";
+  return `${cannot(attempt)}: there is none in ${attempt.where}${way}`;
+}
+
+function noDirectory(attempt: Attempt, fault: Fault): string {
+  const why = `there is no directory ${attempt.where}${systemCause(fault)}`;
+  return `${cannot(attempt)}: ${why}; make it, or state another one`;
 }
 
 function describePermission(attempt: Attempt, fault: Fault): string {
@@ -263,8 +283,15 @@ function describePermission(attempt: Attempt, fault: Fault): string {
     }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
   }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
-  return `${cannot(attempt)}: permission denied${systemCause(fault)}`;
+  return `${cannot(attempt)}: permission denied${systemCause(fault)}; the mode and the owner of ` +
+    `the file, or of ${attempt.where}, do not allow it`;
 }
+
+/** What else than a full file system can be in the way of a larger file. */
+const SPACE_LIMITS: ReadonlyMap<string, string> = new Map([
+  ["EFBIG", 'its file may not be larger for this process; raise "ulimit -f"'],
+  ["EDQUOT", "the quota of this user is used up"],
+]);
 
 function describeNoSpace(attempt: Attempt, fault: Fault): string {
   const { needed, used, ceiling, reason } = fault;
@@ -274,7 +301,16 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   if (reason === reasons.addressSpace) {
     const amount = formatBytes(ceiling > 0 ? ceiling : needed);
     return `${cannot(attempt)}: no room for ${amount} in the address space${systemCause(fault)}; ` +
-      `a smaller ${attempt.wanted?.kind === "a region" ? "length" : "maxBytes"} asks for less`;
+      `a smaller ${attempt.wanted?.kind === "a region" ? "length" : "maxBytes"} asks for less, a ` +
+      `larger "ulimit -v" allows more`;
+  }
+  const limit = fault.errno === undefined ? undefined : SPACE_LIMITS.get(fault.errno);
+  if (limit !== undefined) return `${grow}: ${limit}${systemCause(fault)}`;
+  if (isOpening && reason === reasons.none && needed === 0 && used === 0) {
+    return `${cannot(attempt)}: ${attempt.where} takes no more files${
+      systemCause(fault)
+    }; remove ` +
+      `some, or give it more inodes`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
     return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
@@ -298,11 +334,12 @@ function describeTooLarge(attempt: Attempt, { needed, ceiling }: Fault): string 
 }
 
 function describeTimeout(attempt: Attempt, fault: Fault): string {
-  const holder = attempt.holder ?? fault.holder;
+  const { pid, isElsewhere } = attempt.holder ?? holderOf(fault);
   const waited = attempt.timeout === undefined ? "" : `, waited ${attempt.timeout} ms`;
-  return holder > 0
-    ? `${cannot(attempt)}: it is locked by process ${holder}${waited}`
-    : `${cannot(attempt)}: another process holds it${waited}`;
+  const where = isElsewhere ? ", which has ended or lives in another PID namespace" : "";
+  return pid > 0
+    ? `${cannot(attempt)}: it is locked by process ${pid}${where}${waited}`
+    : `${cannot(attempt)}: another process was in the way, inside a call of its own${waited}`;
 }
 
 /** What is damaged in a segment, by the library's reason. */
@@ -368,9 +405,20 @@ function describeUnsupported(attempt: Attempt, fault: Fault): string {
   return `${cannot(attempt)}: ${what}${systemCause(fault)}`;
 }
 
+/** What the system means, and the way out, for errors that are met. */
+const SYSTEM_CAUSES: ReadonlyMap<string, string> = new Map([
+  ["EMFILE", 'this process may open no more files, and an open takes two; raise "ulimit -n"'],
+  ["ENFILE", "this machine may open no more files"],
+  ["ENAMETOOLONG", "the path is too long"],
+  ["ENOMEM", "the kernel has no memory for it"],
+]);
+
 const SYSTEM: [ErrorCode, Describe] = [
   "System",
-  (attempt, fault) => `${cannot(attempt)}: the system refused${systemCause(fault)}`,
+  (attempt, fault) => {
+    const cause = fault.errno === undefined ? undefined : SYSTEM_CAUSES.get(fault.errno);
+    return `${cannot(attempt)}: ${cause ?? "the system refused"}${systemCause(fault)}`;
+  },
 ];
 
 function plain(text: string): Describe {

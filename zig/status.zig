@@ -71,6 +71,7 @@ pub const Reason = enum(u32) {
     filesystem = 21,
     tooShort = 22,
     emptyFile = 23,
+    holderElsewhere = 24,
 };
 
 /// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text

@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x1b504ad3;
+export const fingerprint = 0xac69b6da;
 
 export const layoutVersion = 4;
 
@@ -50,6 +50,7 @@ export const reasons = {
   filesystem: 21,
   tooShort: 22,
   emptyFile: 23,
+  holderElsewhere: 24,
 } as const;
 
 export const flags = {

@@ -11,7 +11,7 @@
 import process from "node:process";
 import { types } from "node:util";
 import { builtInGetter, checkOptions, checkTimeout, checkType, wrongType } from "../arguments.ts";
-import { type FailureDetails, holderIn } from "../errors.ts";
+import { type FailureDetails, type Holder, holderIn } from "../errors.ts";
 import { records, statuses } from "../ffi/abi.ts";
 import { readRecord } from "../ffi/fields.ts";
 import { canWait, type Native } from "../ffi/native.ts";
@@ -447,7 +447,8 @@ class WaitQueue {
     this.turn();
     if (!this.waiters.has(waiter)) return;
     const { locker, timeout } = waiter;
-    const holder = this.holders.size > 0 ? process.pid : this.first!.holder;
+    const isOwn = this.holders.size > 0;
+    const holder = isOwn ? { pid: process.pid, isElsewhere: false } : this.first!.holder;
     this.leave(waiter, locker.owner.failure(TIMEOUT, "lock", { timeout, holder }));
   }
 
@@ -491,8 +492,8 @@ class Waiter {
     return performance.now() - this.#since;
   }
 
-  /** The process that held the lock at the last try, if the library knows it, else 0. */
-  get holder(): number {
+  /** The process that held the lock at the last try, as far as the library knows it. */
+  get holder(): Holder {
     const { native, handle } = this.locker.owner;
     FAULT.bytes.fill(0);
     native.shm_fault(handle, FAULT.bytes);

@@ -286,11 +286,14 @@ function checkMode(mode: OpenOptions["mode"], readonly: boolean): OpenRequest["m
 function checkDirectory(directory: string | undefined): string | undefined {
   checkType("directory", directory, "string");
   if (directory === undefined) return directory;
-  if (directory === "" || directory.includes("\0")) {
-    throw new TypeError(`Cannot use the directory ${JSON.stringify(directory)}`);
+  if (directory.length > LIMITS.directory) {
+    const { length } = directory;
+    const limit = LIMITS.directory;
+    throw new RangeError(`Cannot use a directory of ${length} characters: the limit is ${limit}`);
   }
-  if (directory.length <= LIMITS.directory) return directory;
-  throw new RangeError(`Cannot use a directory of ${directory.length} characters`);
+  if (directory !== "" && !directory.includes("\0")) return directory;
+  const found = JSON.stringify(directory);
+  throw new TypeError(`Cannot use ${found} as directory: it has no character, or a zero one`);
 }
 
 /** The id of a codec. Throws unless it is one. */

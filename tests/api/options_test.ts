@@ -1,4 +1,4 @@
-/** Options that a call does not have: a TypeError that names the nearest one, and nothing is done. */
+/** Options that a call does not have: a TypeError that names the nearest one; nothing is done. */
 import assert from "node:assert/strict";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -59,6 +59,12 @@ pub fn pid() u32 {
     return @intCast(linux.getpid());
 }
 
+pub fn isLiving(number: u32) bool {
+    const target = std.math.cast(i32, number) orelse return false;
+    const nothing: linux.SIG = @enumFromInt(0);
+    return linux.errno(linux.kill(target, nothing)) != .SRCH;
+}
+
 pub fn threadId() u32 {
     return @intCast(linux.gettid());
 }

@@ -176,6 +176,8 @@ pub const copy: fn (*Fault, Direction, [*]u8, [*]u8, usize) Error!usize = region
 
 pub const random: fn ([]u8) void = process.random;
 pub const pid: fn () u32 = process.pid;
+/// Whether a process of this PID namespace has the number; true where that cannot be said.
+pub const isLiving: fn (u32) bool = process.isLiving;
 /// The calling thread's id, which no other living thread of this process has.
 pub const threadId: fn () u32 = process.threadId;
 /// This user, as the owner of a file is known; 0 is the administrator.

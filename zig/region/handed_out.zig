@@ -1,9 +1,9 @@
 //! The descriptor of its file that a region hands to its caller: one that the caller may close at
 //! any time, and that the region closes when it is closed itself, if the caller has not.
 //!
-//! The number alone does not tell which it is: once the caller has closed it, the system gives it to
-//! the next file that is opened. So the region keeps a twin, another number for the same open file
-//! description. It is never used for anything else: what the caller does with the description
+//! The number alone does not tell which it is: once the caller has closed it, the system gives it
+//! to the next file that is opened. So the region keeps a twin, another number for the same open
+//! file description. It is never used for anything else: what the caller does with the description
 //! (moving its position, unlocking) harms nothing.
 
 const std = @import("std");
