@@ -263,6 +263,10 @@ function cannotOpen(attempt: Attempt, { errno }: Fault): string {
 
 function describeNotFound(attempt: Attempt, fault: Fault): string {
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
+  if (fault.reason === reasons.nameGone) {
+    return `${cannot(attempt)}: its name no longer leads to it, for its file was removed or ` +
+      `replaced; open the name again`;
+  }
   if (attempt.action === "attach to") {
     return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
   }

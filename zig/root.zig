@@ -32,6 +32,7 @@ pub const quiesce = @import("map/quiesce.zig");
 pub const read = @import("map/read.zig");
 pub const snapshot = @import("map/snapshot.zig");
 pub const stats = @import("map/stats.zig");
+pub const stats_test = @import("map/stats_test.zig");
 pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");

@@ -72,6 +72,9 @@ pub const Reason = enum(u32) {
     tooShort = 22,
     emptyFile = 23,
     holderElsewhere = 24,
+    nameGone = 25,
+    noSuchProcess = 26,
+    hiddenProcess = 27,
 };
 
 /// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text

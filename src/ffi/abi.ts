@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0xac69b6da;
+export const fingerprint = 0x22b171f9;
 
 export const layoutVersion = 4;
 
@@ -51,6 +51,9 @@ export const reasons = {
   tooShort: 22,
   emptyFile: 23,
   holderElsewhere: 24,
+  nameGone: 25,
+  noSuchProcess: 26,
+  hiddenProcess: 27,
 } as const;
 
 export const flags = {

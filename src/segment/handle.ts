@@ -34,7 +34,6 @@ export abstract class Handle implements Lockable {
   readonly timeout: number;
   readonly locker: Locker;
   readonly #calls: HandleCalls;
-  #token: string | undefined;
 
   /** `isShared` is for `Locker`. */
   constructor(
@@ -85,10 +84,6 @@ export abstract class Handle implements Lockable {
   /** The string that leads other processes to the same segment or region. */
   get token(): string {
     this.assertOpen("identify");
-    return this.#token ??= this.#readToken();
-  }
-
-  #readToken(): string {
     DATA.end = 0;
     const length = this.native[this.#calls.token](this.handle, DATA.bytes, DATA.bytes.length);
     if (length < 0) throw this.failure(length, "identify");

@@ -67,7 +67,10 @@ export interface MapStats {
   created: Date;
   /** The user id of its owner. */
   owner: number;
-  /** Whether its name still leads to it (`"live"`), and why not. */
+  /**
+   * Whether its name still leads to it (`"live"`), and why not: another process is about to replace
+   * it or has done so, or the name was unlinked, or its file was removed by another program.
+   */
   state: "live" | "replacing" | "replaced" | "unlinked";
   /** Whether other writing handles are attached. On Windows only a read-only one can tell. */
   hasOtherWriters: boolean;

@@ -271,6 +271,15 @@ export const STATES: Row[] = [
     (t) => SharedMap.open(name(t), { directory: `/tmp/${"x".repeat(300)}` }),
   ),
   row(
+    'Cannot identify map "{name}": its name no longer leads to it, for its file was removed or ' +
+      "replaced; open the name again",
+    (t) => {
+      const map = freshMap(t);
+      map.unlink();
+      return map.token;
+    },
+  ),
+  row(
     "Cannot attach to anonymous map: the process that gave the token has closed it or ended",
     () => SharedMap.attach(staleToken()),
   ),

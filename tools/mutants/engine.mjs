@@ -277,4 +277,11 @@ export const ENGINE_MUTANTS = [
     to: "handed.twin != os.no_file",
     tests: "that the caller closed is left",
   },
+  {
+    name: "a segment does not look whether its name still leads to it",
+    file: "segment/segment.zig",
+    from: "        return segment.nameLeads() == .elsewhere;\n",
+    to: "        return segment.nameLeads() == .elsewhere and segment.state() != .live;\n",
+    tests: "a name that leads elsewhere",
+  },
 ];

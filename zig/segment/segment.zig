@@ -111,6 +111,13 @@ pub const Segment = struct {
         return segment.nameLeads() == .here;
     }
 
+    /// Whether it has a name that leads elsewhere, or nowhere: any program may remove the file, or
+    /// put another one in its place, and tells no segment.
+    pub fn hasLostItsName(segment: *Segment) bool {
+        if (segment.name_len == 0 or segment.unnamed != null) return false;
+        return segment.nameLeads() == .elsewhere;
+    }
+
     pub inline fn state(segment: *const Segment) layout.State {
         return @enumFromInt(atomics.loadAcquire(&segment.header().state));
     }
@@ -299,8 +306,10 @@ pub const Segment = struct {
     }
 
     /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
-    pub fn token(segment: *const Segment, target: []u8) Error!usize {
+    /// `NotFound`: the name, by which others would look for it, no longer leads here.
+    pub fn token(segment: *Segment, target: []u8) Error!usize {
         const id = segment.header().id;
+        if (segment.hasLostItsName()) return segment.fault.withReason(.nameGone, error.NotFound);
         const text = if (segment.unnamed) |number|
             try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
         else if (segment.name_len > 0)
