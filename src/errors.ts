@@ -135,6 +135,8 @@ export interface Attempt extends FailureDetails {
     readonly codec?: string | undefined;
     readonly lock?: string | undefined;
     readonly maxBytes?: number | undefined;
+    /** Whether a token with a name was to lead there. */
+    readonly isNamed?: boolean | undefined;
     /** Whether one that is not there was not to be made. */
     readonly isThere?: boolean | undefined;
   };
@@ -267,12 +269,22 @@ function describeNotFound(attempt: Attempt, fault: Fault): string {
     return `${cannot(attempt)}: its name no longer leads to it, for its file was removed or ` +
       `replaced; open the name again`;
   }
-  if (attempt.action === "attach to") {
-    return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
-  }
   if (fault.reason === reasons.filesystem) return noDirectory(attempt, fault);
+  if (attempt.action === "attach to") return `${cannot(attempt)}: ${tokenCause(attempt, fault)}`;
   const way = attempt.wanted?.isThere ? "; an open that may write, without mode, makes it" : "";
   return `${cannot(attempt)}: there is none in ${attempt.where}${way}`;
+}
+
+/** Why a token leads to nothing. */
+function tokenCause({ wanted }: Attempt, { reason, found }: Fault): string {
+  if (wanted?.isNamed) {
+    return "its name leads to none, or to another one: it was unlinked, removed or replaced";
+  }
+  if (reason === reasons.noSuchProcess) {
+    return `this PID namespace has no process ${found}, which gave the token: it has ended, or ` +
+      `is in another PID namespace, to which only names lead`;
+  }
+  return "the process that gave the token has closed it or ended";
 }
 
 function noDirectory(attempt: Attempt, fault: Fault): string {
@@ -285,6 +297,11 @@ function describePermission(attempt: Attempt, fault: Fault): string {
     return `${
       cannot(attempt)
     }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
+  }
+  if (fault.reason === reasons.hiddenProcess) {
+    return `${cannot(attempt)}: process ${fault.found}, which gave the token, is closed to this ` +
+      `one${systemCause(fault)}: it has another user, or capabilities, or has changed its user ` +
+      `since; make what is to be shared after that, or give it a name`;
   }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
   return `${cannot(attempt)}: permission denied${systemCause(fault)}; the mode and the owner of ` +

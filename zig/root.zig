@@ -23,6 +23,7 @@ pub const marshal = @import("abi/marshal.zig");
 pub const thread_exit = @import("abi/thread_exit.zig");
 
 pub const attach = @import("map/attach.zig");
+pub const attach_test = @import("map/attach_test.zig");
 pub const bulk = @import("map/bulk.zig");
 pub const gathered = @import("map/gathered.zig");
 pub const iterate = @import("map/iterate.zig");

@@ -221,7 +221,8 @@ export function attachSegment(kind: SegmentKind, token: string, options: AttachO
 function opened(library: Native, handle: number, request: OpenRequest, action: string): Segment {
   const { kind, name, where, timeout, codecId, lock, maxBytes, mode } = request;
   const isThere = mode === "attach";
-  const wanted = { kind: `a ${kind.noun}`, codec: codecId, lock, maxBytes, isThere };
+  const isNamed = name !== undefined;
+  const wanted = { kind: `a ${kind.noun}`, codec: codecId, lock, maxBytes, isThere, isNamed };
   checkOpened(handle, action, { thing: labelOf(kind, name), where, timeout, wanted });
   return new Segment(library, handle, request);
 }

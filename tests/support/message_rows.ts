@@ -283,6 +283,21 @@ export const STATES: Row[] = [
     "Cannot attach to anonymous map: the process that gave the token has closed it or ended",
     () => SharedMap.attach(staleToken()),
   ),
+  row(
+    'Cannot attach to map "{name}": its name leads to none, or to another one: it was unlinked, ' +
+      "removed or replaced",
+    (t) => {
+      const map = freshMap(t);
+      const { token } = map;
+      map.unlink();
+      return SharedMap.attach(token);
+    },
+  ),
+  row(
+    "Cannot attach to anonymous map: this PID namespace has no process 1073741824, which gave the " +
+      "token: it has ended, or is in another PID namespace, to which only names lead",
+    () => SharedMap.attach("fd:1073741824:3:0123456789abcdef"),
+  ),
   row('Cannot read map "{name}": it is closed', (t) => {
     const map = freshMap(t);
     map.close();

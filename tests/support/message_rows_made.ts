@@ -43,6 +43,18 @@ export const MADE: Row[] = ([
     errno: EACCES,
     attempt: OPENING,
   }],
+  [
+    "Cannot attach to anonymous map: process 12, which gave the token, is closed to this one " +
+    "(EACCES): it has another user, or did not begin with its user and its capabilities; make " +
+    "what is to be shared after that, or give it a name",
+    {
+      status: "permissionDenied",
+      reason: "hiddenProcess",
+      errno: EACCES,
+      fields: { found: 12 },
+      attempt: { action: "attach to", thing: "anonymous map" },
+    },
+  ],
   ['Cannot open map "jobs": it belongs to user 7, and allowForeignOwner is not set', {
     status: "permissionDenied",
     reason: "foreignOwner",

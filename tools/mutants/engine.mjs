@@ -245,8 +245,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "a region that can be cut short is attached to",
     file: "region/region.zig",
-    from: " or !os.isSealed(file))",
-    to: ")",
+    from: "(found == .by_descriptor and !os.isSealed(file))",
+    to: "found == .by_descriptor and stat.size == 0",
     tests: "region_test",
   },
   {
@@ -283,5 +283,19 @@ export const ENGINE_MUTANTS = [
     from: "        return segment.nameLeads() == .elsewhere;\n",
     to: "        return segment.nameLeads() == .elsewhere and segment.state() != .live;\n",
     tests: "a name that leads elsewhere",
+  },
+  {
+    name: "a process that is closed to others makes memory that only it can reach",
+    file: "segment/directory.zig",
+    from: "    if (!os.isOpenToUser()) if (",
+    to: "    if (os.pid() == 0) if (",
+    tests: "hands on a map by a file",
+  },
+  {
+    name: "a list leaves the file of a killed process that was closed to others",
+    file: "segment/directory.zig",
+    from: "    unnamed_file.reap(fault) catch {};\n    var names",
+    to: "    var names",
+    tests: "a list removes the file of a process",
   },
 ];

@@ -51,7 +51,7 @@ pub const Region = struct {
     /// Null over a user's file.
     header: ?*layout.Header,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: ?u64,
     /// Whether the kernel copies for us.
     copies_by_kernel: bool,
 
@@ -182,13 +182,25 @@ pub const Region = struct {
     }
 
     fn openMemory(region: *Region, bytes: u64) Error!void {
-        const fault = &region.fault;
         region.unnamed = null;
-        if (os.has_memory_files) {
-            region.file = try os.sealedMemory(fault, bytes);
-            errdefer os.close(region.file);
-            return region.openLocks(.read_write);
-        }
+        if (os.has_memory_files and os.isOpenToUser()) return region.openSealed(bytes);
+        region.openByNumber(bytes) catch |err| {
+            if (!os.has_memory_files) return err;
+            region.unnamed = null;
+            region.fault = .{}; // no other process will find it
+            return region.openSealed(bytes);
+        };
+    }
+
+    fn openSealed(region: *Region, bytes: u64) Error!void {
+        region.file = try os.sealedMemory(&region.fault, bytes);
+        errdefer os.close(region.file);
+        return region.openLocks(.read_write);
+    }
+
+    /// A file with a name of ours, in place of memory without one.
+    fn openByNumber(region: *Region, bytes: u64) Error!void {
+        const fault = &region.fault;
         const made = try unnamed_file.make(fault, .in(lengthen_ms));
         region.file = made.file;
         region.locks = made.locks;
@@ -230,7 +242,7 @@ pub const Region = struct {
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
-        const length = try checkMemory(fault, region.file, name.id);
+        const length = try checkMemory(fault, region.file, name.id, .by_descriptor);
         try region.openLocks(.read_write);
         errdefer os.close(region.locks);
         try region.mapMemory(length);
@@ -239,7 +251,6 @@ pub const Region = struct {
 
     /// As `attach`, where memory that others can reach has a name.
     fn attachNamed(region: *Region, text: []const u8) Error!void {
-        if (os.has_memory_files) return error.Unsupported; // of another system
         const fault = &region.fault;
         var parts = std.mem.splitScalar(u8, text["file:".len..], ':');
         const number = try Token.number(u64, parts.first(), 16);
@@ -256,7 +267,7 @@ pub const Region = struct {
         const path = try unnamed_file.pathOf(fault, number);
         if (!unnamed_file.leadsTo(&path, region.file))
             return fault.withReason(.identity, error.NotFound);
-        const length = try checkMemory(fault, region.file, id);
+        const length = try checkMemory(fault, region.file, id, .by_number);
         if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
         try region.mapMemory(length);
         range_lock.unlock(region.locks, .lifecycle);
@@ -444,8 +455,11 @@ const Token = struct {
     }
 };
 
-/// Checks a memory file before anything of it is mapped, and gives the length of its data.
-fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
+const Found = enum { by_descriptor, by_number };
+
+/// Checks a memory file before anything of it is mapped, and gives the length of its data. A file
+/// with a name of ours cannot be sealed, but only this user can open it.
+fn checkMemory(fault: *Fault, file: os.Fd, id: u64, found: Found) Error!u64 {
     const header = try segments.readHeader(fault, file);
     try segments.checkIdentity(fault, &header, .region);
     if (header.id != id) return fault.withReason(.identity, error.NotFound);
@@ -453,7 +467,8 @@ fn checkMemory(fault: *Fault, file: os.Fd, id: u64) Error!u64 {
         return fault.withReason(.checksum, error.Corrupt);
     // Plain copies rely on both.
     const stat = try os.stat(fault, file);
-    if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
+    const is_cut = stat.size < data_start + header.max_bytes;
+    if (is_cut or (found == .by_descriptor and !os.isSealed(file)))
         return fault.withReason(.truncated, error.Corrupt);
     return header.max_bytes;
 }

@@ -61,7 +61,7 @@ pub const Segment = struct {
     /// 0: unnamed.
     name_len: usize,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: ?u64,
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
