@@ -368,13 +368,28 @@ export class SharedMap<V = unknown> extends SharedObject {
 
   /**
    * Checks every part of the map and changes nothing. Writers of a part wait while it is checked.
+   *
+   * It checks what the map is made of: the header, tables, lengths, the place of each key, free
+   * space. It does not check what values say: a changed byte of a value is not found, for values
+   * have no checksum, nor are structures that no longer decode, which `get` finds.
+   *
+   * @returns What is wrong; `ok` says that the map can be used, not that its values are right.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous().set("a", 1);
+   * const { ok, problems, first } = map.verify();
+   * assert.deepEqual([ok, problems, first], [true, 0, undefined]);
+   * ```
    */
   verify(): VerifyReport {
     return this.#entries.verify();
   }
 
   /**
-   * Checks every part of the map and drops damaged entries. After the death of a process no such
+   * Checks what `verify` checks, and drops damaged entries. After the death of a process no such
    * call is needed: the next writer repairs what it left.
    *
    * @returns What was wrong, and how many entries were dropped.

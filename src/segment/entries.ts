@@ -33,7 +33,7 @@ import {
  * ```
  */
 export interface VerifyReport {
-  /** Whether nothing was wrong. */
+  /** Whether nothing was wrong in what is checked, which is not what values say. */
   ok: boolean;
   /** How many problems were found. */
   problems: number;

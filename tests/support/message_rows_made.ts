@@ -45,8 +45,8 @@ export const MADE: Row[] = ([
   }],
   [
     "Cannot attach to anonymous map: process 12, which gave the token, is closed to this one " +
-    "(EACCES): it has another user, or did not begin with its user and its capabilities; make " +
-    "what is to be shared after that, or give it a name",
+    "(EACCES): it has another user, or capabilities, or has changed its user since; make what " +
+    "is to be shared after that, or give it a name",
     {
       status: "permissionDenied",
       reason: "hiddenProcess",
