@@ -24,7 +24,10 @@ for (const runtime of RUNTIMES) {
     `a file that may not grow says so in ${runtime}`,
     LONG,
     async (t) => {
-      const child = await startChild(t, runtime, { wrap: limited("-f 100000"), permissions: ["-A"] });
+      const child = await startChild(t, runtime, {
+        wrap: limited("-f 100000"),
+        permissions: ["-A"],
+      });
       await child.ask("anonymous", { id: "map" });
       await assert.rejects(child.ask("fill", { id: "map", to: 1e6 }), {
         code: "NoSpace",
