@@ -1,4 +1,4 @@
-/** The limits of a process and of a file system, each told apart from a file system that is full. */
+/** Limits of a process and of a file system, each told apart from a file system that is full. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
