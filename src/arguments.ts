@@ -3,13 +3,52 @@
  * beyond its limits a `RangeError`, and the message names the argument.
  */
 
-/** The options of a call. Throws unless they are an object or left out. */
-export function checkObject<T extends object>(options: T | undefined): T {
+/**
+ * The options of a call. Throws unless they are an object, with no other options than the `known`
+ * ones, or left out. A misspelt option would have no effect, which is found out too late.
+ */
+export function checkOptions<T extends object>(
+  options: T | undefined,
+  known: readonly string[],
+): T {
   if (options === undefined) return {} as T;
   if (typeof options !== "object" || options === null) {
     throw wrongType("options", "an object", options);
   }
+  // Only the object's own: a program may have put others on `Object.prototype`.
+  for (const name of Object.keys(options)) {
+    if (!known.includes(name)) throw unknownOption(name, known);
+  }
   return options;
+}
+
+function unknownOption(name: string, known: readonly string[]): TypeError {
+  const short = name.slice(0, 30);
+  const nearest = known.toSorted((a, b) => distance(short, a) - distance(short, b))[0];
+  const all = known.length > 1 ? `, of ${known.join(", ")}` : "";
+  return new TypeError(
+    `Cannot use an option "${short}": the nearest here is "${nearest}"${all}`,
+  );
+}
+
+/**
+ * How many letters must be added, dropped, changed or exchanged with their neighbour to make one
+ * word the other; a capital letter counts as the small one.
+ */
+function distance(one: string, other: string): number {
+  const [a, b] = [one.toLowerCase(), other.toLowerCase()];
+  const rows = [Array.from({ length: b.length + 1 }, (_, column) => column)];
+  for (let i = 1; i <= a.length; i += 1) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const isSame = a[i - 1] === b[j - 1];
+      row[j] = Math.min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + (isSame ? 0 : 1));
+      const isExchanged = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (isExchanged) row[j] = Math.min(row[j], rows[i - 2][j - 2] + 1);
+    }
+    rows.push(row);
+  }
+  return rows[a.length][b.length];
 }
 
 /** Throws unless `value` is of this type or left out. */
@@ -61,8 +100,16 @@ export function checkInteger(
 
 /** The error for `value` given as `what`. */
 export function wrongType(what: string, wanted: string, value: unknown): TypeError {
-  const found = typeof value === "string" ? `"${value}"` : value === null ? "null" : typeof value;
-  return new TypeError(`Cannot use ${found} as ${what}: it must be ${wanted}`);
+  return new TypeError(`Cannot use ${shown(value)} as ${what}: it must be ${wanted}`);
+}
+
+/** A value as messages show it: whole where it is short, else what it is. */
+function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 100));
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object" && value !== null) return "an object";
+  if (typeof value === "function" || typeof value === "symbol") return `a ${typeof value}`;
+  return String(value);
 }
 
 /**

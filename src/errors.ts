@@ -87,7 +87,11 @@ export class SharedMemoryError extends Error {
   constructor(
     code: ErrorCode,
     message: string,
-    details: { cause?: unknown; errno?: string; stored?: number } = {},
+    details: {
+      cause?: unknown;
+      errno?: string | undefined;
+      stored?: number | undefined;
+    } = {},
   ) {
     super(message, "cause" in details ? { cause: details.cause } : undefined);
     this.code = code;
@@ -99,13 +103,20 @@ export class SharedMemoryError extends Error {
 /** What only the caller of the library knows about a failure, besides what was attempted. */
 export interface FailureDetails {
   /** How long the call was willing to wait, in milliseconds. */
-  readonly timeout?: number;
+  readonly timeout?: number | undefined;
   /** The process that was waited for, where the fault record does not name it. */
-  readonly holder?: number;
+  readonly holder?: Holder | undefined;
   /** The option that sets the limit of one value. */
   readonly limit?: string | undefined;
   /** How many entries of a bulk call were stored before the part that failed. */
-  readonly stored?: number;
+  readonly stored?: number | undefined;
+}
+
+/** The process that holds a lock, by the number it has in its own PID namespace; 0 if unknown. */
+export interface Holder {
+  readonly pid: number;
+  /** Whether no process of this PID namespace has that number. */
+  readonly isElsewhere: boolean;
 }
 
 /** What was attempted when a call failed: the words of the message. */
@@ -123,9 +134,13 @@ export interface Attempt extends FailureDetails {
   /** What an open asked for, named in the message beside what it found. */
   readonly wanted?: {
     readonly kind: string;
-    readonly codec?: string;
-    readonly lock?: string;
-    readonly maxBytes?: number;
+    readonly codec?: string | undefined;
+    readonly lock?: string | undefined;
+    readonly maxBytes?: number | undefined;
+    /** Whether a token with a name was to lead there. */
+    readonly isNamed?: boolean | undefined;
+    /** Whether one that is not there was not to be made. */
+    readonly isThere?: boolean | undefined;
   };
 }
 
@@ -133,9 +148,13 @@ export interface Attempt extends FailureDetails {
 export const FAULT_BYTES: number = records.Fault.bytes;
 const FAULT_TEXT_OFFSET = offsetOf("Fault", "text");
 
-/** The process that holds what a failed call waited for, by its fault record; 0 if unknown. */
-export function holderIn(record: Uint8Array): number {
-  return readFault(record).holder;
+/** The process that holds what a failed call waited for, by its fault record. */
+export function holderIn(record: Uint8Array): Holder {
+  return holderOf(readFault(record));
+}
+
+function holderOf({ holder, reason }: Fault): Holder {
+  return { pid: holder, isElsewhere: reason === reasons.holderElsewhere };
 }
 
 /** A fault record. */
@@ -248,11 +267,31 @@ function cannotOpen(attempt: Attempt, { errno }: Fault): string {
 
 function describeNotFound(attempt: Attempt, fault: Fault): string {
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
-  if (attempt.action === "attach to") {
-    return `${cannot(attempt)}: the process that gave the token has closed it or ended`;
+  if (fault.reason === reasons.nameGone) {
+    return `${cannot(attempt)}: its name no longer leads to it, for its file was removed or ` +
+      `replaced; open the name again`;
   }
-  if (attempt.makes) return `${cannot(attempt)}: there is no directory ${attempt.where}`;
-  return `${cannot(attempt)}: there is none in ${attempt.where}`;
+  if (fault.reason === reasons.filesystem) return noDirectory(attempt, fault);
+  if (attempt.action === "attach to") return `${cannot(attempt)}: ${tokenCause(attempt, fault)}`;
+  const way = attempt.wanted?.isThere ? "; an open that may write, without mode, makes it" : "";
+  return `${cannot(attempt)}: there is none in ${attempt.where}${way}`;
+}
+
+/** Why a token leads to nothing. */
+function tokenCause({ wanted }: Attempt, { reason, found }: Fault): string {
+  if (wanted?.isNamed) {
+    return "its name leads to none, or to another one: it was unlinked, removed or replaced";
+  }
+  if (reason === reasons.noSuchProcess) {
+    return `this PID namespace has no process ${found}, which gave the token: it has ended, or ` +
+      `is in another PID namespace, to which only names lead`;
+  }
+  return "the process that gave the token has closed it or ended";
+}
+
+function noDirectory(attempt: Attempt, fault: Fault): string {
+  const why = `there is no directory ${attempt.where}${systemCause(fault)}`;
+  return `${cannot(attempt)}: ${why}; make it, or state another one`;
 }
 
 function describePermission(attempt: Attempt, fault: Fault): string {
@@ -261,9 +300,21 @@ function describePermission(attempt: Attempt, fault: Fault): string {
       cannot(attempt)
     }: it belongs to user ${fault.found}, and allowForeignOwner is not set`;
   }
+  if (fault.reason === reasons.hiddenProcess) {
+    return `${cannot(attempt)}: process ${fault.found}, which gave the token, is closed to this ` +
+      `one${systemCause(fault)}: it has another user, or capabilities, or has changed its user ` +
+      `since; make what is to be shared after that, or give it a name`;
+  }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
-  return `${cannot(attempt)}: permission denied${systemCause(fault)}`;
+  return `${cannot(attempt)}: permission denied${systemCause(fault)}; the mode and the owner of ` +
+    `the file, or of ${attempt.where}, do not allow it`;
 }
+
+/** What else than a full file system can be in the way of a larger file. */
+const SPACE_LIMITS: ReadonlyMap<string, string> = new Map([
+  ["EFBIG", 'its file may not be larger for this process; raise "ulimit -f"'],
+  ["EDQUOT", "the quota of this user is used up"],
+]);
 
 function describeNoSpace(attempt: Attempt, fault: Fault): string {
   const { needed, used, ceiling, reason } = fault;
@@ -271,9 +322,13 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
   const grow = isOpening ? cannot(attempt) : `Cannot grow ${attempt.thing}`;
   const more = needed > 0 ? `${formatBytes(needed)} more needed` : "no room for more";
   if (reason === reasons.addressSpace) return describeNoAddresses(attempt, fault);
-  if (fault.errno === "EFBIG") {
-    return `${grow}: ${formatBytes(used)} used and ${more}, a file of this process may have ` +
-      `${formatBytes(ceiling)}: see ulimit -f (EFBIG)`;
+  const limit = fault.errno === undefined ? undefined : SPACE_LIMITS.get(fault.errno);
+  if (limit !== undefined) return `${grow}: ${limit}${systemCause(fault)}`;
+  if (isOpening && reason === reasons.none && needed === 0 && used === 0) {
+    return `${cannot(attempt)}: ${attempt.where} takes no more files${
+      systemCause(fault)
+    }; remove ` +
+      `some, or give it more inodes`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
     return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
@@ -309,11 +364,12 @@ function describeTooLarge(attempt: Attempt, { needed, ceiling }: Fault): string 
 }
 
 function describeTimeout(attempt: Attempt, fault: Fault): string {
-  const holder = attempt.holder ?? fault.holder;
+  const { pid, isElsewhere } = attempt.holder ?? holderOf(fault);
   const waited = attempt.timeout === undefined ? "" : `, waited ${attempt.timeout} ms`;
-  return holder > 0
-    ? `${cannot(attempt)}: it is locked by process ${holder}${waited}`
-    : `${cannot(attempt)}: another process holds it${waited}`;
+  const where = isElsewhere ? ", which has ended or lives in another PID namespace" : "";
+  return pid > 0
+    ? `${cannot(attempt)}: it is locked by process ${pid}${where}${waited}`
+    : `${cannot(attempt)}: another process was in the way, inside a call of its own${waited}`;
 }
 
 /** What is damaged in a segment, by the library's reason. */
@@ -392,21 +448,26 @@ function describeUnsupported(attempt: Attempt, fault: Fault): string {
   return `${cannot(attempt)}: ${what}${systemCause(fault)}`;
 }
 
-const NO_DESCRIPTORS: ReadonlySet<string | undefined> = new Set([
-  "EMFILE",
-  "ERROR_TOO_MANY_OPEN_FILES",
+const NO_DESCRIPTORS =
+  'this process has as many files open as it may, and an open takes two; raise "ulimit -n", or ' +
+  "close some";
+
+/** What the system means, and the way out, for errors that are met. */
+const SYSTEM_CAUSES: ReadonlyMap<string, string> = new Map([
+  ["EMFILE", NO_DESCRIPTORS],
+  ["ERROR_TOO_MANY_OPEN_FILES", NO_DESCRIPTORS],
+  ["ENFILE", "this machine may open no more files"],
+  ["ENAMETOOLONG", "the path is too long"],
+  ["ENOMEM", "the kernel has no memory for it"],
 ]);
 
-function describeSystem(attempt: Attempt, fault: Fault): string {
-  if (NO_DESCRIPTORS.has(fault.errno)) {
-    return `${cannot(attempt)}: this process has as many files open as it may${
-      systemCause(fault)
-    }; each map, value or region takes two: raise ulimit -n, or close some`;
-  }
-  return `${cannot(attempt)}: the system refused${systemCause(fault)}`;
-}
-
-const SYSTEM: [ErrorCode, Describe] = ["System", describeSystem];
+const SYSTEM: [ErrorCode, Describe] = [
+  "System",
+  (attempt, fault) => {
+    const cause = fault.errno === undefined ? undefined : SYSTEM_CAUSES.get(fault.errno);
+    return `${cannot(attempt)}: ${cause ?? "the system refused"}${systemCause(fault)}`;
+  },
+];
 
 function plain(text: string): Describe {
   return (attempt) => `${cannot(attempt)}: ${text}`;

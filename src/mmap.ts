@@ -8,6 +8,7 @@ import { wrongType } from "./arguments.ts";
 import type { AsyncLockOptions, Lock, LockOptions, RegionLockOptions } from "./lock/lock.ts";
 import { pack, type PackValue, unpack } from "./pack/pack.ts";
 import type { AttachOptions } from "./segment/options.ts";
+import { headOf, orReason, printBy } from "./segment/printing.ts";
 import {
   anonymousRegion,
   attachRegion,
@@ -43,6 +44,13 @@ import {
  */
 export class Mmap implements Disposable {
   readonly #region: Region;
+
+  static {
+    printBy(this.prototype, (object) => {
+      if (!(#region in object)) return "Mmap {}"; // the prototype itself
+      return orReason("Mmap", () => `${headOf("Mmap", object.length, object.filename)} {}`);
+    });
+  }
 
   private constructor(region: Region) {
     if (!(region instanceof Region)) {
@@ -140,8 +148,10 @@ export class Mmap implements Disposable {
   }
 
   /**
-   * The region's own descriptor of the file, closed with the region; undefined in memory. It is a
-   * descriptor of the system: Deno's file functions take only those that Deno has opened.
+   * A descriptor of the file, for other programs and modules; undefined in memory. The region does
+   * not use it: it may be closed at any time, and the next read then opens the file once more.
+   * What is still open of it is closed with the region. It is a descriptor of the system: Deno's
+   * file functions take only those that Deno has opened.
    */
   get fd(): number | undefined {
     return this.#region.descriptor;

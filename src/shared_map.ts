@@ -9,12 +9,19 @@ import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts
 import { MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
+import { headOf, orReason, printBy, shownEntries } from "./segment/printing.ts";
 import { SharedObject } from "./segment/shared_object.ts";
 
 /**
  * A map that processes share: by its name, or without one by its token. Keys are strings; a value
  * that is read is a copy, which the caller may change. All calls are synchronous. Any number of
  * processes may use the map, and any of them may be killed at any moment.
+ *
+ * It can be passed wherever a `Map<string, V>` or a `ReadonlyMap<string, V>` is expected. Two
+ * things differ: a value that was read is a copy, so changing it changes nothing here; and entries
+ * have no order. An iteration takes one part of the map after the other, copied when its turn
+ * comes, while others go on writing: a key that stays all the time is seen once, none is seen
+ * twice, and one that is added or deleted meanwhile, by this program too, may be seen or not.
  *
  * Several calls throw `SharedMemoryError` with these codes: `"Closed"` after `close`, `"Replaced"`
  * after an exclusive open elsewhere, `"Corrupt"` for damaged bytes. Calls that write also throw
@@ -36,6 +43,18 @@ import { SharedObject } from "./segment/shared_object.ts";
  */
 export class SharedMap<V = unknown> extends SharedObject {
   readonly #entries: Entries<V>;
+
+  static {
+    // As in `Map`, the two are one function.
+    this.prototype[Symbol.iterator] = this.prototype.entries;
+    printBy(this.prototype, (map, show) => {
+      if (!(#entries in map)) return "SharedMap {}"; // the prototype itself
+      return orReason("SharedMap", () => {
+        const { name, size } = map;
+        return `${headOf("SharedMap", size, name)} ${shownEntries(map.#oneByOne(), size, show)}`;
+      });
+    });
+  }
 
   private constructor(segment: Segment) {
     super(segment);
@@ -114,12 +133,12 @@ export class SharedMap<V = unknown> extends SharedObject {
    * @throws {SharedMemoryError} `"Incompatible"` if the name is of something else, which then
    *   stays.
    */
-  static unlink(name: string, options: { directory?: string } = {}): boolean {
+  static unlink(name: string, options: { directory?: string | undefined } = {}): boolean {
     return unlinkSegment(MAP, name, options);
   }
 
   /** Lists the segments in a directory, values and regions too. */
-  static list(options: { directory?: string } = {}): SegmentInfo[] {
+  static list(options: { directory?: string | undefined } = {}): SegmentInfo[] {
     return listSegments(options);
   }
 
@@ -231,7 +250,10 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.has(key);
   }
 
-  /** Removes `key` and its value. Returns whether it was there. */
+  /**
+   * Removes `key` and its value. Returns whether it was there. What follows the key is ignored, so
+   * that `keys.forEach(map.delete, map)` works.
+   */
   delete(key: string): boolean {
     return this.#entries.delete(key);
   }
@@ -282,29 +304,43 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Iterates over the keys, one part of the map after the other, as all iteration here does: a key
-   * that stays all the time is seen once, and none is seen twice.
+   * Iterates over the keys, one part of the map after the other, as all iteration here does: in no
+   * order; a key that stays all the time is seen once, and none is seen twice. A key that is
+   * deleted after its part was copied still comes, and one that is added may come or not.
    */
-  keys(): IterableIterator<string> {
+  keys(): MapIterator<string> {
     return this.#entries.keys();
   }
 
-  /** Iterates over the values. */
-  values(): IterableIterator<V> {
+  /** Iterates over the values, as `keys` does. */
+  values(): MapIterator<V> {
     return this.#entries.iterate((_key, value) => value);
   }
 
   /**
-   * Iterates over keys and values, in no order. A value of more than 64 KiB is read when its turn
-   * comes.
+   * Iterates over keys and values, as `keys` does. A value of more than 64 KiB is read when its
+   * turn comes.
    */
-  entries(): IterableIterator<[string, V]> {
+  entries(): MapIterator<[string, V]> {
     return this.#entries.iterate((key, value): [string, V] => [key, value]);
   }
 
-  /** As `entries`, for `for … of`, spread and `new Map(map)`. */
-  [Symbol.iterator](): IterableIterator<[string, V]> {
-    return this.entries();
+  /** The very function `entries`, for `for … of`, spread and `new Map(map)`. */
+  [Symbol.iterator](): MapIterator<[string, V]> {
+    return this.entries(); // its place is taken above
+  }
+
+  /** Always `"SharedMap"`: what `Object.prototype.toString` calls it. */
+  get [Symbol.toStringTag](): string {
+    return "SharedMap";
+  }
+
+  /** Key by key, so that printing the first entries copies no values of others. */
+  *#oneByOne(): Generator<[string, V]> {
+    for (const key of this.keys()) {
+      const value = this.get(key);
+      if (value !== undefined) yield [key, value];
+    }
   }
 
   /** Calls `fn` for each entry, with the value, the key and this map. */
@@ -332,13 +368,28 @@ export class SharedMap<V = unknown> extends SharedObject {
 
   /**
    * Checks every part of the map and changes nothing. Writers of a part wait while it is checked.
+   *
+   * It checks what the map is made of: the header, tables, lengths, the place of each key, free
+   * space. It does not check what values say: a changed byte of a value is not found, for values
+   * have no checksum, nor are structures that no longer decode, which `get` finds.
+   *
+   * @returns What is wrong; `ok` says that the map can be used, not that its values are right.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous().set("a", 1);
+   * const { ok, problems, first } = map.verify();
+   * assert.deepEqual([ok, problems, first], [true, 0, undefined]);
+   * ```
    */
   verify(): VerifyReport {
     return this.#entries.verify();
   }
 
   /**
-   * Checks every part of the map and drops damaged entries. After the death of a process no such
+   * Checks what `verify` checks, and drops damaged entries. After the death of a process no such
    * call is needed: the next writer repairs what it left.
    *
    * @returns What was wrong, and how many entries were dropped.

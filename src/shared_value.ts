@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { checkObject, checkType } from "./arguments.ts";
+import { checkType } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { VALUE } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
+import { headOf, orReason, printBy } from "./segment/printing.ts";
 import { SharedObject } from "./segment/shared_object.ts";
 import { ValueEntry } from "./segment/value_entry.ts";
 
@@ -31,7 +32,7 @@ export interface FrozenOption {
    * time. This holds for structures of plain objects, arrays and primitives. A structure with
    * anything else in it, and a byte array, is a copy each time all the same. Default false.
    */
-  frozen?: boolean;
+  frozen?: boolean | undefined;
 }
 
 /**
@@ -59,6 +60,16 @@ export interface FrozenOption {
  */
 export class SharedValue<T = unknown> extends SharedObject {
   readonly #entry: ValueEntry<T>;
+
+  static {
+    printBy(this.prototype, (object, show) => {
+      if (!(#entry in object)) return "SharedValue {}"; // the prototype itself
+      return orReason("SharedValue", () => {
+        const { name } = object;
+        return `${headOf("SharedValue", undefined, name)} ${show({ value: object.get() })}`;
+      });
+    });
+  }
 
   private constructor(segment: Segment, isFrozen: boolean) {
     super(segment);
@@ -149,12 +160,12 @@ export class SharedValue<T = unknown> extends SharedObject {
    * @throws {SharedMemoryError} `"Incompatible"` if the name is of something else, which then
    *   stays.
    */
-  static unlink(name: string, options: { directory?: string } = {}): boolean {
+  static unlink(name: string, options: { directory?: string | undefined } = {}): boolean {
     return unlinkSegment(VALUE, name, options);
   }
 
   /** Lists the segments in a directory, maps and regions too. */
-  static list(options: { directory?: string } = {}): SegmentInfo[] {
+  static list(options: { directory?: string | undefined } = {}): SegmentInfo[] {
     return listSegments(options);
   }
 
@@ -234,8 +245,9 @@ export class SharedValue<T = unknown> extends SharedObject {
   }
 }
 
+/** The option that values alone have; the others are checked where a segment is opened. */
 function frozenIn(options: FrozenOption): boolean {
-  const { frozen = false } = checkObject(options);
+  const { frozen = false }: FrozenOption = options ?? {}; // null is refused there
   checkType("frozen", frozen, "boolean");
   return frozen;
 }

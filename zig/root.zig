@@ -24,6 +24,7 @@ pub const marshal = @import("abi/marshal.zig");
 pub const isolate_end = @import("abi/isolate_end.zig");
 
 pub const attach = @import("map/attach.zig");
+pub const attach_test = @import("map/attach_test.zig");
 pub const bulk = @import("map/bulk.zig");
 pub const gathered = @import("map/gathered.zig");
 pub const iterate = @import("map/iterate.zig");
@@ -33,6 +34,7 @@ pub const quiesce = @import("map/quiesce.zig");
 pub const read = @import("map/read.zig");
 pub const snapshot = @import("map/snapshot.zig");
 pub const stats = @import("map/stats.zig");
+pub const stats_test = @import("map/stats_test.zig");
 pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");
@@ -57,6 +59,7 @@ pub const range_lock = @import("lock/range_lock.zig");
 pub const stripe_lock = @import("lock/stripe_lock.zig");
 pub const user_lock = @import("lock/user_lock.zig");
 
+pub const handed_out = @import("region/handed_out.zig");
 pub const raw_file = @import("region/raw_file.zig");
 pub const region = @import("region/region.zig");
 

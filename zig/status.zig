@@ -76,6 +76,10 @@ pub const Reason = enum(u32) {
     emptyFile = 23,
     noProc = 24,
     noFacts = 25,
+    holderElsewhere = 26,
+    nameGone = 27,
+    noSuchProcess = 28,
+    hiddenProcess = 29,
 };
 
 /// The numbers of a failure, as they cross the boundary: eight `f64`, little-endian, and a text

@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0xd722447a;
+export const fingerprint = 0x12c6ba66;
 
 export const layoutVersion = 4;
 
@@ -52,6 +52,10 @@ export const reasons = {
   emptyFile: 23,
   noProc: 24,
   noFacts: 25,
+  holderElsewhere: 26,
+  nameGone: 27,
+  noSuchProcess: 28,
+  hiddenProcess: 29,
 } as const;
 
 export const flags = {

@@ -70,13 +70,23 @@ export function openNative(): Native {
 export function checkAccess(path: string, access: readonly Access[], cannot: string): void {
   const missing = access.find((kind) => !current().mayAccess(path, kind));
   if (missing === undefined) return;
-  const message = `${cannot}: run with --allow-${missing}=${path}`;
-  throw new SharedMemoryError("PermissionDenied", message);
+  throw notGranted(path, missing, cannot);
+}
+
+/** The error for a path to which the program was not granted this access. */
+export function notGranted(path: string, access: Access, cannot: string): SharedMemoryError {
+  const message = `${cannot}: run with --allow-${access}=${path}`;
+  return new SharedMemoryError("PermissionDenied", message);
 }
 
 function current(): Backend {
   if (backend !== undefined) return backend;
-  throw loadError(`run this with ${backends.map(({ name }) => name).join(" or ")}`);
+  throw wrongRuntime();
+}
+
+/** The error where no backend is that of this runtime. */
+export function wrongRuntime(): SharedMemoryError {
+  return loadError(`run this with ${backends.map(({ name }) => name).join(" or ")}`);
 }
 
 function load(): Native {
@@ -84,7 +94,12 @@ function load(): Native {
   const opened = functions as unknown as Native;
   const found = opened.shm_fingerprint();
   if (found === fingerprint) return enterRealm(opened);
-  throw loadError(
+  throw wrongBuild(origin, found);
+}
+
+/** The error for a library whose boundary is another one. */
+export function wrongBuild(origin: string, found: number): SharedMemoryError {
+  return loadError(
     `${origin} has fingerprint ${hex(found)}, expected ${hex(fingerprint)}; a build of this very ` +
       `version is needed, in a checkout "npm run build"`,
   );

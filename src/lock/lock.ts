@@ -10,8 +10,8 @@
  */
 import process from "node:process";
 import { types } from "node:util";
-import { builtInGetter, checkObject, checkTimeout, checkType, wrongType } from "../arguments.ts";
-import { type FailureDetails, holderIn } from "../errors.ts";
+import { builtInGetter, checkOptions, checkTimeout, checkType, wrongType } from "../arguments.ts";
+import { type FailureDetails, type Holder, holderIn } from "../errors.ts";
 import { records, statuses } from "../ffi/abi.ts";
 import { readRecord } from "../ffi/fields.ts";
 import { canWait, type Native } from "../ffi/native.ts";
@@ -32,7 +32,7 @@ import { FAULT, Scratch } from "../ffi/scratch.ts";
  */
 export interface LockOptions {
   /** How long to wait at most, in milliseconds. Default: the `timeout` of the locked object. */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 /**
@@ -51,7 +51,7 @@ export interface LockOptions {
  */
 export interface AsyncLockOptions extends LockOptions {
   /** Ends the wait: the promise is rejected with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -74,7 +74,7 @@ export interface RegionLockOptions {
    * Whether others may hold a shared lock at the same time. Default: true for a region that does
    * not write to its file, which can have no other, false for all others.
    */
-  shared?: boolean;
+  shared?: boolean | undefined;
 }
 
 /** Calls the constructor of `Lock`, which is private. */
@@ -192,7 +192,7 @@ export class Locker {
 
   /** Waits for the lock, blocking the isolate. */
   lock(options?: LockOptions & RegionLockOptions, action = "lock"): Lock {
-    const given = checkObject(options);
+    const given = checkOptions(options, this.#names(["timeout"]));
     const timeout = checkTimeout(given.timeout, this.owner.timeout);
     const shared = this.#sharedIn(given);
     this.owner.assertLockable(action, shared);
@@ -207,7 +207,7 @@ export class Locker {
 
   /** Takes the lock if it is free at once. */
   tryLock(options?: RegionLockOptions): Lock | undefined {
-    const shared = this.#sharedIn(checkObject(options));
+    const shared = this.#sharedIn(checkOptions(options, this.#names([])));
     this.owner.assertLockable("lock", shared);
     const queue = queues.get(this.identity);
     // Waiters come first, even if the lock is free at this moment.
@@ -224,7 +224,7 @@ export class Locker {
   /** Waits in the queue for the lock. */
   lockAsync(options?: AsyncLockOptions & RegionLockOptions): Promise<Lock> {
     return new Promise((resolve, reject) => {
-      const given = checkObject(options);
+      const given = checkOptions(options, this.#names(["timeout", "signal"]));
       const { signal } = given;
       const timeout = checkTimeout(given.timeout, this.owner.timeout);
       const shared = this.#sharedIn(given);
@@ -325,6 +325,11 @@ export class Locker {
     let queue = queues.get(identity);
     if (queue === undefined) queues.set(identity, queue = new WaitQueue(identity));
     return queue;
+  }
+
+  /** The options that a call takes: with `shared` where there is a choice. */
+  #names(names: readonly string[]): readonly string[] {
+    return this.#isShared === undefined ? names : [...names, "shared"];
   }
 
   #sharedIn({ shared }: RegionLockOptions): number {
@@ -442,7 +447,8 @@ class WaitQueue {
     this.turn();
     if (!this.waiters.has(waiter)) return;
     const { locker, timeout } = waiter;
-    const holder = this.holders.size > 0 ? process.pid : this.first!.holder;
+    const isOwn = this.holders.size > 0;
+    const holder = isOwn ? { pid: process.pid, isElsewhere: false } : this.first!.holder;
     this.leave(waiter, locker.owner.failure(TIMEOUT, "lock", { timeout, holder }));
   }
 
@@ -486,8 +492,8 @@ class Waiter {
     return performance.now() - this.#since;
   }
 
-  /** The process that held the lock at the last try, if the library knows it, else 0. */
-  get holder(): number {
+  /** The process that held the lock at the last try, as far as the library knows it. */
+  get holder(): Holder {
     const { native, handle } = this.locker.owner;
     FAULT.bytes.fill(0);
     native.shm_fault(handle, FAULT.bytes);

@@ -47,7 +47,7 @@ export interface SegmentInfo {
 export function unlinkSegment(
   kind: SegmentKind,
   name: string,
-  options: { directory?: string },
+  options: { directory?: string | undefined },
 ): boolean {
   checkName(name);
   const { directory, where } = requestDirectory(options, ["read", "write"]);
@@ -69,7 +69,7 @@ export function unlinkSegment(
 }
 
 /** Every segment in a directory. */
-export function listSegments(options: { directory?: string }): SegmentInfo[] {
+export function listSegments(options: { directory?: string | undefined }): SegmentInfo[] {
   const { directory, where } = requestDirectory(options, ["read"]);
   const library = openNative();
   const directoryLength = KEY.write(directory);
@@ -81,7 +81,10 @@ export function listSegments(options: { directory?: string }): SegmentInfo[] {
       DATA.bytes.length,
       FAULT.bytes,
     );
-    if (length < 0) throw faultError(length, "list", { thing: "the segments", where });
+    if (length < 0) {
+      DATA.release();
+      throw faultError(length, "list", { thing: "the segments", where });
+    }
     if (length <= DATA.bytes.length) return readList(length);
     DATA.end = 0;
     DATA.reserve(2 * length); // more than needed now: others may create segments meanwhile

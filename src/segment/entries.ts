@@ -33,7 +33,7 @@ import {
  * ```
  */
 export interface VerifyReport {
-  /** Whether everything was looked at, and nothing was wrong. */
+  /** Whether everything was looked at, and nothing was wrong in it; values are not checked. */
   ok: boolean;
   /** How many problems were found. */
   problems: number;
@@ -74,20 +74,24 @@ export class Entries<V> {
   put(key: string, value: V, putFlags: number): number {
     const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable("write");
-    const kind = encodeValue(segment, value, "write");
-    const bytes = bytesOf(value, kind);
-    // The key is written last: a codec that itself uses a map overwrites `KEY`.
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const { native, writeHandle } = segment;
-    const result = native.shm_map_put(
-      writeHandle,
-      KEY.bytes,
-      keyLength,
-      bytes,
-      DATA.end,
-      kind | putFlags,
-    );
-    DATA.release();
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, "write");
+      const bytes = bytesOf(value, kind);
+      // The key is written last: a codec that itself uses a map overwrites `KEY`.
+      const keyLength = writeKey(key, KEY.bytes, 0);
+      const { native, writeHandle } = segment;
+      result = native.shm_map_put(
+        writeHandle,
+        KEY.bytes,
+        keyLength,
+        bytes,
+        DATA.end,
+        kind | putFlags,
+      );
+    } finally {
+      DATA.release(); // also after a key that is refused, or a codec that throws
+    }
     if (result < 0) throw segment.failure(result, "write");
     return result;
   }
@@ -158,10 +162,14 @@ export class Entries<V> {
     const { segment } = this;
     checkIterable("keys", keys);
     const list = [...keys];
-    encodeKeys(list, DATA);
-    const { native, handle } = segment;
-    const size = native.shm_map_get_many(handle, DATA.bytes, DATA.end, list.length);
-    DATA.release();
+    let size: number;
+    try {
+      encodeKeys(list, DATA);
+      const { native, handle } = segment;
+      size = native.shm_map_get_many(handle, DATA.bytes, DATA.end, list.length);
+    } finally {
+      DATA.release();
+    }
     const records = new Records();
     records.take(segment, size);
     return list.map((key) => records.nextAnswer() ? this.#valueOf(records, key) : undefined);
@@ -197,13 +205,13 @@ export class Entries<V> {
     return object;
   }
 
-  keys(): Generator<string, undefined, undefined> {
+  keys(): Generator<string, undefined> {
     this.segment.assertOpen("iterate over");
     return this.#walk(flags.keysOnly, (key) => key);
   }
 
   /** Iterates over the entries; `pick` makes the results. */
-  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined, undefined> {
+  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined> {
     this.segment.assertOpen("iterate over");
     return this.#walk(0, pick);
   }
@@ -212,7 +220,7 @@ export class Entries<V> {
   *#walk<T>(
     gatherFlags: number,
     pick: (key: string, value: V) => T,
-  ): Generator<T, undefined, undefined> {
+  ): Generator<T, undefined> {
     const { segment } = this;
     const records = new Records();
     for (let stripe = 0; stripe < segment.stripes; stripe += 1) {
@@ -260,20 +268,24 @@ export class Entries<V> {
   /** Stores `value` if the key still has `version`; says whether it did. */
   #putVersion(key: string, value: V, version: number): boolean {
     const { segment } = this;
-    const kind = encodeValue(segment, value, "write");
-    const bytes = bytesOf(value, kind);
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const { native, writeHandle } = segment;
-    const result = native.shm_map_put_version(
-      writeHandle,
-      KEY.bytes,
-      keyLength,
-      bytes,
-      DATA.end,
-      kind,
-      version,
-    );
-    DATA.release();
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, "write");
+      const bytes = bytesOf(value, kind);
+      const keyLength = writeKey(key, KEY.bytes, 0);
+      const { native, writeHandle } = segment;
+      result = native.shm_map_put_version(
+        writeHandle,
+        KEY.bytes,
+        keyLength,
+        bytes,
+        DATA.end,
+        kind,
+        version,
+      );
+    } finally {
+      DATA.release();
+    }
     if (result < 0) throw segment.failure(result, "write");
     return result === 1;
   }

@@ -36,7 +36,6 @@ export abstract class Handle implements Lockable {
   readonly timeout: number;
   readonly locker: Locker;
   readonly #calls: HandleCalls;
-  #token: string | undefined;
 
   /**
    * @param handle What the library's open returned, checked by `checkOpened`: above zero.
@@ -98,10 +97,6 @@ export abstract class Handle implements Lockable {
    */
   get token(): string {
     this.assertOpen("identify");
-    return this.#token ??= this.#readToken();
-  }
-
-  #readToken(): string {
     DATA.end = 0;
     const length = this.native[this.#calls.token](this.handle, DATA.bytes, DATA.bytes.length);
     if (length < 0) throw this.failure(length, "identify");

@@ -5,7 +5,7 @@
 import process from "node:process";
 import {
   checkInteger,
-  checkObject,
+  checkOptions,
   checkTimeout,
   checkType,
   checkWord,
@@ -38,28 +38,28 @@ export interface OpenOptions {
    * later call on an open handle of the old one throws `"Replaced"`, and its data is gone with its
    * last handle.
    */
-  mode?: "shared" | "create" | "attach" | "exclusive";
+  mode?: "shared" | "create" | "attach" | "exclusive" | undefined;
   /** Only attach and read. Every call that writes throws `"ReadOnly"`. */
-  readonly?: boolean;
+  readonly?: boolean | undefined;
   /**
    * Mode bits of a new segment, independent of the umask. Default 0o600. Without effect on Windows.
    */
-  permissions?: number;
+  permissions?: number | undefined;
   /** Accept a segment that belongs to another user, other than root. Default false. */
-  allowForeignOwner?: boolean;
+  allowForeignOwner?: boolean | undefined;
   /** Where the segment lies. Default: `/dev/shm` on Linux, else a directory of the user. */
-  directory?: string;
+  directory?: string | undefined;
   /** The ceiling in bytes, recorded at creation: of a map as a whole, or of one encoded value. */
-  maxBytes?: number;
+  maxBytes?: number | undefined;
   /**
    * `"kernel"` also works across PID namespaces and C libraries, and is slower. Default of a new
    * segment: `"robust"` on Linux; on other systems `"kernel"`, the only one there.
    */
-  lock?: "robust" | "kernel";
+  lock?: "robust" | "kernel" | undefined;
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** For structured values, in place of MessagePack. Every process must give the same one. */
-  codec?: Codec;
+  codec?: Codec | undefined;
 }
 
 /**
@@ -103,10 +103,42 @@ export interface SegmentKind {
   readonly flags: number;
   /** The smallest `maxBytes`. */
   readonly maxBytesLeast: number;
+  /** The options that its calls take besides those of all kinds, and check themselves. */
+  readonly options: readonly string[];
 }
 
-export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024 };
-export const VALUE: SegmentKind = { noun: "value", flags: flags.value, maxBytesLeast: 1 };
+export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024, options: [] };
+export const VALUE: SegmentKind = {
+  noun: "value",
+  flags: flags.value,
+  maxBytesLeast: 1,
+  options: ["frozen"],
+};
+
+/** The options of each call, in the order in which messages name them. */
+const ATTACH_NAMES: readonly (keyof AttachOptions)[] = [
+  "readonly",
+  "allowForeignOwner",
+  "timeout",
+  "codec",
+];
+const ANONYMOUS_NAMES: readonly (keyof AnonymousOptions)[] = [
+  "maxBytes",
+  "lock",
+  "timeout",
+  "codec",
+];
+const OPEN_NAMES: readonly (keyof OpenOptions)[] = [
+  "mode",
+  "readonly",
+  "permissions",
+  "allowForeignOwner",
+  "directory",
+  "maxBytes",
+  "lock",
+  "timeout",
+  "codec",
+];
 
 /** How messages name a segment: `map "jobs"`. */
 export function labelOf(kind: SegmentKind, name: string | undefined): string {
@@ -145,14 +177,19 @@ const TOKEN =
 /** The request to open `name`. */
 export function requestByName(kind: SegmentKind, name: string, options: OpenOptions): OpenRequest {
   checkName(name);
-  const request = completeRequest(kind, name, checkObject(options));
+  const request = completeRequest(
+    kind,
+    name,
+    checkOptions(options, [...OPEN_NAMES, ...kind.options]),
+  );
   checkDirectoryAccess(request.directory, accessOf(request));
   return request;
 }
 
 /** The request for a new segment without a name. */
 export function requestAnonymous(kind: SegmentKind, options: AnonymousOptions): OpenRequest {
-  const { maxBytes, lock, timeout, codec } = checkObject(options);
+  const names = [...ANONYMOUS_NAMES, ...kind.options];
+  const { maxBytes, lock, timeout, codec } = checkOptions(options, names);
   return completeRequest(kind, undefined, { maxBytes, lock, timeout, codec });
 }
 
@@ -163,7 +200,8 @@ export function requestByToken(
   options: AttachOptions,
 ): OpenRequest {
   const [, directory, name] = checkToken(token);
-  const { readonly, allowForeignOwner, timeout, codec } = checkObject(options);
+  const names = [...ATTACH_NAMES, ...kind.options];
+  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(options, names);
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
   const request = completeRequest(kind, name, given);
   if (directory !== DEFAULT_DIRECTORY) checkDirectoryAccess(directory, accessOf(request));
@@ -180,10 +218,10 @@ export function checkToken(token: string): RegExpExecArray {
 
 /** The directory of a call that opens no segment, and how messages name it. */
 export function requestDirectory(
-  options: { directory?: string },
+  options: { directory?: string | undefined },
   access: readonly Access[],
 ): { directory: string; where: string } {
-  const directory = checkDirectory(checkObject(options).directory);
+  const directory = checkDirectory(checkOptions(options, ["directory"]).directory);
   checkDirectoryAccess(directory, access);
   return { directory: directory ?? "", where: directory ?? DEFAULT_DIRECTORY };
 }
@@ -248,11 +286,14 @@ function checkMode(mode: OpenOptions["mode"], readonly: boolean): OpenRequest["m
 function checkDirectory(directory: string | undefined): string | undefined {
   checkType("directory", directory, "string");
   if (directory === undefined) return directory;
-  if (directory === "" || directory.includes("\0")) {
-    throw new TypeError(`Cannot use the directory ${JSON.stringify(directory)}`);
+  if (directory.length > LIMITS.directory) {
+    const { length } = directory;
+    const limit = LIMITS.directory;
+    throw new RangeError(`Cannot use a directory of ${length} characters: the limit is ${limit}`);
   }
-  if (directory.length <= LIMITS.directory) return directory;
-  throw new RangeError(`Cannot use a directory of ${directory.length} characters`);
+  if (directory !== "" && !directory.includes("\0")) return directory;
+  const found = JSON.stringify(directory);
+  throw new TypeError(`Cannot use ${found} as directory: it has no character, or a zero one`);
 }
 
 /** The id of a codec. Throws unless it is one. */

@@ -5,6 +5,7 @@
  * A record is a header of this name (`ffi/abi.ts`), the key and the value, zero-padded to a
  * multiple of eight bytes.
  */
+import { wrongType } from "../arguments.ts";
 import { records } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
 import { Scratch } from "../ffi/scratch.ts";
@@ -59,7 +60,7 @@ export function encodeEntries(
   const batches: RecordWriter[] = [];
   for (const entry of entries) {
     if (typeof entry !== "object" || entry === null) {
-      throw new TypeError(`Cannot store ${String(entry)}: an entry is a key and a value`);
+      throw wrongType("entry", "an array of a key and a value", entry);
     }
     let batch = batches.at(-1);
     if (batch === undefined || batch.end >= BATCH_BYTES) {

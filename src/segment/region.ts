@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import {
   bufferOf,
   checkInteger,
-  checkObject,
+  checkOptions,
   checkType,
   checkWord,
   lengthOf,
@@ -39,11 +39,11 @@ export interface MmapOptions {
    * How many bytes, from the start of the file. Default, and the meaning of 0: the whole file. If
    * the region writes to the file, a shorter file is made longer, and a missing one is created.
    */
-  length?: number;
+  length?: number | undefined;
   /** What the region is for. Default: `"read"`. */
-  protection?: "read" | "write" | "read-write";
+  protection?: "read" | "write" | "read-write" | undefined;
   /** Whether writes reach the file and other processes, or stay in this region. */
-  sharing?: "shared" | "private";
+  sharing?: "shared" | "private" | undefined;
 }
 
 /** Larger copies are made in pieces, for lengths cross as 32 bits. */
@@ -103,11 +103,13 @@ export class Region extends Handle {
     throw this.refusal("Unsupported", "identify", why);
   }
 
-  /** The descriptor of the file that the library has opened; undefined in memory. */
+  /** A descriptor of the file that is the caller's to use and to close; undefined in memory. */
   get descriptor(): number | undefined {
     this.assertOpen("describe");
     if (this.source === MEMORY) return undefined;
-    return this.native.shm_region_descriptor(this.handle);
+    const result = this.native.shm_region_descriptor(this.handle);
+    if (result < 0) throw this.failure(result, "describe");
+    return result;
   }
 
   /** How many of `length` bytes the region has from `offset` on. Throws for an offset outside. */
@@ -195,7 +197,8 @@ const MEMORY: Source = {
 
 /** Opens a region over a file. */
 export function openRegion(file: string | URL | number, options: MmapOptions): Region {
-  const { length, protection = "read", sharing = "shared" } = checkObject(options);
+  const names: (keyof MmapOptions)[] = ["length", "protection", "sharing"];
+  const { length, protection = "read", sharing = "shared" } = checkOptions(options, names);
   const bytes = checkInteger("length", length, 0) ?? 0;
   checkWord("protection", protection, ["read", "write", "read-write"]);
   checkWord("sharing", sharing, ["shared", "private"]);
@@ -242,7 +245,7 @@ export function attachRegion(
   options: Pick<AttachOptions, "allowForeignOwner">,
 ): Region {
   checkToken(token);
-  const { allowForeignOwner = false } = checkObject(options);
+  const { allowForeignOwner = false } = checkOptions(options, ["allowForeignOwner"]);
   checkType("allowForeignOwner", allowForeignOwner, "boolean");
   const library = openNative();
   const length = DATA.write(token);

@@ -67,7 +67,10 @@ export interface MapStats {
   created: Date;
   /** The user id of its owner. */
   owner: number;
-  /** Whether its name still leads to it (`"live"`), and why not. */
+  /**
+   * Whether its name still leads to it (`"live"`), and why not: another process is about to replace
+   * it or has done so, or the name was unlinked, or its file was removed by another program.
+   */
   state: "live" | "replacing" | "replaced" | "unlinked";
   /** Whether other writing handles are attached. On Windows only a read-only one can tell. */
   hasOtherWriters: boolean;
@@ -216,10 +219,11 @@ export function attachSegment(kind: SegmentKind, token: string, options: AttachO
 }
 
 function opened(library: Native, handle: number, request: OpenRequest, action: string): Segment {
-  const { kind, name, where, timeout, codecId, lock, maxBytes } = request;
-  const wanted = { kind: `a ${kind.noun}`, codec: codecId, lock, maxBytes };
-  const makes = name !== undefined && request.mode !== "attach";
-  checkOpened(handle, action, { thing: labelOf(kind, name), where, timeout, makes, wanted });
+  const { kind, name, where, timeout, codecId, lock, maxBytes, mode } = request;
+  const isThere = mode === "attach";
+  const isNamed = name !== undefined;
+  const wanted = { kind: `a ${kind.noun}`, codec: codecId, lock, maxBytes, isThere, isNamed };
+  checkOpened(handle, action, { thing: labelOf(kind, name), where, timeout, wanted });
   return new Segment(library, handle, request);
 }
 

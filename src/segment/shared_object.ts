@@ -40,7 +40,12 @@ export abstract class SharedObject implements Disposable {
     return this.#segment.name;
   }
 
-  /** A string for `attach`, in this and other processes, for as long as this object is open. */
+  /**
+   * A string for `attach`, in this and other processes, for as long as this object is open.
+   *
+   * @throws {SharedMemoryError} `"NotFound"` if it has a name that no longer leads here, by which
+   * others would look for it.
+   */
   get token(): string {
     return this.#segment.token;
   }
@@ -131,7 +136,8 @@ export abstract class SharedObject implements Disposable {
   }
 
   /**
-   * Removes the name, if it still leads here, and returns whether it did. Open handles stay usable.
+   * Removes the name, if it still leads here, and returns whether it did: false also if another
+   * program has removed or replaced its file. Open handles stay usable.
    */
   unlink(): boolean {
     return this.#segment.unlink();

@@ -43,11 +43,15 @@ export class ValueEntry<T> {
   put(value: T, action: string): void {
     const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable(action);
-    const kind = encodeValue(segment, value, action);
-    const bytes = bytesOf(value, kind);
-    const { native, writeHandle } = segment;
-    const result = native.shm_value_put(writeHandle, bytes, DATA.end, kind);
-    DATA.release();
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, action);
+      const bytes = bytesOf(value, kind);
+      const { native, writeHandle } = segment;
+      result = native.shm_value_put(writeHandle, bytes, DATA.end, kind);
+    } finally {
+      DATA.release();
+    }
     if (result < 0) throw segment.failure(result, action, { limit: "maxBytes" });
   }
 

@@ -68,6 +68,7 @@ export function isFinal(segment: Segment, length: number, trailer: number): bool
     return false;
   }
   if (length === ABSENT) return true;
+  DATA.release(); // a try before this one may have made room for a large value
   throw segment.failure(length, "read");
 }
 
@@ -78,8 +79,9 @@ export function takeValue<V>(segment: Segment, length: number, key?: string): V 
     value = decode(DATA, 0, length, DATA.bytes[length], segment.codec);
   } catch (error) {
     throw unreadable(segment, error, key);
+  } finally {
+    DATA.release();
   }
-  DATA.release();
   return value as V;
 }
 

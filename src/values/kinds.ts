@@ -222,7 +222,10 @@ export function decode(
     case KIND.negative:
       return -decodeMagnitude(memory, offset, end);
   }
-  throw new Undecodable(`no value has kind ${kind} and ${length} bytes`);
+  throw new Undecodable(
+    `no value of this version of shmap has kind ${kind} and ${length} bytes; ` +
+      "a newer one may read it",
+  );
 }
 
 /** How many bytes there are. Throws "TooLarge" for more than any value may have. */

@@ -31,17 +31,32 @@ export function shapeOf(value: object): Shape {
   return check.isPlain ? "plain" : "full";
 }
 
+/** How many calls of `pack` have not returned: a getter of a value may store another value. */
+let depth = 0;
+
 /** The bytes of a structure of this shape. The next call may overwrite them. */
 export function pack(value: object, shape: Shape): Uint8Array {
   const chosen = shape === "plain" ? plainPacker : packer;
+  let isSmall = false;
+  depth += 1;
   try {
     const bytes = chosen.encode(value, RESET_BUFFER_MODE);
-    if (bytes.length > SPARE_BYTES) chosen.useBuffer(Buffer.allocUnsafeSlow(8192));
+    isSmall = bytes.length <= SPARE_BYTES;
     return bytes;
   } catch (cause) {
     if (cause instanceof TypeError || cause instanceof RangeError) throw cause;
     throw new TypeError("Cannot encode the value", { cause });
+  } finally {
+    depth -= 1;
+    // The buffer of an outer call must stay: that call goes on writing to it.
+    if (!isSmall && depth === 0) forgetValue(chosen);
   }
+}
+
+/** Has a packer let go of a large buffer, and of the objects of a value that it did not finish. */
+function forgetValue(chosen: Packr): void {
+  chosen.useBuffer(Buffer.allocUnsafeSlow(8192));
+  chosen.encode(null, RESET_BUFFER_MODE);
 }
 
 /** The structure packed in `bytes` from `start` to `end`. Throws any error for damaged bytes. */

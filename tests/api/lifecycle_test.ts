@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -509,4 +510,49 @@ test("SharedMap.list() shows that a killed process no longer uses its map", LONG
     await child.kill();
     assert.equal(inUse(), false);
   }));
+});
+
+testUnless(
+  NEEDS.removal,
+  "a map whose file another program removed says so, in stats(), unlink() and token",
+  {},
+  (t) => {
+    const map = freshMap(t).set("a", 1);
+    using reader = SharedMap.open(map.name!, { readonly: true });
+    const value = SharedValue.open(freshName(t, "value"));
+    t.after(() => value.close());
+    const all = [map, reader, value];
+    assert.deepEqual(all.map((each) => each.stats().state), ["live", "live", "live"]);
+    for (const each of [map, value]) rmSync(join(SHM, each.name!));
+    for (const each of all) {
+      assert.equal(each.stats().state, "unlinked");
+      const { message } = thrown("NotFound", () => each.token);
+      assert.match(message, /its name no longer leads to it, for its file was removed or replaced/);
+    }
+    using fresh = SharedMap.open<unknown>(map.name!);
+    fresh.set("a", "of another map");
+    assert.deepEqual([map.get("a"), reader.get("a")], [1, 1]);
+    assert.deepEqual([map, reader, fresh].map((each) => each.stats().state), [
+      "unlinked",
+      "unlinked",
+      "live",
+    ]);
+    assert.deepEqual([map.unlink(), value.unlink()], [false, false]);
+    assert.equal(SharedMap.attach(fresh.token).get("a"), "of another map");
+    const listed = SharedMap.list().filter(({ name }) => name === map.name);
+    assert.deepEqual(listed.map(({ entries }) => entries), [1]);
+    assert.equal(fresh.unlink(), true);
+    assert.equal(fresh.stats().state, "unlinked");
+    thrown("NotFound", () => fresh.token);
+    map.set("b", 2); // it goes on
+    assert.equal(reader.get("b"), 2);
+  },
+);
+
+test("a map that was replaced has no token to give", (t) => {
+  const map = freshMap(t);
+  using fresh = SharedMap.open(map.name!, { mode: "exclusive" });
+  thrown("NotFound", () => map.token);
+  thrown("Replaced", () => map.stats());
+  assert.equal(fresh.stats().state, "live");
 });

@@ -33,6 +33,7 @@ import {
 } from "../support/regions.ts";
 import {
   freshDirectory,
+  HERE,
   inSmallTmpfs,
   NEEDS,
   pause,
@@ -48,17 +49,66 @@ import {
 
 const LONG = { timeout: 120_000 };
 
-testUnless(NEEDS.proc, "fd is the region's own descriptor, good until close()", {}, (t) => {
+testUnless(NEEDS.proc, "fd is a descriptor of the file, good until close()", {}, (t) => {
   const file = freshFile(t);
   writeFileSync(file, "0123456789");
   const given = openSync(file, "r+");
   const region = opened(t, given, { length: 20, ...READ_WRITE });
   closeSync(given);
   const link = `/proc/self/fd/${region.fd}`; // Deno's own functions know its own descriptors only
+  assert.equal(region.fd, region.fd);
   assert.equal(readlinkSync(link), file);
   assert.equal(statSync(link).size, 20);
   region.close();
   assert.equal(existsSync(link), false);
+});
+
+interface DenoLibraries {
+  dlopen(path: string, table: unknown): {
+    symbols: { close(fd: number): number; open(path: Uint8Array, flags: number): number };
+  };
+}
+
+/** Closes descriptors and opens files as another part of the program does, by the system itself. */
+function systemFiles(): { close(fd: number): void; open(file: string): number } {
+  if (HERE === "bun") return { close: closeSync, open: (file) => openSync(file, "r+") };
+  const { Deno } = globalThis as unknown as { Deno: DenoLibraries };
+  const { symbols } = Deno.dlopen("libc.so.6", {
+    close: { parameters: ["i32"], result: "i32" },
+    open: { parameters: ["buffer", "i32"], result: "i32" },
+  });
+  return {
+    close: (fd) => assert.equal(symbols.close(fd), 0),
+    open: (file) => symbols.open(new TextEncoder().encode(`${file}\0`), 2),
+  };
+}
+
+testUnless(NEEDS.proc, "closing fd harms nothing, whatever gets its number next", {}, (t) => {
+  const { close, open } = systemFiles();
+  const [file, other] = [freshFile(t), freshFile(t, "other")];
+  writeFileSync(file, "our bytes");
+  writeFileSync(other, "the bytes of another file");
+  for (const next of [other, file]) {
+    const region = opened(t, file, READ_WRITE);
+    const lock = region.lock();
+    const fd = region.fd!;
+    close(fd);
+    const taker = open(next);
+    assert.equal(taker, fd, "the number was not given out again");
+    assert.equal(text(region, 0, 9), "our bytes");
+    assert.equal(region.write("our"), 3);
+    region.flush();
+    assert.equal(opened(t, file).locked, true);
+    lock.unlock();
+    assert.equal(readFileSync(other, "utf8"), "the bytes of another file");
+    const second = region.fd!;
+    assert.notEqual(second, fd);
+    assert.equal(readlinkSync(`/proc/self/fd/${second}`), file);
+    region.close();
+    assert.equal(existsSync(`/proc/self/fd/${second}`), false);
+    assert.equal(readlinkSync(`/proc/self/fd/${taker}`), next, "close() closed what is another's");
+    close(taker);
+  }
 });
 
 testUnless(

@@ -72,6 +72,10 @@ function optionsFrom(options: Json = {}): Json {
 
 const COMMANDS: Commands = {
   ready: () => process.pid,
+  becomeUser: ({ user }) => {
+    process.setgid!(user);
+    process.setuid!(user);
+  },
   open: (args) => keep(args.id, kindOf(args).open(args.name, optionsFrom(args.options))),
   anonymous: (args) => keep(args.id, kindOf(args).anonymous(optionsFrom(args.options))),
   attach: (args) => keep(args.id, kindOf(args).attach(args.token, optionsFrom(args.options))),

@@ -394,8 +394,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "a region that can be cut short is attached to",
     file: "region/region.zig",
-    from: " or !os.isSealed(file))",
-    to: ")",
+    from: "(found == .by_descriptor and !os.isSealed(file))",
+    to: "found == .by_descriptor and stat.size == 0",
     tests: "region_test",
   },
   {
@@ -563,5 +563,33 @@ export const ENGINE_MUTANTS = [
     from: "        if (atomics.load(&segment.header().pool.frontier) <= committed) segment",
     to: "        if (atomics.load(&segment.header().pool.frontier) > 0) segment",
     tests: "a file system bounds no segment",
+  },
+  {
+    name: "a region closes a descriptor by its number, whatever has the number by now",
+    file: "region/handed_out.zig",
+    from: "handed.twin != os.no_file and os.areTwins(handed.twin, handed.number)",
+    to: "handed.twin != os.no_file",
+    tests: "that the caller closed is left",
+  },
+  {
+    name: "a segment does not look whether its name still leads to it",
+    file: "segment/segment.zig",
+    from: "        return segment.nameLeads() == .elsewhere;\n",
+    to: "        return segment.nameLeads() == .elsewhere and segment.state() != .live;\n",
+    tests: "a name that leads elsewhere",
+  },
+  {
+    name: "a process that is closed to others makes memory that only it can reach",
+    file: "segment/directory.zig",
+    from: "    if (!os.isOpenToUser()) if (",
+    to: "    if (os.pid() == 0) if (",
+    tests: "hands on a map by a file",
+  },
+  {
+    name: "a list leaves the file of a killed process that was closed to others",
+    file: "segment/directory.zig",
+    from: "    unnamed_file.reap(fault) catch {};\n    var names",
+    to: "    var names",
+    tests: "a list removes the file of a process",
   },
 ];

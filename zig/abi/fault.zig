@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const handles = @import("handles.zig");
+const os = @import("../os/os.zig");
 const status = @import("../status.zig");
 
 const Fault = status.Fault;
@@ -11,6 +12,10 @@ const Fault = status.Fault;
 pub export fn shm_fault(handle: u32, target: ?[*]u8) i32 {
     const fault = faultOf(handle) orelse return status.status(error.Closed);
     const bytes = target orelse return status.status(error.InvalidArgument);
+    // The number is that of the holder's own PID namespace, and may mean nothing in this one.
+    const holder: u32 = std.math.lossyCast(u32, fault.holder_pid);
+    if (holder > 0 and fault.reason == 0 and !os.isLiving(holder))
+        fault.reason = @floatFromInt(@intFromEnum(status.Reason.holderElsewhere));
     @memcpy(bytes[0..@sizeOf(Fault)], std.mem.asBytes(fault));
     fault.* = .{};
     return 0;

@@ -13,6 +13,7 @@ const snapshot = @import("../map/snapshot.zig");
 const status = @import("../status.zig");
 const verify = @import("../map/verify.zig");
 const write = @import("../map/write.zig");
+const Error = status.Error;
 const Flags = marshal.Flags;
 const Map = @import("../map/map.zig").Map;
 const Meta = @import("../stripe/entry.zig").Meta;
@@ -151,7 +152,7 @@ pub export fn shm_map_size(handle: u32) f64 {
 /// Gathers the values of `count` keys (`bulk.getMany`). The bytes gathered.
 pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return marshal.long(bulk.getMany(map, marshal.slice(keys, keys_len), count));
+    return gatheredLen(map, bulk.getMany(map, marshal.slice(keys, keys_len), count));
 }
 
 /// Stores `count` records (`Record`). How many were stored; after an error the fault says.
@@ -176,13 +177,19 @@ pub export fn shm_map_put_many(
 /// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
 pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return marshal.long(iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
+    return gatheredLen(map, iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
 }
 
 /// Gathers the records of the whole map as they were at one instant. The bytes gathered.
 pub export fn shm_map_snapshot(handle: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return marshal.long(snapshot.snapshot(map));
+    return gatheredLen(map, snapshot.snapshot(map));
+}
+
+/// The bytes gathered. What a failed call had gathered is given back: no other call takes it.
+fn gatheredLen(map: *Map, result: Error!u64) f64 {
+    if (result) |_| {} else |_| gathered.giveBack(map);
+    return marshal.long(result);
 }
 
 /// Copies gathered bytes from `offset` on. How many.

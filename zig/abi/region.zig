@@ -109,10 +109,11 @@ pub export fn shm_region_length(handle: u32) f64 {
     return marshal.long(region.length);
 }
 
-/// The library's own descriptor of the file.
+/// A descriptor of the file that is the caller's to use and to close; it closes with the region at
+/// the latest.
 pub export fn shm_region_descriptor(handle: u32) i32 {
     const region = handles.regions.get(handle) orelse return status.status(error.Closed);
-    return region.file;
+    return region.descriptor() catch |err| return status.status(err);
 }
 
 /// The token of an anonymous region; `Unsupported` over a user's file.

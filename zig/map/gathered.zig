@@ -138,11 +138,14 @@ pub fn takeGathered(map: *Map, offset: u64, target: []u8) usize {
     const bytes = map.gathered[offset..map.gathered_len];
     const len = @min(bytes.len, target.len, 1 << 30); // the answer is an `i32`
     @memcpy(target[0..len], bytes[0..len]);
-    // Private memory that a huge value needed is not kept.
-    if (offset + len == map.gathered_len and map.gathered.len > 4 << 20) {
-        os.freePages(map.gathered);
-        map.gathered = &.{};
-        map.gathered_len = 0;
-    }
+    if (offset + len == map.gathered_len) giveBack(map);
     return len;
+}
+
+/// Private memory that a huge value needed is not kept.
+pub fn giveBack(map: *Map) void {
+    if (map.gathered.len <= 4 << 20) return;
+    os.freePages(map.gathered);
+    map.gathered = &.{};
+    map.gathered_len = 0;
 }

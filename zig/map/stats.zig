@@ -39,6 +39,13 @@ fn number(word: u64) f64 {
     return @floatFromInt(word);
 }
 
+/// The state as the segment knows it; of a live one, what has become of its name.
+fn stateOf(segment: *segments.Segment) u64 {
+    const found = atomics.load(&segment.header().state);
+    if (found != @intFromEnum(layout.State.live) or !segment.hasLostItsName()) return found;
+    return @intFromEnum(layout.State.unlinked);
+}
+
 /// A look without locks: each number is right by itself, not all at one instant.
 pub fn stats(map: *Map) Error!Stats {
     const segment = &map.segment;
@@ -56,7 +63,7 @@ pub fn stats(map: *Map) Error!Stats {
         .lock_kind = number(@intFromEnum(segments.lockKind(header))),
         .created_ms = number(header.created_ms),
         .owner = number(stat.uid),
-        .state = number(atomics.load(&header.state)),
+        .state = number(stateOf(segment)),
     };
     for (0..segment.view.stripeCount()) |i| {
         const stripe = segment.view.stripe(@intCast(i));

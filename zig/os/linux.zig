@@ -125,14 +125,27 @@ pub fn openMemoryOf(fault: *Fault, owner: u32, fd: u31, access: Access) Error!Fd
     var buffer: [64]u8 = undefined;
     const reads = readLink(fault, &path, &buffer) catch |err| {
         const meant = withoutProc(fault, err);
-        return if (meant == error.Unsupported)
-            meant
-        else
-            fault.withReason(.identity, error.NotFound);
+        return if (meant == error.Unsupported) meant else unseen(fault, owner, err);
     };
     if (!std.mem.eql(u8, reads, "/memfd:" ++ memory_name ++ " (deleted)"))
         return fault.withReason(.identity, error.NotFound);
-    return openLink(fault, &path, access);
+    return openLink(fault, &path, access) catch |err| return unseen(fault, owner, err);
+}
+
+/// Why a process does not show what it has open.
+fn unseen(fault: *Fault, owner: u32, err: Error) Error {
+    fault.found = @floatFromInt(owner);
+    return switch (err) {
+        error.PermissionDenied => fault.withReason(.hiddenProcess, err),
+        error.NotFound => fault.withReason(if (isLiving(owner)) .identity else .noSuchProcess, err),
+        else => err,
+    };
+}
+
+pub fn isLiving(number: u32) bool {
+    const target = std.math.cast(i32, number) orelse return false;
+    const nothing: linux.SIG = @enumFromInt(0);
+    return linux.errno(linux.kill(target, nothing)) != .SRCH;
 }
 
 pub fn openDirectory(fault: *Fault, path: *const Path) Error!Fd {

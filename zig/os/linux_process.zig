@@ -70,6 +70,25 @@ pub fn pid() u32 {
     return @intCast(linux.getpid());
 }
 
+pub const isLiving = files.isLiving;
+
+/// The kernel closes a process that is not dumpable, as after a change of its user, and to those
+/// without its capabilities one that has any. Root's children have those of root.
+pub fn isOpenToUser() bool {
+    const answer = linux.prctl(@intFromEnum(linux.PR.GET_DUMPABLE), 0, 0, 0, 0);
+    if (linux.errno(answer) == .SUCCESS and answer != 1) return false;
+    return userId() == 0 or !hasCapabilities();
+}
+
+fn hasCapabilities() bool {
+    const version_3 = 0x20080522;
+    const Sets = extern struct { effective: u32, permitted: u32, inheritable: u32 };
+    var header: extern struct { version: u32, pid: i32 } = .{ .version = version_3, .pid = 0 };
+    var sets: [2]Sets = @splat(std.mem.zeroes(Sets));
+    const result = linux.syscall2(.capget, @intFromPtr(&header), @intFromPtr(&sets));
+    return linux.errno(result) == .SUCCESS and (sets[0].permitted | sets[1].permitted) != 0;
+}
+
 pub fn threadId() u32 {
     return @intCast(linux.gettid());
 }

@@ -51,6 +51,9 @@ pub fn reopen(fault: *Fault, fd: Fd, access: common.Use) Error!Fd {
     return files.openAgain(fault, fd, access.ofFile());
 }
 
+pub const duplicate = posix.duplicate;
+pub const areTwins = posix.areTwins;
+
 pub fn length(fault: *Fault, fd: Fd) Error!u64 {
     return check(fault, linux.lseek(fd, 0, linux.SEEK.END));
 }

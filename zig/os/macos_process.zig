@@ -58,6 +58,16 @@ pub fn pid() u32 {
 }
 
 /// The lower half of the kernel's number, which counts all threads since the machine was started.
+/// No process looks for the files of another one.
+pub fn isOpenToUser() bool {
+    return true;
+}
+
+/// There are no PID namespaces.
+pub fn isLiving(_: u32) bool {
+    return true;
+}
+
 pub fn threadId() u32 {
     var id: u64 = 0;
     _ = c.pthread_threadid_np(null, &id);

@@ -52,6 +52,9 @@ pub fn reopen(fault: *Fault, fd: Fd, use: common.Use) Error!Fd {
     return files.openAgain(fault, fd, use.ofFile());
 }
 
+pub const duplicate = posix.duplicate;
+pub const areTwins = posix.areTwins;
+
 pub fn length(fault: *Fault, fd: Fd) Error!u64 {
     return (try files.stat(fault, fd)).size;
 }

@@ -54,8 +54,9 @@ pub const no_file = common.no_file;
 pub const ifLinked = common.ifLinked;
 pub const note = common.note;
 
-/// Files without a name, and memory files that other processes reach by a descriptor's number.
-/// Without them both are files with names of ours, removed by the last handle that leaves.
+/// Files without a name, and memory files that other processes reach by a descriptor's number, if
+/// this one `isOpenToUser`. Else both are files with names of ours, removed by the last handle that
+/// leaves.
 pub const has_memory_files: bool = system.has_memory_files;
 /// A mutex that the kernel passes on when its owner dies. Without it segments have kernel locks.
 pub const has_robust_mutex: bool = system.has_robust_mutex;
@@ -83,7 +84,8 @@ pub const open: fn (*Fault, *const Path, Access) Error!Fd = system.open;
 /// `Unsupported`: the system cannot find the file by its description, or no file.
 pub const openAgain: fn (*Fault, Fd, Access) Error!Fd = system.openAgain;
 /// Opens a memory file of ours through another process's descriptor. `NotFound`: the number leads
-/// to nothing of that kind; it may be anything by now, and is looked at before it is followed.
+/// to nothing of that kind; it may be anything by now, and is looked at before it is followed; or
+/// there is no such process. `PermissionDenied`: the system does not let us look.
 pub const openMemoryOf: fn (*Fault, u32, u31, Access) Error!Fd = system.openMemoryOf;
 pub const openDirectory: fn (*Fault, *const Path) Error!Fd = system.openDirectory;
 /// The path of an open directory, absolute, and without links where the system knows it. It was
@@ -172,6 +174,10 @@ pub const openUser: fn (*Fault, *const Path, Access, Make) Error!Fd = regions.op
 /// Opens a descriptor's file once more. Its own rights bind us, though the file might grant more to
 /// another process that opens it anew.
 pub const reopen: fn (*Fault, Fd, Use) Error!Fd = regions.reopen;
+/// Another number for the same open file description, which a program may be given.
+pub const duplicate: fn (*Fault, Fd) Error!Fd = regions.duplicate;
+/// Whether two numbers lead to the same open file description.
+pub const areTwins: fn (Fd, Fd) bool = regions.areTwins;
 /// How long the file is now. Of a description that is not the user's: this may move its position.
 pub const length: fn (*Fault, Fd) Error!u64 = regions.length;
 /// Cuts or lengthens a file to so many bytes.
@@ -196,6 +202,11 @@ pub const copy: fn (*Fault, Direction, [*]u8, [*]u8, usize) Error!usize = region
 
 pub const random: fn ([]u8) void = process.random;
 pub const pid: fn () u32 = process.pid;
+/// Whether a process of this PID namespace has the number; true where that cannot be said.
+pub const isLiving: fn (u32) bool = process.isLiving;
+/// Whether other processes of this user may open what this one has open, by the numbers of its
+/// descriptors. Not if it has gained rights by being started, or has changed its user.
+pub const isOpenToUser: fn () bool = process.isOpenToUser;
 /// The calling thread's id, which no other living thread of this process has.
 pub const threadId: fn () u32 = process.threadId;
 /// This user, as the owner of a file is known; 0 is the administrator.

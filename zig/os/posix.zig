@@ -87,6 +87,36 @@ fn fcntl(fd: Fd, command: i32, lock: *Flock) E {
     return c.errno(c.fcntl(fd, command, lock));
 }
 
+pub fn duplicate(fault: *Fault, fd: Fd) Error!Fd {
+    const errno, const result = control(fd, F.DUPFD_CLOEXEC, 0);
+    return if (errno == .SUCCESS) @intCast(result) else failure(fault, errno);
+}
+
+/// Of the same description, two numbers show the same flags at any time. The one that is changed
+/// here and put back means nothing to a regular file.
+pub fn areTwins(one: Fd, other: Fd) bool {
+    const errno, const flags = control(one, F.GETFL, 0);
+    if (errno != .SUCCESS) return false;
+    const changed = flags ^ @as(u32, @bitCast(std.posix.O{ .NONBLOCK = true }));
+    for ([_]usize{ changed, flags }) |set| { // put back whatever the other shows
+        _ = control(one, F.SETFL, set);
+        const others_errno, const seen = control(other, F.GETFL, 0);
+        if (others_errno == .SUCCESS and seen == set) continue;
+        _ = control(one, F.SETFL, flags);
+        return false;
+    }
+    return true;
+}
+
+fn control(fd: Fd, command: i32, argument: usize) struct { E, usize } {
+    if (is_linux) {
+        const result = linux.fcntl(fd, command, argument);
+        return .{ linux.errno(result), result };
+    }
+    const result = c.fcntl(fd, command, @as(c_int, @intCast(argument)));
+    return .{ c.errno(result), @intCast(@max(result, 0)) };
+}
+
 pub fn lockRange(fault: *Fault, fd: Fd, start: i64, mode: common.Mode) Error!bool {
     var lock = flock(if (mode == .shared) F.RDLCK else F.WRLCK, start, 1);
     return lockCall(fault, fd, set_lock, &lock);

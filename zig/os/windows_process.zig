@@ -47,6 +47,16 @@ pub fn random(target: []u8) void {
     }
 }
 
+/// No process looks for the files of another one.
+pub fn isOpenToUser() bool {
+    return true;
+}
+
+/// There are no PID namespaces.
+pub fn isLiving(_: u32) bool {
+    return true;
+}
+
 pub const pid = currentProcess;
 pub const threadId = currentThread;
 pub const userId = owner.ofProcess;

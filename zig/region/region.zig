@@ -22,6 +22,7 @@ const user_lock = @import("../lock/user_lock.zig");
 
 const Error = status.Error;
 const Fault = status.Fault;
+const HandedOut = @import("handed_out.zig").HandedOut;
 
 pub const Access = os.Use;
 
@@ -42,6 +43,8 @@ pub const Region = struct {
     /// Carries all range locks; never mapped.
     locks: os.Fd,
     access: Access,
+    /// What the caller got from `descriptor`.
+    handed_out: HandedOut,
     base: os.Base,
     /// How much is mapped: the header, if there is one, and `length`.
     mapped: u64,
@@ -49,7 +52,7 @@ pub const Region = struct {
     /// Null over a user's file.
     header: ?*layout.Header,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: ?u64,
     /// Whether the kernel copies for us.
     copies_by_kernel: bool,
 
@@ -93,12 +96,12 @@ pub const Region = struct {
     /// Over the file a descriptor of this process leads to, opened once more.
     pub fn openDescriptor(
         region: *Region,
-        descriptor: i32,
+        number: i32,
         length: u64,
         access: Access,
     ) Error!void {
         if (length > length_max) return error.InvalidArgument;
-        region.file = try os.reopen(&region.fault, descriptor, access);
+        region.file = try os.reopen(&region.fault, number, access);
         errdefer os.close(region.file);
         try region.overFile(length, access, null);
     }
@@ -128,6 +131,11 @@ pub const Region = struct {
         region.ready();
     }
 
+    /// A descriptor of the file for the caller, who may close it at any time.
+    pub fn descriptor(region: *Region) Error!os.Fd {
+        return region.handed_out.get(&region.fault, region.file, region.access.ofFile());
+    }
+
     /// Opens the region's file once more, for its range locks. By its path, if the system cannot
     /// follow descriptors.
     fn openLocks(region: *Region, opening: os.Access, path: ?*const os.Path) Error!void {
@@ -143,6 +151,7 @@ pub const Region = struct {
 
     fn ready(region: *Region) void {
         region.copies_by_kernel = true;
+        region.handed_out = .none;
         region.fault = .{};
         region.lock.init(.{
             .header = region.header,
@@ -185,13 +194,25 @@ pub const Region = struct {
     }
 
     fn openMemory(region: *Region, bytes: u64) Error!void {
-        const fault = &region.fault;
         region.unnamed = null;
-        if (os.has_memory_files) {
-            region.file = try os.sealedMemory(fault, bytes);
-            errdefer os.close(region.file);
-            return region.openLocks(.read_write, null);
-        }
+        if (os.has_memory_files and os.isOpenToUser()) return region.openSealed(bytes);
+        region.openByNumber(bytes) catch |err| {
+            if (!os.has_memory_files) return err;
+            region.unnamed = null;
+            region.fault = .{}; // no other process will find it
+            return region.openSealed(bytes);
+        };
+    }
+
+    fn openSealed(region: *Region, bytes: u64) Error!void {
+        region.file = try os.sealedMemory(&region.fault, bytes);
+        errdefer os.close(region.file);
+        return region.openLocks(.read_write, null);
+    }
+
+    /// A file with a name of ours, in place of memory without one.
+    fn openByNumber(region: *Region, bytes: u64) Error!void {
+        const fault = &region.fault;
         var deadline: os.Deadline = .in(lengthen_ms);
         const made = try unnamed_file.make(fault, &deadline);
         region.file = made.file;
@@ -236,7 +257,13 @@ pub const Region = struct {
         const name = try Token.parse(text);
         region.file = try os.openMemoryOf(fault, name.pid, name.fd, .read_write);
         errdefer os.close(region.file);
-        const length = try checkMemory(fault, region.file, name.id, allow_foreign_owner);
+        const length = try checkMemory(
+            fault,
+            region.file,
+            name.id,
+            .by_descriptor,
+            allow_foreign_owner,
+        );
         try region.openLocks(.read_write, null);
         errdefer os.close(region.locks);
         try region.mapMemory(length);
@@ -245,7 +272,6 @@ pub const Region = struct {
 
     /// As `attach`, where memory that others can reach has a name.
     fn attachNamed(region: *Region, text: []const u8, allow_foreign_owner: bool) Error!void {
-        if (os.has_memory_files) return error.Unsupported; // of another system
         const fault = &region.fault;
         var parts = std.mem.splitScalar(u8, text["file:".len..], ':');
         const number = try Token.number(u64, parts.first(), 16);
@@ -263,7 +289,7 @@ pub const Region = struct {
         const path = try unnamed_file.pathOf(fault, number);
         if (!unnamed_file.leadsTo(&path, region.file))
             return fault.withReason(.identity, error.NotFound);
-        const length = try checkMemory(fault, region.file, id, allow_foreign_owner);
+        const length = try checkMemory(fault, region.file, id, .by_number, allow_foreign_owner);
         if (!try range_lock.tryLock(fault, region.locks, .reader, .shared)) return error.System;
         try region.mapMemory(length);
         range_lock.unlock(region.locks, .lifecycle);
@@ -278,6 +304,7 @@ pub const Region = struct {
     /// Gives everything back. Ranges explicitly: a mapping or a forked child would keep them.
     pub fn close(region: *Region) void {
         region.lock.close();
+        region.handed_out.close();
         if (region.unnamed != null) {
             os.unmap(region.base, region.mapped); // the last to leave cannot remove what is mapped
             return region.closeMemory();
@@ -455,8 +482,17 @@ const Token = struct {
     }
 };
 
-/// Checks a memory file before anything of it is mapped, and gives the length of its data.
-fn checkMemory(fault: *Fault, file: os.Fd, id: u64, allow_foreign_owner: bool) Error!u64 {
+const Found = enum { by_descriptor, by_number };
+
+/// Checks a memory file before anything of it is mapped, and gives the length of its data. A file
+/// with a name of ours cannot be sealed, but only this user can open it.
+fn checkMemory(
+    fault: *Fault,
+    file: os.Fd,
+    id: u64,
+    found: Found,
+    allow_foreign_owner: bool,
+) Error!u64 {
     const stat = try os.stat(fault, file);
     try file_checks.checkOwner(fault, &stat, allow_foreign_owner);
     const header = try segments.readHeader(fault, file);
@@ -465,7 +501,8 @@ fn checkMemory(fault: *Fault, file: os.Fd, id: u64, allow_foreign_owner: bool) E
     if (header.attributes >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
         return fault.withReason(.checksum, error.Corrupt);
     // Plain copies rely on both. A sealed file is as long as it was a moment ago.
-    if (stat.size < data_start + header.max_bytes or !os.isSealed(file))
+    const is_cut = stat.size < data_start + header.max_bytes;
+    if (is_cut or (found == .by_descriptor and !os.isSealed(file)))
         return fault.withReason(.truncated, error.Corrupt);
     return header.max_bytes;
 }

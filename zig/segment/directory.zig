@@ -415,6 +415,13 @@ pub fn unlinkOwn(segment: *Segment) Error!bool {
 pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
     const fault = segment.fault;
     if (!os.has_memory_files) return anonymousByName(segment, options);
+    // By a descriptor of this process no other would find it. Without room for a file, or without
+    // its directory, that must do.
+    if (!os.isOpenToUser()) if (anonymousByName(segment, options)) return else |_| {
+        segment.name_len = 0;
+        segment.unnamed = null;
+        fault.* = .{};
+    };
     segment.file = try os.memoryFile(fault);
     {
         errdefer os.close(segment.file);
@@ -426,7 +433,7 @@ pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
     range_lock.unlock(segment.locks, .lifecycle);
 }
 
-/// As `anonymous`, where memory that others can reach has a name.
+/// As `anonymous`, where only memory with a name can be reached by others.
 fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
     const made = try unnamed_file.make(segment.fault, &segment.deadline);
     segment.file = made.file;
@@ -453,7 +460,6 @@ pub fn attachToken(segment: *Segment, token: []const u8, options: *Options) Erro
         return attach(segment, options, &segment.deadline);
     }
     if (std.mem.startsWith(u8, body, "file:")) {
-        if (os.has_memory_files) return error.Unsupported; // of another system
         const number = std.fmt.parseInt(u64, body["file:".len..], 16) catch
             return error.InvalidArgument;
         try segment.nameUnnamed(number);
@@ -503,7 +509,7 @@ pub const Listed = extern struct {
 /// Returns the length of all, which may exceed the target.
 pub fn list(fault: *Fault, directory: *const os.Path, target: []u8) Error!usize {
     temporary_name.reap(directory, "") catch {}; // a leftover of others must not fail this call
-    if (!os.has_memory_files) unnamed_file.reap() catch {};
+    unnamed_file.reap() catch {};
     var names = try os.namesIn(fault, directory);
     defer names.close();
     var at: usize = 0;

@@ -66,7 +66,7 @@ pub const Segment = struct {
     /// 0: unnamed.
     name_len: usize,
     /// The number of the file where memory without a name has one (`unnamed_file.zig`).
-    unnamed: if (os.has_memory_files) ?noreturn else ?u64,
+    unnamed: ?u64,
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
@@ -128,6 +128,13 @@ pub const Segment = struct {
 
     pub fn hasItsName(segment: *Segment) bool {
         return segment.nameLeads() == .here;
+    }
+
+    /// Whether it has a name that leads elsewhere, or nowhere: any program may remove the file, or
+    /// put another one in its place, and tells no segment.
+    pub fn hasLostItsName(segment: *Segment) bool {
+        if (segment.name_len == 0 or segment.unnamed != null) return false;
+        return segment.nameLeads() == .elsewhere;
     }
 
     pub inline fn state(segment: *const Segment) layout.State {
@@ -390,8 +397,10 @@ pub const Segment = struct {
     }
 
     /// Writes the token (docs/design.md, Tokens); the returned length may exceed the target.
-    pub fn token(segment: *const Segment, target: []u8) Error!usize {
+    /// `NotFound`: the name, by which others would look for it, no longer leads here.
+    pub fn token(segment: *Segment, target: []u8) Error!usize {
         const id = segment.header().id;
+        if (segment.hasLostItsName()) return segment.fault.withReason(.nameGone, error.NotFound);
         const text = if (segment.unnamed) |number|
             try os.Path.of("file:{x:0>16}:{x:0>16}", .{ number, id })
         else if (segment.name_len > 0)

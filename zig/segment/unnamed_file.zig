@@ -1,7 +1,8 @@
-//! What takes the place of memory without a name where the system has none that other processes can
-//! reach: files with a random name of ours in the platform's directory, `.~<16 hex>`. The last
-//! handle that leaves removes the name; where that handle was killed, a list does, or one of the
-//! next makers: to look for such files is to read the directory, which may be long.
+//! What takes the place of memory without a name where other processes cannot reach that: on
+//! systems that have none, and on Linux for a process whose descriptors are closed to others. It is
+//! a file with a random name of ours in the platform's directory, `.~<16 hex>`. The last handle
+//! that leaves removes the name; where that handle was killed, a list does, or one of the next
+//! makers: to look for such files is to read the directory, which may be long.
 //!
 //! A handle that uses such a file holds WRITER or READER on it. A handle that makes, attaches or
 //! leaves holds LIFECYCLE meanwhile, so that no other removes the name of a file that is about to

@@ -172,7 +172,7 @@ export class Arguments {
       case "lockAsync":
         return hostile.options({
           timeout: [0, 1, 5, 20, Infinity],
-          shared: [true, false],
+          ...this.#sometimes({ shared: [true, false] }), // which only regions take
           signal: [this.#signal()],
         });
       case "mmap":
@@ -188,6 +188,11 @@ export class Arguments {
     }
   }
 
+  /** Options that a call may not have: then it is a TypeError, which must not be the usual end. */
+  #sometimes(options: Record<string, readonly unknown[]>): Record<string, readonly unknown[]> {
+    return this.hostile.chance(30) ? options : {};
+  }
+
   #directories(): string[] {
     const { memory, disk } = this.#place;
     return [memory, memory, disk, join(memory, "missing"), "/proc", "relative\0"];
@@ -199,7 +204,7 @@ export class Arguments {
       lock: ["robust", "kernel", undefined],
       timeout: [0, 5, 50],
       codec: [undefined, undefined, this.#codec],
-      frozen: [true, false],
+      ...this.#sometimes({ frozen: [true, false] }), // which only values take
     };
     if (argument === "anonymous") return anonymous;
     const attach = {
@@ -207,7 +212,7 @@ export class Arguments {
       allowForeignOwner: [true, false],
       timeout: anonymous.timeout,
       codec: anonymous.codec,
-      frozen: anonymous.frozen,
+      ...this.#sometimes({ frozen: [true, false] }),
     };
     if (argument === "attach") return attach;
     return {

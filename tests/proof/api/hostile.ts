@@ -298,6 +298,10 @@ export class Hostile {
     if (this.chance(15)) return { label: "no options", value: undefined };
     const found: Record<string, unknown> = this.chance(20) ? Object.create(null) : {};
     const words: string[] = [];
+    if (this.chance(2)) {
+      words.push("mdoe: 1");
+      found.mdoe = 1;
+    }
     for (const name of Object.keys(good)) {
       if (!this.chance(35)) continue;
       const isGood = this.chance(80);

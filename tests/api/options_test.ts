@@ -1,0 +1,172 @@
+/** Options that a call does not have: a TypeError that names the nearest one; nothing is done. */
+import assert from "node:assert/strict";
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { Mmap, SharedMap, SharedValue } from "../../mod.ts";
+import { freshAnonymous, freshDirectory, freshMap, freshName } from "../support/support.ts";
+
+type Options = Record<string, unknown>;
+
+interface Call {
+  what: string;
+  /** All options that it has. */
+  has: string[];
+  call: (options: Options) => unknown;
+}
+
+const OPEN = [
+  ...["mode", "readonly", "permissions", "allowForeignOwner", "directory", "maxBytes", "lock"],
+  ...["timeout", "codec"],
+];
+const ANONYMOUS = ["maxBytes", "lock", "timeout", "codec"];
+const ATTACH = ["readonly", "allowForeignOwner", "timeout", "codec"];
+
+/** Every call that takes an object of options. */
+function allCalls(t: TestContext): Call[] {
+  const map = freshMap(t);
+  const anonymous = freshAnonymous(t);
+  const value = SharedValue.anonymous();
+  const file = join(freshDirectory(t), "file");
+  writeFileSync(file, "bytes");
+  const region = Mmap.open(file);
+  t.after(() => {
+    value.close();
+    region.close();
+  });
+  const name = freshName(t);
+  return [
+    { what: "SharedMap.open", has: OPEN, call: (o) => SharedMap.open(name, o) },
+    { what: "SharedMap.anonymous", has: ANONYMOUS, call: (o) => SharedMap.anonymous(o) },
+    { what: "SharedMap.attach", has: ATTACH, call: (o) => SharedMap.attach(anonymous.token, o) },
+    { what: "SharedMap.unlink", has: ["directory"], call: (o) => SharedMap.unlink(map.name!, o) },
+    { what: "SharedMap.list", has: ["directory"], call: (o) => SharedMap.list(o) },
+    {
+      what: "SharedValue.open",
+      has: [...OPEN, "frozen"],
+      call: (o) => SharedValue.open(freshName(t, "value"), o),
+    },
+    {
+      what: "SharedValue.anonymous",
+      has: [...ANONYMOUS, "frozen"],
+      call: (o) => SharedValue.anonymous(o),
+    },
+    {
+      what: "SharedValue.attach",
+      has: [...ATTACH, "frozen"],
+      call: (o) => SharedValue.attach(value.token, o),
+    },
+    {
+      what: "SharedValue.unlink",
+      has: ["directory"],
+      call: (o) => SharedValue.unlink(map.name!, o),
+    },
+    { what: "SharedValue.list", has: ["directory"], call: (o) => SharedValue.list(o) },
+    { what: "map.lock", has: ["timeout"], call: (o) => map.lock(o) },
+    { what: "value.lock", has: ["timeout"], call: (o) => value.lock(o) },
+    { what: "map.lockAsync", has: ["timeout", "signal"], call: (o) => map.lockAsync(o) },
+    {
+      what: "Mmap.open",
+      has: ["length", "protection", "sharing"],
+      call: (o) => Mmap.open(file, o),
+    },
+    { what: "region.lock", has: ["timeout", "shared"], call: (o) => region.lock(o) },
+    { what: "region.tryLock", has: ["shared"], call: (o) => region.tryLock(o) },
+    {
+      what: "region.lockAsync",
+      has: ["timeout", "signal", "shared"],
+      call: (o) => region.lockAsync(o),
+    },
+  ];
+}
+
+/** What the error says; fails unless it is a TypeError. */
+async function refusal({ what, call }: Call, options: Options): Promise<string> {
+  try {
+    await call(options);
+  } catch (error) {
+    assert.ok(error instanceof TypeError, `${what}: ${error}`);
+    return error.message;
+  }
+  return assert.fail(`${what} takes ${JSON.stringify(options)}`);
+}
+
+/** A word with two letters exchanged, one missing, one more, or another one. */
+function misspelt(word: string): string[] {
+  return [
+    `${word[1]}${word[0]}${word.slice(2)}`,
+    `${word.slice(0, 2)}${word.slice(3)}`,
+    `${word}s`,
+    `x${word.slice(1)}`,
+    word.toUpperCase(),
+  ];
+}
+
+test("every option that a call does not have is a TypeError that names the nearest one", async (t) => {
+  for (const each of allCalls(t)) {
+    for (const known of each.has) {
+      for (const name of misspelt(known)) {
+        const rest = each.has.length > 1 ? `, of ${each.has.join(", ")}` : "";
+        assert.equal(
+          await refusal(each, { [name]: undefined }),
+          `Cannot use an option "${name}": the nearest here is "${known}"${rest}`,
+          each.what,
+        );
+      }
+    }
+  }
+});
+
+test("an option that only other calls have is a TypeError that names all of this call", async (t) => {
+  const all = [...new Set(allCalls(t).flatMap(({ has }) => has))];
+  for (const each of allCalls(t)) {
+    for (const name of all.filter((other) => !each.has.includes(other))) {
+      const message = await refusal(each, { [name]: undefined });
+      assert.ok(message.startsWith(`Cannot use an option "${name}": the nearest here is "`));
+      assert.ok(each.has.every((known) => message.includes(known)), message);
+    }
+  }
+});
+
+test("options that a call has are taken, also undefined ones", async (t) => {
+  for (const { what, has, call } of allCalls(t)) {
+    const options = Object.fromEntries(has.map((name) => [name, undefined]));
+    const result = await call(options) as { close?(): void; unlock?(): void } | boolean;
+    if (typeof result !== "object") continue;
+    result.unlock?.();
+    result.close?.();
+    assert.ok(result, what);
+  }
+});
+
+test("a call with an unknown option does nothing", (t) => {
+  const name = freshName(t);
+  const wrong = { mdoe: "create" } as object;
+  assert.throws(() => SharedMap.open(name, wrong), {
+    name: "TypeError",
+    message: /^Cannot use an option "mdoe": the nearest here is "mode", of /,
+  });
+  assert.equal(SharedMap.unlink(name), false);
+  const map = freshMap(t);
+  assert.throws(() => map.lock({ shared: true } as object), TypeError);
+  assert.equal(map.locked, false);
+  const file = join(freshDirectory(t), "file");
+  const read = { protection: "read-write", lenght: 10 } as object;
+  assert.throws(() => Mmap.open(file, read), /the nearest here is "length"/);
+  assert.equal(existsSync(file), false);
+});
+
+test("options of a long name and options on Object.prototype do no harm", (t) => {
+  const name = freshName(t);
+  assert.throws(() => SharedMap.open(name, { ["x".repeat(1e6)]: 1 } as object), (error: Error) => {
+    assert.ok(error instanceof TypeError && error.message.length < 300, error.message);
+    return true;
+  });
+  const prototype = Object.prototype as unknown as Record<string, unknown>;
+  prototype.surprise = 1;
+  try {
+    SharedMap.open(name, {}).close();
+  } finally {
+    delete prototype.surprise;
+  }
+});
