@@ -89,8 +89,8 @@ export const MADE: Row[] = ([
     },
   ],
   [
-    'Cannot open map "jobs": this process may open no more files, and an open takes two; raise ' +
-    '"ulimit -n" (EMFILE)',
+    'Cannot open map "jobs": this process has as many files open as it may, and an open takes two; ' +
+    'raise "ulimit -n", or close some (EMFILE)',
     { status: "system", errno: EMFILE, attempt: OPENING },
   ],
   ['Cannot open map "jobs": this machine may open no more files (ENFILE)', {
@@ -110,16 +110,40 @@ export const MADE: Row[] = ([
     errno: 54_321,
   }],
   [
-    'Cannot open map "jobs": no room for 64 MiB in the address space (ENOMEM); a ' +
-    "smaller maxBytes " +
-    'asks for less, a larger "ulimit -v" allows more',
+    'Cannot open map "jobs": no room for 64 MiB more in this process\'s address space, ' +
+    "ulimit -v is 3.8 GiB (ENOMEM)",
+    {
+      status: "noSpace",
+      reason: "addressSpace",
+      errno: ENOMEM,
+      fields: { neededBytes: 2 ** 26, found: 3.8 * 2 ** 30 },
+      attempt: OPENING,
+    },
+  ],
+  [
+    "Cannot create anonymous region: no room for 64 MiB in the address space (ENOMEM); " +
+    "a smaller length asks for less",
     {
       status: "noSpace",
       reason: "addressSpace",
       errno: ENOMEM,
       fields: { neededBytes: 2 ** 26 },
-      attempt: OPENING,
+      attempt: { action: "create", thing: "anonymous region", wanted: { kind: "a region" } },
     },
+  ],
+  [
+    "Cannot attach to anonymous map: there is no /proc, by which this is found; mount one, or " +
+    "open it by a name or path",
+    {
+      status: "unsupported",
+      reason: "noProc",
+      attempt: { action: "attach to", thing: "anonymous map" },
+    },
+  ],
+  [
+    'Cannot open map "jobs": /proc does not tell which processes can share its mutexes; one ' +
+    'created with lock: "kernel" has none',
+    { status: "unsupported", reason: "noFacts", attempt: OPENING },
   ],
   [
     'Cannot grow map "jobs": its file may not be larger for this process; raise ' +
@@ -203,11 +227,11 @@ export const MADE: Row[] = ([
     reason: "networkFileSystem",
     attempt: OPENING,
   }],
-  ['Cannot open map "jobs": the file system of /dev/shm cannot hold shared memory', {
-    status: "unsupported",
-    reason: "filesystem",
-    attempt: OPENING,
-  }],
+  [
+    'Cannot open map "jobs": the file system of /dev/shm writes each change to another place, and a ' +
+    "full disk would end processes; use another directory",
+    { status: "unsupported", reason: "filesystem", attempt: OPENING },
+  ],
   ['Cannot open map "jobs": this system cannot do it', { status: "unsupported", attempt: OPENING }],
   ['Cannot read region "log": it was opened write-only', {
     status: "writeOnly",

@@ -309,6 +309,7 @@ test "a death during the wait is met by both ways of waiting" {
         held.told.store(.end, .release);
         var deadline: os.Deadline = .in(10_000);
         const found = try waitBy(clock_lock, &held.mutex, busy, &deadline);
+        Taken.note(&held.mutex);
         try std.testing.expectEqual(Locked.owner_died, found);
         held.thread.join();
         const lock: StripeLock = .{ .robust = &held.mutex };
