@@ -89,8 +89,8 @@ export const MADE: Row[] = ([
     },
   ],
   [
-    'Cannot open map "jobs": this process has as many files open as it may, and an open takes two; ' +
-    'raise "ulimit -n", or close some (EMFILE)',
+    'Cannot open map "jobs": this process has as many files open as it may, and an open takes ' +
+    'two; raise "ulimit -n", or close some (EMFILE)',
     { status: "system", errno: EMFILE, attempt: OPENING },
   ],
   ['Cannot open map "jobs": this machine may open no more files (ENFILE)', {
@@ -228,8 +228,8 @@ export const MADE: Row[] = ([
     attempt: OPENING,
   }],
   [
-    'Cannot open map "jobs": the file system of /dev/shm writes each change to another place, and a ' +
-    "full disk would end processes; use another directory",
+    'Cannot open map "jobs": the file system of /dev/shm writes each change to another place, ' +
+    "and a full disk would end processes; use another directory",
     { status: "unsupported", reason: "filesystem", attempt: OPENING },
   ],
   ['Cannot open map "jobs": this system cannot do it', { status: "unsupported", attempt: OPENING }],
