@@ -25,7 +25,7 @@ const BATCH_BYTES = 8 * 2 ** 20;
 /** The most bytes that one call copies out. */
 const COPY_BYTES = 2 ** 30;
 /** The value length in an answer of `getMany` that means: the key is missing. */
-const MISSING = 0xffffffff;
+const MISSING = -1;
 
 /** Writes records for a map. */
 export class RecordWriter extends Scratch {
@@ -119,10 +119,10 @@ export class Records {
     const { view } = this.#memory;
     const at = this.#next;
     this.#keyStart = at + HEADER_BYTES;
-    this.#keyLength = view.getUint32(at + KEY_LENGTH, true);
+    this.#keyLength = view.getInt32(at + KEY_LENGTH, true);
     this.#valueStart = this.#keyStart + this.#keyLength;
-    this.#kind = view.getUint32(at + KIND, true);
-    this.#valueLength = this.isLeftOut ? 0 : view.getUint32(at + VALUE_LENGTH, true);
+    this.#kind = view.getInt32(at + KIND, true);
+    this.#valueLength = this.isLeftOut ? 0 : view.getInt32(at + VALUE_LENGTH, true);
     this.#next = padded(this.#valueStart + this.#valueLength);
     return true;
   }
@@ -131,8 +131,8 @@ export class Records {
   nextAnswer(): boolean {
     const { view } = this.#memory;
     const at = this.#next;
-    const length = view.getUint32(at + ANSWER_LENGTH, true);
-    this.#kind = view.getUint32(at + ANSWER_KIND, true);
+    const length = view.getInt32(at + ANSWER_LENGTH, true);
+    this.#kind = view.getInt32(at + ANSWER_KIND, true);
     this.#valueStart = at + ANSWER_BYTES;
     this.#valueLength = length === MISSING ? 0 : length;
     this.#next = padded(this.#valueStart + this.#valueLength);
