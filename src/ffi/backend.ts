@@ -23,6 +23,8 @@ export interface Backend {
   readonly isCurrent: boolean;
   /** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
   readonly canWait: boolean;
+  /** The engine under the runtime, where one way is quicker in one and another in the other. */
+  readonly engine: "V8" | "JavaScriptCore";
   /** Opens the library at `path`: one function for each symbol. Throws when it does not load. */
   open(path: string, table: SymbolTable): Record<string, unknown>;
   /** Whether the program may load the library at `path`, or any without a path. Never asks. */

@@ -23,6 +23,9 @@ export const isCurrent: boolean = "Bun" in globalThis;
 /** Whether `shm_wake_wait` can be called: here it would block the isolate. */
 export const canWait: boolean = false;
 
+/** The engine under the runtime. */
+export const engine = "JavaScriptCore";
+
 /**
  * The types of the symbol table that have another name here. `ptr` takes views as fast as `buffer`
  * does, and null as well.

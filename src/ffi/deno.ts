@@ -39,6 +39,9 @@ const WAITING = "shm_wake_wait";
 /** Whether `shm_wake_wait` can be called: here it does not block the isolate. */
 export const canWait: boolean = true;
 
+/** The engine under the runtime. */
+export const engine = "V8";
+
 /** The types of the symbol table that have another name here. */
 const TYPES: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };
 

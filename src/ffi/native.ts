@@ -42,6 +42,9 @@ const backend = backends.find(({ isCurrent }) => isCurrent);
 /** Whether `shm_wake_wait` leaves the isolate free. Where it does not, it must not be called. */
 export const canWait: boolean = backend?.canWait ?? false;
 
+/** Whether this runs on JavaScriptCore, where other ways are quick than on V8. */
+export const isJavaScriptCore: boolean = backend?.engine === "JavaScriptCore";
+
 let library: Native | undefined;
 
 /** The library, opened by the first call. Throws "LibraryLoad" when it cannot be. */

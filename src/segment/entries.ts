@@ -5,7 +5,7 @@ import { checkFunction, checkIterable } from "../arguments.ts";
 import { damageText } from "../errors.ts";
 import { flags } from "../ffi/abi.ts";
 import { readRecord } from "../ffi/fields.ts";
-import { DATA, KEY } from "../ffi/scratch.ts";
+import { DATA, KEY, OUT } from "../ffi/scratch.ts";
 import { writeKey } from "../values/kinds.ts";
 import { encodeEntries, encodeKeys, Records } from "./records.ts";
 import type { Segment } from "./segment.ts";
@@ -79,10 +79,10 @@ export class Entries<V> {
       KEY.bytes,
       keyLength,
       bytes,
-      DATA.end,
+      OUT.end,
       kind | putFlags,
     );
-    DATA.release();
+    OUT.release();
     if (result < 0) throw segment.failure(result, "write");
     return result;
   }
@@ -261,11 +261,11 @@ export class Entries<V> {
       KEY.bytes,
       keyLength,
       bytes,
-      DATA.end,
+      OUT.end,
       kind,
       version,
     );
-    DATA.release();
+    OUT.release();
     if (result < 0) throw segment.failure(result, "write");
     return result === 1;
   }

@@ -2,8 +2,8 @@
  * The single value of a segment: what a `SharedValue` does.
  */
 import { statuses } from "../ffi/abi.ts";
-import { DATA } from "../ffi/scratch.ts";
-import { describe } from "../values/msgpack.ts";
+import { DATA, OUT } from "../ffi/scratch.ts";
+import { describe } from "../values/describe.ts";
 import type { Segment } from "./segment.ts";
 import { bytesOf, encodeValue, isFinal, TAIL_BYTES, takeValue, versionBehind } from "./value_io.ts";
 
@@ -46,8 +46,8 @@ export class ValueEntry<T> {
     const kind = encodeValue(segment, value, action);
     const bytes = bytesOf(value, kind);
     const { native, writeHandle } = segment;
-    const result = native.shm_value_put(writeHandle, bytes, DATA.end, kind);
-    DATA.release();
+    const result = native.shm_value_put(writeHandle, bytes, OUT.end, kind);
+    OUT.release();
     if (result < 0) throw segment.failure(result, action, { limit: "maxBytes" });
   }
 

@@ -6,7 +6,7 @@
 import { SharedMemoryError } from "../errors.ts";
 import { records, statuses } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
-import { DATA } from "../ffi/scratch.ts";
+import { DATA, OUT } from "../ffi/scratch.ts";
 import {
   BYTES_KIND,
   checkedLength,
@@ -28,32 +28,32 @@ export function versionBehind(length: number): number {
   return DATA.view.getFloat64(length + TAIL_VERSION, true);
 }
 
-/** Byte arrays of this size and more cross as they lie, without a copy in `DATA`. */
+/** Byte arrays of this size and more cross as they lie, without a copy in `OUT`. */
 const DIRECT_BYTES = 64 * 1024;
 
 const { absent: ABSENT } = statuses;
 
 /**
- * Encodes `value` for the call that stores it, and returns its kind. Its length is then `DATA.end`,
+ * Encodes `value` for the call that stores it, and returns its kind. Its length is then `OUT.end`,
  * and its bytes are `bytesOf(value, kind)`.
  */
 export function encodeValue(segment: Segment, value: unknown, action: string): number {
   let kind = BYTES_KIND;
   if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
-    DATA.end = checkedLength(value);
+    OUT.end = checkedLength(value);
   } else {
-    DATA.end = 0;
-    kind = encode(value, segment.codec, DATA);
+    OUT.end = 0;
+    kind = encode(value, segment.codec, OUT);
   }
   segment.locker.assertFree(action); // the codec may have taken the lock
   return kind;
 }
 
 /**
- * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `DATA`.
+ * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `OUT`.
  */
 export function bytesOf(value: unknown, kind: number): Uint8Array {
-  return kind === BYTES_KIND && DATA.end >= DIRECT_BYTES ? value as Uint8Array : DATA.bytes;
+  return kind === BYTES_KIND && OUT.end >= DIRECT_BYTES ? value as Uint8Array : OUT.bytes;
 }
 
 /**

@@ -33,6 +33,7 @@ function backendOf(variables: Record<string, string>, refused: string[] = []): B
     name: "Test",
     isCurrent: true,
     canWait: false,
+    engine: "V8",
     open: () => assert.fail("it opens nothing by itself"),
     mayLoad: () => true,
     requestLoad: () => assert.fail("it asks nobody"),
