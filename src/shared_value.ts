@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { checkObject, checkType } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
-import { VALUE } from "./segment/options.ts";
+import { frozenIn, VALUE } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { SharedObject } from "./segment/shared_object.ts";
@@ -232,10 +231,4 @@ export class SharedValue<T = unknown> extends SharedObject {
   update(fn: (current: T | undefined) => T): T {
     return this.#entry.update(fn);
   }
-}
-
-function frozenIn(options: FrozenOption): boolean {
-  const { frozen = false } = checkObject(options);
-  checkType("frozen", frozen, "boolean");
-  return frozen;
 }

@@ -30,6 +30,7 @@ pub const map = @import("map/map.zig");
 pub const put_fast = @import("map/put_fast.zig");
 pub const quiesce = @import("map/quiesce.zig");
 pub const read = @import("map/read.zig");
+pub const read_into = @import("map/read_into.zig");
 pub const snapshot = @import("map/snapshot.zig");
 pub const stats = @import("map/stats.zig");
 pub const stripe_op = @import("map/stripe_op.zig");
@@ -79,6 +80,7 @@ test {
     _ = @import("abi/handles_test.zig");
     _ = @import("abi/thread_exit_test.zig");
     _ = @import("lock/user_lock_test.zig");
+    _ = @import("map/bulk_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("region/region_test.zig");

@@ -58,8 +58,15 @@ export interface OpenOptions {
   lock?: "robust" | "kernel";
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
   timeout?: number;
-  /** For structured values, in place of MessagePack. Every process must give the same one. */
+  /** For structured values, in place of the built-in one. Every process must give the same one. */
   codec?: Codec;
+  /**
+   * Have `get` return one deeply frozen object for as long as the value stays the same, instead of
+   * a copy each time. This holds for structures of plain objects, arrays and primitives, and in a
+   * map for as many as there is room for. What has anything else in it, and a byte array, is a copy
+   * each time all the same. Default false.
+   */
+  frozen?: boolean;
 }
 
 /**
@@ -74,7 +81,10 @@ export interface OpenOptions {
  * assert.equal(value.stats().lock, "kernel");
  * ```
  */
-export type AnonymousOptions = Pick<OpenOptions, "maxBytes" | "lock" | "timeout" | "codec">;
+export type AnonymousOptions = Pick<
+  OpenOptions,
+  "maxBytes" | "lock" | "timeout" | "codec" | "frozen"
+>;
 
 /**
  * How to attach by a token.
@@ -93,7 +103,7 @@ export type AnonymousOptions = Pick<OpenOptions, "maxBytes" | "lock" | "timeout"
  */
 export type AttachOptions = Pick<
   OpenOptions,
-  "readonly" | "allowForeignOwner" | "timeout" | "codec"
+  "readonly" | "allowForeignOwner" | "timeout" | "codec" | "frozen"
 >;
 
 /** A kind of object that lies in a segment. */
@@ -214,6 +224,13 @@ function completeRequest(
     codec,
     codecId: codec === undefined ? DEFAULT_CODEC_ID : checkCodec(codec),
   };
+}
+
+/** Whether `get` shall return frozen objects. */
+export function frozenIn(options: { frozen?: boolean }): boolean {
+  const { frozen = false } = checkObject(options);
+  checkType("frozen", frozen, "boolean");
+  return frozen;
 }
 
 function accessOf(request: OpenRequest): readonly Access[] {

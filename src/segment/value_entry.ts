@@ -4,6 +4,7 @@
 import { statuses } from "../ffi/abi.ts";
 import { DATA, OUT } from "../ffi/scratch.ts";
 import { describe } from "../values/describe.ts";
+import { freeze } from "./frozen.ts";
 import type { Segment } from "./segment.ts";
 import { bytesOf, encodeValue, isFinal, TAIL_BYTES, takeValue, versionBehind } from "./value_io.ts";
 
@@ -106,23 +107,4 @@ export class ValueEntry<T> {
 
 function isThenable(value: unknown): boolean {
   return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
-}
-
-/**
- * Freezes a structure of plain objects, arrays and primitives, which may have cycles. Freezes
- * nothing and returns false if it contains anything else: a frozen Map, say, can still be changed.
- */
-function freeze(structure: object): boolean {
-  const found = new Set<object>([structure]);
-  for (const object of found) { // the loop also visits what it adds
-    const prototype = Object.getPrototypeOf(object);
-    if (prototype !== Object.prototype && prototype !== Array.prototype) return false;
-    for (const key of Reflect.ownKeys(object)) {
-      const member = (object as Record<PropertyKey, unknown>)[key];
-      if (typeof member === "function") return false;
-      if (typeof member === "object" && member !== null) found.add(member);
-    }
-  }
-  for (const object of found) Object.freeze(object);
-  return true;
 }

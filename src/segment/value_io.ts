@@ -61,12 +61,15 @@ export function bytesOf(value: unknown, kind: number): Uint8Array {
  * bytes after it did not fit into `DATA`, makes room: the read must be repeated.
  */
 export function isFinal(segment: Segment, length: number, trailer: number): boolean {
-  if (length >= 0) {
-    if (length + trailer <= DATA.bytes.length) return true;
-    DATA.end = 0;
-    DATA.reserve(length + trailer);
-    return false;
-  }
+  if (fits(segment, length, trailer)) return true;
+  DATA.end = 0;
+  DATA.reserve(length + trailer);
+  return false;
+}
+
+/** As `isFinal`, without making room. */
+export function fits(segment: Segment, length: number, trailer: number): boolean {
+  if (length >= 0) return length + trailer <= DATA.bytes.length;
   if (length === ABSENT) return true;
   throw segment.failure(length, "read");
 }
@@ -91,6 +94,7 @@ export function unreadable({ label }: Segment, error: unknown, key?: string): un
   return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
 }
 
-function shortened(key: string): string {
+/** A key as messages name it. */
+export function shortened(key: string): string {
   return key.length > 100 ? `${key.slice(0, 100)}…` : key;
 }

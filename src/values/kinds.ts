@@ -165,6 +165,12 @@ export function encode(value: unknown, codec: Codec | undefined, target: Scratch
   }
 }
 
+/** The kind of a string of ASCII, for callers that read and write its bytes themselves. */
+export const ASCII_KIND: number = KIND.ascii;
+
+/** The kinds of strings whose bytes are UTF-8. */
+export const TEXT_KINDS: readonly number[] = [KIND.ascii, KIND.utf8];
+
 /** The kind of a byte array, for callers that pass its bytes to the library without a copy. */
 export const BYTES_KIND: number = KIND.bytes;
 

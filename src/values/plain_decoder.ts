@@ -2,10 +2,8 @@
  * Reads plain structures (`format.ts`). The bytes are input: whatever they are, reading ends, makes
  * nothing large that they do not have room for, and throws for what no value has.
  *
- * A string is a part of a longer stretch of the bytes, which is made text once: that is quicker
- * than to make each by itself. The stretch lives as long as any of its strings, so it is short.
+ * Strings are cut out of stretches of text (`limits.ts`).
  */
-import { isJavaScriptCore } from "../ffi/native.ts";
 import type { Scratch } from "../ffi/scratch.ts";
 import {
   ARRAY,
@@ -32,14 +30,10 @@ import {
   WIDE,
 } from "./format.ts";
 import { makeDecoder, USES_BEFORE_CODE } from "./generate.ts";
-import { MAX_DEPTH } from "./limits.ts";
+import { MAX_DEPTH, STRETCH_BYTES, STRETCHED_MOST } from "./limits.ts";
 import { define, isInherited } from "./own.ts";
 import { type Position, rememberedShape, rememberShape, Shape } from "./shapes.ts";
 
-/** The bytes of one stretch, which its strings keep alive. JavaScriptCore needs more for each. */
-const STRETCH = isJavaScriptCore ? 160 : 256;
-/** Longer strings are made by themselves. */
-const SHARED_MOST = STRETCH / 2;
 /** A memory larger than this is let go of after use. */
 const KEPT_BYTES = 4 * 2 ** 20;
 
@@ -142,7 +136,7 @@ function shapeAt(at: number, to: number): Shape {
 
 /** Makes text of the bytes from `from` on. */
 function makeText(from: number): void {
-  const to = Math.min(end, from + STRETCH);
+  const to = Math.min(end, from + STRETCH_BYTES);
   position.text = to > from ? slices.latin1Slice(from, to) : "";
   position.from = from;
   position.to = to;
@@ -153,7 +147,7 @@ function readString(length: number): string {
   const next = at + length;
   if (next > position.to) {
     if (next > end) damaged("a string that is cut short");
-    if (length > SHARED_MOST) {
+    if (length > STRETCHED_MOST) {
       position.at = next;
       return slices.latin1Slice(at, next);
     }

@@ -50,7 +50,9 @@ function damage(bytes: Uint8Array, random: (below: number) => number): Uint8Arra
   return copy;
 }
 
-test("damaged structures are refused, or read as others, and nothing else happens", () => {
+test("damaged structures are refused, or read as others, and nothing else happens", {
+  timeout: 120_000,
+}, () => {
   const count = scaled(100_000);
   const random = seededRandom(7);
   const memory = new Scratch(4096);
