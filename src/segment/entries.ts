@@ -105,8 +105,8 @@ export class Entries<V> {
   #getFrozen(key: string, keyLength: number, table: FrozenTable): V | undefined {
     const { segment } = this;
     const { native, handle } = segment;
-    const place = table.placeOf(KEY.bytes, keyLength);
-    const kept = table.at(place, key);
+    const hash = table.hashOf(KEY.bytes, keyLength);
+    const kept = table.find(hash, key);
     let known = kept === undefined ? NO_VERSION : kept.version;
     for (;;) {
       const { bytes } = DATA;
@@ -121,13 +121,9 @@ export class Entries<V> {
       if (length === UNCHANGED) return kept!.value as V;
       known = NO_VERSION;
       if (!isFinal(segment, length, TAIL_BYTES)) continue;
-      if (length < 0) {
-        table.drop(place);
-        return undefined;
-      }
-      const version = versionBehind(length);
-      const value = takeValue<V>(segment, length, key);
-      table.put(place, key, version, value);
+      const version = length < 0 ? NO_VERSION : versionBehind(length);
+      const value = length < 0 ? undefined : takeValue<V>(segment, length, key);
+      if (kept !== undefined || typeof value === "object") table.keep(hash, key, version, value);
       return value;
     }
   }

@@ -22,14 +22,17 @@ export const hasOnlyNames: (object: object, count: number) => boolean = isJavaSc
 /** Up to here the keys of an array are listed to count them. */
 const LISTED_MOST = isJavaScriptCore ? 8 : 256;
 
-/** Whether elements are all that an array has of its own; there may be holes all the same. */
+/**
+ * Whether elements are all that a loop over an array's names would show, and it has no symbols;
+ * there may be holes all the same. Properties that no loop shows would take ten times as long.
+ */
 export function hasOnlyElements(array: readonly unknown[]): boolean {
   const { length } = array;
-  if (length > LISTED_MOST) return looksBare(array) || ownKeys(array).length === length + 1;
-  if (isJavaScriptCore) return ownKeys(array).length === length + 1;
-  // Values are quicker to list than keys, but every fraction among them would be made an object.
-  const list = isFraction(array[0]) ? keys(array) : values(array);
-  return list.length === length && getOwnPropertySymbols(array).length === 0;
+  if (getOwnPropertySymbols(array).length > 0) return false;
+  if (length > LISTED_MOST) return looksBare(array) || keys(array).length === length;
+  // V8 lists values quicker than keys, but would make an object of every fraction among them.
+  const list = isJavaScriptCore || isFraction(array[0]) ? keys(array) : values(array);
+  return list.length === length;
 }
 
 /** Whether `value` is a number, but no integer of 32 bits. */
@@ -37,7 +40,7 @@ export function isFraction(value: unknown): boolean {
   return typeof value === "number" && (value | 0) !== value;
 }
 
-const BARE = { maxArrayLength: 0, depth: 0, showHidden: true, customInspect: false } as const;
+const BARE = { maxArrayLength: 0, depth: 0, customInspect: false } as const;
 
 /**
  * Whether a long array is described as one without other properties, which takes no longer the
@@ -46,7 +49,7 @@ const BARE = { maxArrayLength: 0, depth: 0, showHidden: true, customInspect: fal
 function looksBare(array: object & { readonly length: number }): boolean {
   const { length } = array;
   try {
-    return inspect(array, BARE) === `[ ... ${length} more items, [length]: ${length} ]`;
+    return inspect(array, BARE) === `[ ... ${length} more items ]`;
   } catch {
     return false; // of some other property's making
   }
@@ -57,7 +60,7 @@ export function isBareView(view: object, length: number): boolean {
   if (length <= LISTED_MOST) return ownKeys(view).length === length;
   if (getOwnPropertySymbols(view).length > 0) return false;
   try {
-    const text = inspect(view, { ...BARE, showHidden: false });
+    const text = inspect(view, BARE);
     if (text.endsWith(`(${length}) [ ... ${length} more items ]`)) return true;
   } catch {
     // The keys decide.

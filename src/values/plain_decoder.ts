@@ -31,12 +31,13 @@ import {
 } from "./format.ts";
 import { makeDecoder, USES_BEFORE_CODE } from "./generate.ts";
 import { MAX_DEPTH, STRETCH_BYTES, STRETCHED_MOST } from "./limits.ts";
-import { define, isInherited } from "./own.ts";
+import { define, isInherited, OBJECT_PROTOTYPE } from "./own.ts";
 import { type Position, rememberedShape, rememberShape, Shape } from "./shapes.ts";
 
 /** A memory larger than this is let go of after use. */
 const KEPT_BYTES = 4 * 2 ** 20;
 
+const { setPrototypeOf } = Object;
 const NO_BYTES = new Uint8Array(0);
 const NO_VIEW = new DataView(NO_BYTES.buffer);
 
@@ -272,7 +273,9 @@ function readNamed(entry: number, depth: number): object {
   const count = view.getInt32(entry + 9, true);
   if (count < 0 || count > end - position.at) damaged("an object that is cut short");
   const text = slices.latin1Slice(from, namesEnd);
-  const object: Record<string, unknown> = {};
+  // Names that never come again would each make the engine a class; without a prototype they do
+  // not, and none of them is met by an assignment.
+  const object: Record<string, unknown> = Object.create(null);
   let at = from;
   for (let i = 0; i < count; i += 1) {
     const tag = bytes[at++];
@@ -289,8 +292,8 @@ function readNamed(entry: number, depth: number): object {
       name = tag === WIDE ? slices.ucs2Slice(at + 4, next) : slices.latin1Slice(at + 4, next);
       at = next;
     } else damaged("no name");
-    put(object, name, readItem(bytes[position.at++], depth + 1));
+    object[name] = readItem(bytes[position.at++], depth + 1);
   }
   if (at !== namesEnd) damaged("names");
-  return object;
+  return setPrototypeOf(object, OBJECT_PROTOTYPE);
 }
