@@ -77,7 +77,7 @@ function touchEntries(entries: readonly unknown[], from: number): void {
   touch(strings, TOUCHED);
 }
 
-/** Writes short ASCII text at `at`, where there is room, and returns where it ends; -1: it is none. */
+/** Writes short ASCII text at `at`, where there is room. Where it ends; -1: it is none. */
 function writeShort(text: unknown, bytes: Uint8Array, at: number): number {
   if (typeof text !== "string" || text.length > SHORT) return -1;
   let all = 0;

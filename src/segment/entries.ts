@@ -69,7 +69,7 @@ export class Entries<V> {
   /** With `isFrozen`, `get` gives one frozen object for as long as an entry stays the same. */
   constructor(segment: Segment, isFrozen: boolean) {
     this.segment = segment;
-    this.#frozen = isFrozen ? new FrozenTable() : undefined;
+    this.#frozen = isFrozen ? new FrozenTable(segment.codec !== undefined) : undefined;
   }
 
   /** The value of `key`, or undefined. */
@@ -140,7 +140,7 @@ export class Entries<V> {
     );
   }
 
-  /** Copies the value of the key in `KEY`, if it fits and is of these kinds: its kind and length. */
+  /** Copies the value of the key in `KEY` if it fits and is of these kinds: its kind and length. */
   #readInto(
     keyLength: number,
     kinds: number,

@@ -19,9 +19,15 @@ const SET_SHIFT = 22;
 
 /** The frozen objects of one map. No key has to be looked for, and no object made room for. */
 export class FrozenTable {
+  /** Whether a codec of the user makes the objects. */
+  readonly #isOfUser: boolean;
   readonly #places: (Kept | undefined)[] = new Array(PLACES).fill(undefined);
   /** Which of a full set gives way next. */
   #turn = 0;
+
+  constructor(isOfUser: boolean) {
+    this.#isOfUser = isOfUser;
+  }
 
   /** What leads a key of `length` bytes to its set. */
   hashOf(bytes: Uint8Array, length: number): number {
@@ -42,7 +48,8 @@ export class FrozenTable {
 
   /** Keeps an object that was just read, if it can be frozen, in place of the one before. */
   keep(hash: number, key: string, version: number, value: unknown): void {
-    const isKept = typeof value === "object" && value !== null && freeze(value);
+    const isKept = typeof value === "object" && value !== null &&
+      freeze(value, this.#isOfUser);
     this.#places[this.#placeFor(hash, key)] = isKept ? { hash, key, version, value } : undefined;
   }
 
@@ -66,11 +73,12 @@ let left = 0;
 /**
  * Freezes a structure of plain objects, arrays and primitives, which may have cycles. Freezes
  * nothing and returns false if it contains anything else: a frozen Map, say, can still be changed.
+ * What a codec of the user made may have functions, symbols and hidden properties besides.
  */
-export function freeze(structure: object): boolean {
+export function freeze(structure: object, isOfUser: boolean): boolean {
   left = SMALL;
-  const answer = isPlain(structure);
-  if (answer === undefined) return freezeLarge(structure);
+  const answer = isOfUser ? undefined : isPlain(structure);
+  if (answer === undefined) return freezeAny(structure);
   if (answer) freezeAll(structure);
   return answer;
 }
@@ -107,11 +115,13 @@ function hasPlainPrototype(object: object): boolean {
   return prototype === Object.prototype || prototype === Array.prototype;
 }
 
-function freezeLarge(structure: object): boolean {
+function freezeAny(structure: object): boolean {
   const found = new Set<object>([structure]);
   for (const object of found) { // the loop also visits what it adds
     if (!hasPlainPrototype(object)) return false;
-    for (const member of Object.values(object)) {
+    for (const key of Reflect.ownKeys(object)) {
+      const member = (object as Record<PropertyKey, unknown>)[key];
+      if (typeof member === "function") return false;
       if (typeof member === "object" && member !== null) found.add(member);
     }
   }

@@ -98,7 +98,8 @@ export class ValueEntry<T> {
   #takeAndKeep(length: number): T | undefined {
     const version = length < 0 ? NO_VERSION : versionBehind(length);
     const value = length < 0 ? undefined : takeValue<T>(this.segment, length);
-    const isKept = typeof value !== "object" || value === null || this.#isFrozen && freeze(value);
+    const isKept = typeof value !== "object" || value === null || this.#isFrozen &&
+        freeze(value, this.segment.codec !== undefined);
     this.#kept = isKept ? value : undefined;
     this.#keptVersion = isKept ? version : NO_VERSION;
     return value;

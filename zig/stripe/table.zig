@@ -120,8 +120,8 @@ pub const CachedTable = struct {
         @prefetch(&cached.slots[cached.home(fast)], .{});
     }
 
-    /// Where the entry of a key seems to lie, to ask the processor for it; 0: nowhere near its home.
-    /// Nothing is checked but the tag.
+    /// Where the entry of a key seems to lie, to ask the processor for it; 0: nowhere near its
+    /// home. Nothing is checked but the tag.
     pub inline fn entryHint(cached: CachedTable, fast: u64) u64 {
         const wanted: u64 = @bitCast(Slot{ .granule = 0, .tag = @truncate(fast) });
         const home_index = cached.home(fast);
