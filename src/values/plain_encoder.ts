@@ -235,10 +235,7 @@ function putNameByName(
     if (at > limit) grow(at, SPARE);
     if (typeof value === "string") at = putString(value, at);
     else if (typeof value === "number") at = putNumber(value, at);
-    else {
-      if (value === undefined && !hasOwn(record, name)) return NOT_PLAIN; // a getter deleted it
-      at = putOther(value, at, depth, path === undefined ? anywhere : path.place);
-    }
+    else at = putOther(value, at, depth, path === undefined ? anywhere : path.place);
     if (at < 0) return at;
   }
   if (!hasOnlyNames(record, count)) return NOT_PLAIN;

@@ -6,7 +6,15 @@ import { test } from "node:test";
 import vm from "node:vm";
 import { SharedMap } from "../../mod.ts";
 import { assertAlike, structure, writeStructures } from "../support/structures.ts";
-import { freshAnonymous, freshMap, HERE, RUNTIMES, scaled, startWith } from "../support/support.ts";
+import {
+  freshAnonymous,
+  freshMap,
+  HERE,
+  RUNTIMES,
+  scaled,
+  startWith,
+  testUnless,
+} from "../support/support.ts";
 
 test("SharedMap keeps 20,000 structures as structuredClone does, and refuses the rest", (t) => {
   const map = freshAnonymous<unknown>(t);
@@ -175,6 +183,64 @@ test("SharedMap keeps structures whole if prototypes are frozen", () => {
     `[{"toString":1,"valueOf":${list},"rows":[{"id":1},{}]},${list}]`,
     stderr,
   );
+});
+
+/** A program that stores and reads often enough that code would be made, if it were allowed. */
+const MANY_TIMES = `
+  const { SharedMap } = await import(${JSON.stringify(import.meta.resolve("../../mod.ts"))});
+  const map = SharedMap.anonymous();
+  let last;
+  for (let i = 0; i < 3000; i += 1) last = map.set("key", { id: i, name: "é", in: { x: [i] } }).get("key");
+  let isAllowed = true;
+  try { new Function("return 1")(); } catch { isAllowed = false; }
+  console.log(JSON.stringify([isAllowed, last]));
+`;
+
+testUnless(
+  HERE === "bun" ? "Bun has no such flag" : undefined,
+  "SharedMap keeps structures where no code may be made from strings",
+  {},
+  () => {
+    const flag = "--v8-flags=--disallow-code-generation-from-strings";
+    const args = ["eval", "--no-check", flag, MANY_TIMES];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    const wanted = [false, { id: 2999, name: "é", in: { x: [2999] } }];
+    assert.equal(stdout.trim(), JSON.stringify(wanted), stderr);
+  },
+);
+
+/** A program that keeps one string of each value, and says how many bytes each holds. */
+const KEEPING = `
+  const { SharedMap } = await import(${JSON.stringify(import.meta.resolve("../../mod.ts"))});
+  const map = SharedMap.anonymous();
+  const text = (n) => String(n).padStart(60, "abcdefghij");
+  const value = (n) => ({ first: text(n), rest: Array.from({ length: 40 }, (_, i) => text(i)) });
+  const used = () => {
+    globalThis.gc?.();
+    globalThis.Bun?.gc(true);
+    return process.memoryUsage().heapUsed;
+  };
+  const keep = (count) => {
+    const kept = [];
+    for (let n = 0; n < count; n += 1) {
+      map.set("key", value(n));
+      kept.push(map.get("key").rest[n % 40]);
+    }
+    return kept;
+  };
+  keep(2000);
+  const before = used();
+  const kept = keep(20000);
+  console.log((used() - before) / kept.length);
+`;
+
+test("a string that is kept holds no more than 256 bytes besides itself", () => {
+  const args = HERE === "deno"
+    ? ["eval", "--no-check", "--v8-flags=--expose-gc", KEEPING]
+    : ["-e", KEEPING];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  const held = Number(stdout.trim().split("\n").at(-1));
+  assert.ok(held > 60 && held <= 60 + 256, `${held} ${stderr}`);
 });
 
 test("SharedMap.set() stores what getters gave, whatever else they do", () => {
