@@ -3,6 +3,7 @@
  * what can be measured.
  */
 import { SharedMap, SharedValue } from "../mod.ts";
+import { stage1Codec } from "./stage1_codec.ts";
 import { openDenoKv, openLmdb, openRedis, openSqlite } from "./peers.ts";
 import { direct, fill, type Get, type Operation, type Put, type Store, type Work } from "./work.ts";
 
@@ -14,6 +15,9 @@ export const candidates: Record<string, (work: Work) => Promise<Store> | Store> 
   shmap: openShmap,
   floor: openFloor,
   value: openValue,
+  frozen: openFrozen,
+  stage1: (work) => openWith("shmap, codec of stage 1", work, { codec: stage1Codec }),
+  json: openJson,
   map: openMap,
   lmdb: (work) => openLmdb("lmdb (npm)", work, "single"),
   "lmdb-transactions": (work) => openLmdb("lmdb (npm)", work, "transactions"),
@@ -41,12 +45,49 @@ function openShmap(work: Work): Store {
       return keys;
     },
   };
-  const many = work.task.value === "string" ? [getMany, setMany] : [];
+  const many = work.task.value === "number" || work.task.value === "bytes"
+    ? []
+    : [getMany, setMany];
+  const into = work.task.value === "bytes" ? [intoOf(map)] : [];
   return {
-    operations: [...direct("shmap", work, read, set), ...many],
+    operations: [...direct("shmap", work, read, set), ...many, ...into],
     read,
     close: () => map.close(),
   };
+}
+
+function intoOf(map: SharedMap<unknown>): Operation {
+  const target = new Uint8Array(2048);
+  const once = (key: string) => map.getInto(key, target)!;
+  return { who: "shmap", case: "getInto", once };
+}
+
+/** A map with these options, and the calls that every map has. */
+function openWith(
+  who: string,
+  work: Work,
+  options: Parameters<typeof SharedMap.anonymous>[0],
+): Store {
+  const map = SharedMap.anonymous<unknown>(options);
+  const set: Put = (key, value) => map.set(key, value);
+  fill(work, set);
+  const read: Get = (key) => map.get(key);
+  return { operations: direct(who, work, read, set), read, close: () => map.close() };
+}
+
+/** Objects that are handed out again for as long as they stay the same. */
+function openFrozen(work: Work): Store {
+  const store = openWith("shmap, frozen", work, { frozen: true });
+  return { ...store, operations: store.operations.filter((each) => each.case === "get") };
+}
+
+/** Structures as the user's own text. What JSON cannot say is lost, so nothing is compared. */
+function openJson(work: Work): Store {
+  const map = SharedMap.anonymous<string>();
+  const set: Put = (key, value) => map.set(key, JSON.stringify(value));
+  fill(work, set);
+  const operations = direct("shmap, JSON text", work, (key) => JSON.parse(map.get(key)!), set);
+  return { operations, close: () => map.close() };
 }
 
 /** Over the library of `bench/floor.zig`, which has one value for every key. */

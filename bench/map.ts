@@ -2,8 +2,8 @@
  * What calls of the public API cost on Deno and on Bun, beside other systems that do the same work:
  * one JSON line a figure.
  *
- *     deno run -A bench/map.ts [--smoke]
- *     bun run bench/map.ts [--smoke]
+ *     deno run -A bench/map.ts [--smoke] [--structures]
+ *     bun run bench/map.ts [--smoke] [--structures]
  *
  * Every candidate has a process of its own (`candidates.ts`), a new one for each kind of value and
  * number of keys. All of them take turns, a pass of one operation after the other, so that the
@@ -17,10 +17,13 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { candidates } from "./candidates.ts";
 import { startRedis } from "./redis.ts";
+import { STRUCTURES } from "./structures.ts";
 import { passesOf, prepare, type Task, Unavailable, type ValueKind, verify } from "./work.ts";
 
 const SHARED_MEMORY = "/dev/shm";
 const FLOOR = fileURLToPath(new URL("../zig-out/lib/libshmap-floor.so", import.meta.url));
+const given = process.argv.slice(2);
+const bench = given.includes("--structures") ? "structures" : "map";
 const runtime = "Bun" in globalThis ? "bun" : "deno";
 
 /** One set of candidates over the same keys and values. */
@@ -61,6 +64,15 @@ function roundsOf(counts: number[]): Round[] {
       { value: "object", keys, candidates: all },
     ];
   });
+}
+
+/** Structures of every kind, beside what else could be done with them. */
+function structureRounds(counts: number[]): Round[] {
+  const all = ["shmap", "stage1", "json", "lmdb", "lmdb-transactions"];
+  return counts.flatMap((keys): Round[] => [
+    { value: "object", keys, candidates: ["shmap", "frozen", ...all.slice(1)] },
+    ...(keys > 100_000 ? [] : STRUCTURES.map((value): Round => ({ value, keys, candidates: all }))),
+  ]);
 }
 
 const VALUES: Round[] = [
@@ -165,7 +177,7 @@ async function serve(task: Task): Promise<void> {
 type Row = Record<string, string | number>;
 
 function print(row: Row): void {
-  console.log(JSON.stringify({ bench: "map", runtime, ...row }));
+  console.log(JSON.stringify({ bench, runtime, ...row }));
 }
 
 async function measure(round: Round, extent: Extent, place: Place): Promise<void> {
@@ -233,6 +245,11 @@ async function main(extent: Extent): Promise<void> {
   }
 }
 
-const [argument] = process.argv.slice(2);
-if (argument?.startsWith("{")) await serve(JSON.parse(argument));
-else await main(argument === "--smoke" ? SMOKE : FULL);
+if (given[0]?.startsWith("{")) await serve(JSON.parse(given[0]));
+else {
+  const isSmoke = given.includes("--smoke");
+  const extent = isSmoke ? SMOKE : FULL;
+  const counts = isSmoke ? [100] : [1000, 100_000, 1_000_000];
+  const rounds = bench === "structures" ? structureRounds(counts) : extent.rounds;
+  await main({ ...extent, rounds });
+}

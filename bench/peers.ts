@@ -47,12 +47,8 @@ interface Lmdb {
   close(): Promise<void>;
 }
 
-const LMDB_ENCODINGS: Record<ValueKind, string> = {
-  string: "string",
-  number: "msgpack",
-  bytes: "binary",
-  object: "msgpack",
-};
+/** All other values are msgpack. */
+const LMDB_ENCODINGS: Partial<Record<ValueKind, string>> = { string: "string", bytes: "binary" };
 
 /** What is measured of a database: transactions leave it another one for what comes after. */
 export type Part = "single" | "transactions" | "single sets";
@@ -64,9 +60,11 @@ export function openLmdb(who: string, work: Work, part: Part, options: object = 
     path: join(work.task.directory, work.task.candidate),
     noSync: true,
     mapSize: LMDB_BYTES,
-    encoding: LMDB_ENCODINGS[work.task.value],
+    encoding: LMDB_ENCODINGS[work.task.value] ?? "msgpack",
     // The names of an object's fields are then stored once.
-    ...(work.task.value === "object" ? { sharedStructuresKey: Symbol.for("structures") } : {}),
+    ...(typeof work.values[0] === "object" && work.task.value !== "bytes"
+      ? { sharedStructuresKey: Symbol.for("structures") }
+      : {}),
     ...options,
   });
   const put: Put = (key, value) => database.put(key, value);
@@ -111,7 +109,7 @@ export async function openSqlite(work: Work, part: Part): Promise<Store> {
   const upsert = database.prepare(
     "INSERT INTO map VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
   );
-  const { encode, decode } = TEXT_OR_BYTES[work.task.value];
+  const { encode, decode } = TEXT_OR_BYTES[work.task.value] ?? json;
   const set: Put = (key, value) => upsert.run(key, encode(value));
   const read: Get = (key) => {
     const row = select.get(key) as { value: string } | null | undefined;
@@ -144,15 +142,14 @@ const itself = (value: unknown) => value;
 const json: Code = { encode: JSON.stringify, decode: JSON.parse };
 
 /** Values as SQLite stores them. */
-const TEXT_OR_BYTES: Record<ValueKind, Code> = {
+const TEXT_OR_BYTES: Partial<Record<ValueKind, Code>> = {
   string: { encode: itself, decode: itself },
   number: { encode: itself, decode: itself },
   bytes: { encode: itself, decode: itself },
-  object: json,
 };
 
 /** Values as Redis stores them. */
-const TEXT: Record<ValueKind, Code> = {
+const TEXT: Partial<Record<ValueKind, Code>> = {
   ...TEXT_OR_BYTES,
   number: { encode: String, decode: Number },
   bytes: { encode: (value) => Buffer.from((value as Uint8Array).buffer), decode: itself },
@@ -166,7 +163,7 @@ export async function openRedis(work: Work): Promise<Store> {
   const redis = isBun
     ? openBunRedis(socket, isBytes)
     : openNpmRedis(peer("ioredis"), socket, isBytes);
-  const { encode, decode } = TEXT[value];
+  const { encode, decode } = TEXT[value] ?? json;
   await redis.clear();
   const setMany = (keys: string[], values: unknown[]) => redis.setMany(keys, values.map(encode));
   await fillInLots(work, setMany);

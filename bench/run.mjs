@@ -29,6 +29,8 @@ const PARTS = {
   engine: [join(PROGRAMS, "shmap-bench-engine"), LIBRARY],
   "map-deno": ["deno", "run", "-A", "bench/map.ts"],
   "map-bun": ["bun", "run", "bench/map.ts"],
+  "structures-deno": ["deno", "run", "-A", "bench/map.ts", "--structures"],
+  "structures-bun": ["bun", "run", "bench/map.ts", "--structures"],
   processes: [join(PROGRAMS, "shmap-bench-processes")],
   growth: [join(PROGRAMS, "shmap-bench-growth")],
   locks: [join(PROGRAMS, "shmap-bench-locks")],

@@ -5,9 +5,10 @@
  */
 import { Buffer } from "node:buffer";
 import { isDeepStrictEqual } from "node:util";
+import { type Structure, structureOf } from "./structures.ts";
 
 /** The kinds of value that are measured. */
-export type ValueKind = "string" | "number" | "bytes" | "object";
+export type ValueKind = "string" | "number" | "bytes" | "object" | Structure;
 
 /** Why a candidate cannot run here. */
 export class Unavailable extends Error {}
@@ -88,7 +89,7 @@ export function prepare(task: Task): Work {
     keys: Array.from({ length: task.keys }, (_, n) => flat(`user:session:${n}`)),
     absent: Array.from({ length: task.keys }, (_, n) => flat(`user:nothing:${n}`)),
     values: Array.from({ length: VALUES }, (_, n) => valueOf(task.value, n)),
-    weigh: WEIGH[task.value] as Work["weigh"],
+    weigh: (WEIGH as Partial<Record<ValueKind, unknown>>)[task.value] as Work["weigh"] ?? isThere,
   };
 }
 
@@ -118,8 +119,12 @@ function valueOf(kind: ValueKind, n: number): unknown {
         created: 1_700_000_000_000 + n,
         referrer: null,
       };
+    default:
+      return structureOf(kind, n);
   }
 }
+
+const isThere = (value: unknown) => typeof value === "object" && value !== null ? 1 : 0;
 
 const WEIGH = {
   string: (value: string) => value.length,

@@ -6,7 +6,7 @@
 import { checkFunction } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
-import { MAP } from "./segment/options.ts";
+import { frozenIn, MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { headOf, orReason, printBy, shownEntries } from "./segment/printing.ts";
@@ -56,9 +56,9 @@ export class SharedMap<V = unknown> extends SharedObject {
     });
   }
 
-  private constructor(segment: Segment) {
+  private constructor(segment: Segment, isFrozen: boolean) {
     super(segment);
-    this.#entries = new Entries(segment);
+    this.#entries = new Entries(segment, isFrozen);
   }
 
   /**
@@ -80,7 +80,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
-    return new SharedMap(openSegment(MAP, name, options));
+    const isFrozen = frozenIn(options);
+    return new SharedMap(openSegment(MAP, name, options), isFrozen);
   }
 
   /**
@@ -99,7 +100,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
-    return new SharedMap(anonymousSegment(MAP, options));
+    const isFrozen = frozenIn(options);
+    return new SharedMap(anonymousSegment(MAP, options), isFrozen);
   }
 
   /**
@@ -121,7 +123,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * ```
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
-    return new SharedMap(attachSegment(MAP, token, options));
+    const isFrozen = frozenIn(options);
+    return new SharedMap(attachSegment(MAP, token, options), isFrozen);
   }
 
   /**
@@ -156,6 +159,29 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   get(key: string): V | undefined {
     return this.#entries.get(key);
+  }
+
+  /**
+   * Copies a byte array, or a string in UTF-8, into memory of the caller: the quickest way to read
+   * one.
+   *
+   * @param key The key.
+   * @param target Gets the bytes, from its start on, if they fit; else it stays as it is.
+   * @returns How many bytes there are, also if they did not fit; undefined if there is no value.
+   * @throws {TypeError} If the value is neither bytes nor a string of whole characters.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous().set("a", Uint8Array.of(1, 2));
+   * const target = new Uint8Array(4);
+   * assert.equal(map.getInto("a", target), 2);
+   * assert.deepEqual(target, Uint8Array.of(1, 2, 0, 0));
+   * ```
+   */
+  getInto(key: string, target: Uint8Array): number | undefined {
+    return this.#entries.getInto(key, target);
   }
 
   /**
@@ -301,6 +327,30 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   setMany(entries: Iterable<readonly [string, V]>): void {
     this.#entries.setMany(entries);
+  }
+
+  /** Whether there is a value under each of many keys, in their order. */
+  hasMany(keys: Iterable<string>): boolean[] {
+    return this.#entries.hasMany(keys);
+  }
+
+  /**
+   * Removes many keys, after all of them were checked, each by itself.
+   *
+   * @param keys The keys.
+   * @returns Whether each was there, in the same order.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous().set("a", 1).set("b", 2);
+   * assert.deepEqual(map.deleteMany(["b", "c"]), [true, false]);
+   * assert.deepEqual(map.hasMany(["a", "b"]), [true, false]);
+   * ```
+   */
+  deleteMany(keys: Iterable<string>): boolean[] {
+    return this.#entries.deleteMany(keys);
   }
 
   /**

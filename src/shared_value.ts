@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { checkType } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
-import { VALUE } from "./segment/options.ts";
+import { frozenIn, VALUE } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { headOf, orReason, printBy } from "./segment/printing.ts";
@@ -243,11 +242,4 @@ export class SharedValue<T = unknown> extends SharedObject {
   update(fn: (current: T | undefined) => T): T {
     return this.#entry.update(fn);
   }
-}
-
-/** The option that values alone have; the others are checked where a segment is opened. */
-function frozenIn(options: FrozenOption): boolean {
-  const { frozen = false }: FrozenOption = options ?? {}; // null is refused there
-  checkType("frozen", frozen, "boolean");
-  return frozen;
 }

@@ -32,6 +32,7 @@ pub const map = @import("map/map.zig");
 pub const put_fast = @import("map/put_fast.zig");
 pub const quiesce = @import("map/quiesce.zig");
 pub const read = @import("map/read.zig");
+pub const read_into = @import("map/read_into.zig");
 pub const snapshot = @import("map/snapshot.zig");
 pub const stats = @import("map/stats.zig");
 pub const stats_test = @import("map/stats_test.zig");
@@ -87,6 +88,7 @@ test {
     _ = @import("abi/isolate_end_test.zig");
     _ = @import("abi/waits_test.zig");
     _ = @import("lock/user_lock_test.zig");
+    _ = @import("map/bulk_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");

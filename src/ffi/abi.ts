@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x12c6ba66;
+export const fingerprint = 0x21c66414;
 
 export const layoutVersion = 4;
 
@@ -195,6 +195,11 @@ export const symbols = {
   shm_map_clear: { args: ["u32"], returns: "i32" },
   shm_map_size: { args: ["u32"], returns: "f64" },
   shm_map_get_many: { args: ["u32", "bytes", "u32", "u32"], returns: "f64" },
+  shm_map_get_batch: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_get_into: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
+  shm_map_has_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_delete_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_get_unless: { args: ["u32", "bytes", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_put_many: { args: ["u32", "bytes", "u32", "u32", "u32"], returns: "i32" },
   shm_map_gather: { args: ["u32", "u32", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },

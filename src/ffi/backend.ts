@@ -29,6 +29,8 @@ export interface Backend {
   readonly evaluatesAgain: boolean;
   /** Does this when the isolate ends, after what the program does then, if the runtime tells. */
   atIsolateEnd(task: () => void): void;
+  /** The engine under the runtime, where one way is quicker in one and another in the other. */
+  readonly engine: "V8" | "JavaScriptCore";
   /** Opens the library at `path`: one function for each symbol. Throws when it does not load. */
   open(path: string, table: SymbolTable): Record<string, unknown>;
   /** Whether the program may load the library at `path`, or any without a path. Never asks. */

@@ -23,6 +23,9 @@ export const isCurrent: boolean = "Bun" in globalThis;
 /** Whether `shm_wake_wait` can be called: here it would block the isolate. */
 export const canWait: boolean = false;
 
+/** The engine under the runtime. */
+export const engine = "JavaScriptCore";
+
 /**
  * Whether an isolate has ended when another one comes to its thread: under the test runner, which
  * makes one after the other. Elsewhere a program may run several contexts of `node:vm`.

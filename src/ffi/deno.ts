@@ -55,6 +55,8 @@ export function atIsolateEnd(task: () => void): void {
     process.once("exit", task);
   });
 }
+/** The engine under the runtime. */
+export const engine = "V8";
 
 /** The types of the symbol table that have another name here. */
 const TYPES: Readonly<Record<string, string>> = { bytes: "buffer", size: "isize" };

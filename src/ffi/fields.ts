@@ -15,7 +15,7 @@ type NumberFields<Name extends keyof Records> = {
 
 const READERS: Readonly<Record<string, (view: DataView, at: number) => number>> = {
   u8: (view, at) => view.getUint8(at),
-  u32: (view, at) => view.getUint32(at, true),
+  u32: (view, at) => view.getInt32(at, true) >>> 0, // an index stays an integer
   f64: (view, at) => view.getFloat64(at, true),
 };
 

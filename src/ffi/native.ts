@@ -49,6 +49,8 @@ export const evaluatesAgain: boolean = backend?.evaluatesAgain ?? false;
 export function atIsolateEnd(task: () => void): void {
   backend?.atIsolateEnd(task);
 }
+/** Whether this runs on JavaScriptCore, where other ways are quick than on V8. */
+export const isJavaScriptCore: boolean = backend?.engine === "JavaScriptCore";
 
 let library: Native | undefined;
 

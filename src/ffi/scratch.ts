@@ -62,8 +62,10 @@ export class Scratch {
 
 /** The key of every call, or the name of an open. Never grows: keys have a limit. */
 export const KEY: Scratch = new Scratch(64 * 1024);
-/** The value of every call, in or out; the directory or the token of an open. */
+/** The value that a call reads; the directory or the token of an open. */
 export const DATA: Scratch = new Scratch(64 * 1024);
+/** The value that a call stores. A getter or a codec may read meanwhile, which this outlasts. */
+export const OUT: Scratch = new Scratch(64 * 1024);
 /** The codec's id of an open. */
 export const CODEC: Scratch = new Scratch(256);
 /** The record of a failure. */

@@ -324,7 +324,7 @@ class Unpacker {
       case 2:
         return isSigned ? view.getInt16(at, isLittle) : view.getUint16(at, isLittle);
       case 4:
-        return isSigned ? view.getInt32(at, isLittle) : view.getUint32(at, isLittle);
+        return isSigned ? view.getInt32(at, isLittle) : view.getInt32(at, isLittle) >>> 0;
       case 8:
         return isSigned ? view.getBigInt64(at, isLittle) : view.getBigUint64(at, isLittle);
     }

@@ -1,19 +1,23 @@
 /**
  * The entries of a segment: what a `SharedMap` does.
  */
-import { checkFunction, checkIterable } from "../arguments.ts";
+import { checkFunction, checkIterable, lengthOf, wrongType } from "../arguments.ts";
 import { damageText } from "../errors.ts";
-import { flags } from "../ffi/abi.ts";
+import { flags, statuses } from "../ffi/abi.ts";
 import { readRecord } from "../ffi/fields.ts";
-import { DATA, KEY } from "../ffi/scratch.ts";
-import { writeKey } from "../values/kinds.ts";
-import { encodeEntries, encodeKeys, Records } from "./records.ts";
+import { DATA, KEY, OUT } from "../ffi/scratch.ts";
+import { BYTES_KIND, decode, isBytes, TEXT_KINDS, writeKey } from "../values/kinds.ts";
+import { askMany, markMany, putMany } from "./batches.ts";
+import { FrozenTable } from "./frozen.ts";
+import { Records } from "./records.ts";
 import type { Segment } from "./segment.ts";
 import {
   bytesOf,
   encodeValue,
+  fits,
   isFinal,
   KIND_BYTES,
+  shortened,
   TAIL_BYTES,
   takeValue,
   unreadable,
@@ -52,6 +56,12 @@ export interface VerifyReport {
 
 /** A flag beside the kind: store only if the key is absent. */
 export const ONLY_IF_ABSENT = 256;
+const { absent: ABSENT, unchanged: UNCHANGED } = statuses;
+/** The version of no entry. */
+const NO_VERSION = 0;
+const BYTES_MASK = 1 << BYTES_KIND;
+/** The kinds that `getInto` copies. */
+const INTO_MASK = TEXT_KINDS.reduce((mask, kind) => mask | 1 << kind, BYTES_MASK);
 /** How often `update` tries again at once before it pauses between its attempts. */
 const EAGER_ATTEMPTS = 4;
 const LONGEST_PAUSE_MS = 5;
@@ -59,15 +69,102 @@ const LONGEST_PAUSE_MS = 5;
 /** The entries of one open segment. */
 export class Entries<V> {
   readonly segment: Segment;
+  readonly #frozen: FrozenTable | undefined;
 
-  constructor(segment: Segment) {
+  /** With `isFrozen`, `get` gives one frozen object for as long as an entry stays the same. */
+  constructor(segment: Segment, isFrozen: boolean) {
     this.segment = segment;
+    this.#frozen = isFrozen ? new FrozenTable(segment.codec !== undefined) : undefined;
   }
 
   /** The value of `key`, or undefined. */
   get(key: string): V | undefined {
-    const length = this.#read(writeKey(key, KEY.bytes, 0));
-    return length < 0 ? undefined : takeValue<V>(this.segment, length, key);
+    const keyLength = writeKey(key, KEY.bytes, 0);
+    if (this.#frozen !== undefined) return this.#getFrozen(key, keyLength, this.#frozen);
+    return this.#getCopy(key, keyLength);
+  }
+
+  /** A copy of the value of the key in `KEY`. */
+  #getCopy(key: string, keyLength: number): V | undefined {
+    const { segment } = this;
+    const { native, handle } = segment;
+    const length = native.shm_map_get(handle, KEY.bytes, keyLength, DATA.bytes, DATA.bytes.length);
+    if (!fits(segment, length, KIND_BYTES)) return this.#getLarge(key, keyLength);
+    return length < 0 ? undefined : takeValue<V>(segment, length, key);
+  }
+
+  /** As `#getCopy`, of a value that does not fit into `DATA`. Bytes are copied only once. */
+  #getLarge(key: string, keyLength: number): V | undefined {
+    const { segment } = this;
+    let bytes = new Uint8Array(0);
+    for (let attempt = 0; attempt < 2; attempt += 1) {
+      const [kind, length] = this.#readInto(keyLength, BYTES_MASK, bytes) ?? [0, 0];
+      if (kind !== BYTES_KIND) break;
+      if (length === bytes.length) return bytes as V;
+      bytes = new Uint8Array(length);
+    }
+    const length = this.#read(keyLength);
+    return length < 0 ? undefined : takeValue<V>(segment, length, key);
+  }
+
+  #getFrozen(key: string, keyLength: number, table: FrozenTable): V | undefined {
+    const { segment } = this;
+    const { native, handle } = segment;
+    const hash = table.hashOf(KEY.bytes, keyLength);
+    const kept = table.find(hash, key);
+    let known = kept === undefined ? NO_VERSION : kept.version;
+    for (;;) {
+      const { bytes } = DATA;
+      const length = native.shm_map_get_unless(
+        handle,
+        KEY.bytes,
+        keyLength,
+        known,
+        bytes,
+        bytes.length,
+      );
+      if (length === UNCHANGED) return kept!.value as V;
+      known = NO_VERSION;
+      if (!isFinal(segment, length, TAIL_BYTES)) continue;
+      const version = length < 0 ? NO_VERSION : versionBehind(length);
+      const value = length < 0 ? undefined : takeValue<V>(segment, length, key);
+      if (kept !== undefined || typeof value === "object") table.keep(hash, key, version, value);
+      return value;
+    }
+  }
+
+  /** Copies bytes, or the UTF-8 of a string, into `target` if they fit. Their length. */
+  getInto(key: string, target: Uint8Array): number | undefined {
+    if (!isBytes(target)) throw wrongType("target", "a Uint8Array", target);
+    const keyLength = writeKey(key, KEY.bytes, 0);
+    const [kind, length] = this.#readInto(keyLength, INTO_MASK, target) ?? [0, undefined];
+    if (length === undefined || (INTO_MASK & 1 << kind) !== 0) return length;
+    throw new TypeError(
+      `Cannot read "${shortened(key)}" in ${this.segment.label} into bytes: ` +
+        "it is neither bytes nor a string without lone surrogates",
+    );
+  }
+
+  /** Copies the value of the key in `KEY` if it fits and is of these kinds: its kind and length. */
+  #readInto(
+    keyLength: number,
+    kinds: number,
+    target: Uint8Array,
+  ): [kind: number, length: number] | undefined {
+    const { segment } = this;
+    const { native, handle } = segment;
+    const room = lengthOf.call(target);
+    const found = native.shm_map_get_into(
+      handle,
+      KEY.bytes,
+      keyLength,
+      kinds,
+      room === 0 ? null : target,
+      room,
+    );
+    if (found >= 0) return [Math.floor(found / 2 ** 32), found % 2 ** 32];
+    if (found === ABSENT) return undefined;
+    throw segment.failure(found, "read");
   }
 
   /** Stores `value` under `key` if the flags allow: 1, or 0 if they do not. */
@@ -86,11 +183,11 @@ export class Entries<V> {
         KEY.bytes,
         keyLength,
         bytes,
-        DATA.end,
+        OUT.end,
         kind | putFlags,
       );
     } finally {
-      DATA.release(); // also after a key that is refused, or a codec that throws
+      OUT.release(); // also after a key that is refused, or a codec that throws
     }
     if (result < 0) throw segment.failure(result, "write");
     return result;
@@ -160,35 +257,41 @@ export class Entries<V> {
 
   getMany(keys: Iterable<string>): (V | undefined)[] {
     const { segment } = this;
-    checkIterable("keys", keys);
-    const list = [...keys];
-    let size: number;
-    try {
-      encodeKeys(list, DATA);
-      const { native, handle } = segment;
-      size = native.shm_map_get_many(handle, DATA.bytes, DATA.end, list.length);
-    } finally {
-      DATA.release();
-    }
-    const records = new Records();
-    records.take(segment, size);
-    return list.map((key) => records.nextAnswer() ? this.#valueOf(records, key) : undefined);
+    const list = listOf(keys);
+    const values: (V | undefined)[] = new Array(list.length);
+    askMany(segment, list, {
+      missing: (index) => values[index] = undefined,
+      text: (index, text) => values[index] = text as V,
+      value: (index, memory, at, length, kind) => {
+        try {
+          values[index] = decode(memory, at, length, kind, segment.codec) as V;
+        } catch (error) {
+          throw unreadable(segment, error, list[index]);
+        }
+      },
+      leftOut: (index) => {
+        const key = list[index];
+        values[index] = this.#getCopy(key, writeKey(key, KEY.bytes, 0));
+      },
+    });
+    return values;
   }
 
   setMany(entries: Iterable<readonly [string, V]>): void {
-    const { segment } = this;
-    segment.assertWritable("write");
+    this.segment.assertWritable("write");
     checkIterable("entries", entries);
-    let stored = 0;
-    let continues = 0; // all batches are one call, with one deadline
-    for (const { bytes, end, count } of encodeEntries(entries, segment.codec)) {
-      segment.locker.assertFree("write", { stored });
-      const { native, writeHandle } = segment;
-      const result = native.shm_map_put_many(writeHandle, bytes, end, count, continues);
-      if (result < 0) throw segment.failure(result, "write", { stored });
-      stored += count;
-      continues = 1;
-    }
+    putMany(this.segment, entries);
+  }
+
+  hasMany(keys: Iterable<string>): boolean[] {
+    this.segment.assertOpen("read");
+    return markMany(this.segment, listOf(keys), "shm_map_has_many", "read");
+  }
+
+  deleteMany(keys: Iterable<string>): boolean[] {
+    this.segment.assertWritable("write");
+    this.segment.locker.assertFree("write");
+    return markMany(this.segment, listOf(keys), "shm_map_delete_many", "write");
   }
 
   toObject(): Record<string, V> {
@@ -279,12 +382,12 @@ export class Entries<V> {
         KEY.bytes,
         keyLength,
         bytes,
-        DATA.end,
+        OUT.end,
         kind,
         version,
       );
     } finally {
-      DATA.release();
+      OUT.release();
     }
     if (result < 0) throw segment.failure(result, "write");
     return result === 1;
@@ -322,6 +425,12 @@ export class Entries<V> {
       throw unreadable(this.segment, error, key);
     }
   }
+}
+
+/** Keys by their places. */
+function listOf(keys: Iterable<string>): readonly string[] {
+  checkIterable("keys", keys);
+  return Array.isArray(keys) ? keys : [...keys];
 }
 
 function defineOwn(object: object, key: string, value: unknown): void {

@@ -58,8 +58,15 @@ export interface OpenOptions {
   lock?: "robust" | "kernel" | undefined;
   /** How long a call may wait for other processes, in milliseconds. Default 5000. */
   timeout?: number | undefined;
-  /** For structured values, in place of MessagePack. Every process must give the same one. */
+  /** For structured values, in place of the built-in one. Every process must give the same one. */
   codec?: Codec | undefined;
+  /**
+   * Have `get` return one deeply frozen object for as long as the value stays the same, instead of
+   * a copy each time. This holds for structures of plain objects, arrays and primitives, and in a
+   * map for as many as there is room for. What has anything else in it, and a byte array, is a copy
+   * each time all the same. Default false.
+   */
+  frozen?: boolean | undefined;
 }
 
 /**
@@ -74,7 +81,10 @@ export interface OpenOptions {
  * assert.equal(value.stats().lock, "kernel");
  * ```
  */
-export type AnonymousOptions = Pick<OpenOptions, "maxBytes" | "lock" | "timeout" | "codec">;
+export type AnonymousOptions = Pick<
+  OpenOptions,
+  "maxBytes" | "lock" | "timeout" | "codec" | "frozen"
+>;
 
 /**
  * How to attach by a token.
@@ -93,7 +103,7 @@ export type AnonymousOptions = Pick<OpenOptions, "maxBytes" | "lock" | "timeout"
  */
 export type AttachOptions = Pick<
   OpenOptions,
-  "readonly" | "allowForeignOwner" | "timeout" | "codec"
+  "readonly" | "allowForeignOwner" | "timeout" | "codec" | "frozen"
 >;
 
 /** A kind of object that lies in a segment. */
@@ -103,17 +113,10 @@ export interface SegmentKind {
   readonly flags: number;
   /** The smallest `maxBytes`. */
   readonly maxBytesLeast: number;
-  /** The options that its calls take besides those of all kinds, and check themselves. */
-  readonly options: readonly string[];
 }
 
-export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024, options: [] };
-export const VALUE: SegmentKind = {
-  noun: "value",
-  flags: flags.value,
-  maxBytesLeast: 1,
-  options: ["frozen"],
-};
+export const MAP: SegmentKind = { noun: "map", flags: 0, maxBytesLeast: 256 * 1024 };
+export const VALUE: SegmentKind = { noun: "value", flags: flags.value, maxBytesLeast: 1 };
 
 /** The options of each call, in the order in which messages name them. */
 const ATTACH_NAMES: readonly (keyof AttachOptions)[] = [
@@ -121,12 +124,14 @@ const ATTACH_NAMES: readonly (keyof AttachOptions)[] = [
   "allowForeignOwner",
   "timeout",
   "codec",
+  "frozen",
 ];
 const ANONYMOUS_NAMES: readonly (keyof AnonymousOptions)[] = [
   "maxBytes",
   "lock",
   "timeout",
   "codec",
+  "frozen",
 ];
 const OPEN_NAMES: readonly (keyof OpenOptions)[] = [
   "mode",
@@ -138,6 +143,7 @@ const OPEN_NAMES: readonly (keyof OpenOptions)[] = [
   "lock",
   "timeout",
   "codec",
+  "frozen",
 ];
 
 /** How messages name a segment: `map "jobs"`. */
@@ -180,7 +186,7 @@ export function requestByName(kind: SegmentKind, name: string, options: OpenOpti
   const request = completeRequest(
     kind,
     name,
-    checkOptions(options, [...OPEN_NAMES, ...kind.options]),
+    checkOptions(options, OPEN_NAMES),
   );
   checkDirectoryAccess(request.directory, accessOf(request));
   return request;
@@ -188,8 +194,7 @@ export function requestByName(kind: SegmentKind, name: string, options: OpenOpti
 
 /** The request for a new segment without a name. */
 export function requestAnonymous(kind: SegmentKind, options: AnonymousOptions): OpenRequest {
-  const names = [...ANONYMOUS_NAMES, ...kind.options];
-  const { maxBytes, lock, timeout, codec } = checkOptions(options, names);
+  const { maxBytes, lock, timeout, codec } = checkOptions(options, ANONYMOUS_NAMES);
   return completeRequest(kind, undefined, { maxBytes, lock, timeout, codec });
 }
 
@@ -200,8 +205,7 @@ export function requestByToken(
   options: AttachOptions,
 ): OpenRequest {
   const [, directory, name] = checkToken(token);
-  const names = [...ATTACH_NAMES, ...kind.options];
-  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(options, names);
+  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(options, ATTACH_NAMES);
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
   const request = completeRequest(kind, name, given);
   if (directory !== DEFAULT_DIRECTORY) checkDirectoryAccess(directory, accessOf(request));
@@ -252,6 +256,13 @@ function completeRequest(
     codec,
     codecId: codec === undefined ? DEFAULT_CODEC_ID : checkCodec(codec),
   };
+}
+
+/** Whether `get` shall return frozen objects. */
+export function frozenIn(options: { frozen?: boolean | undefined }): boolean {
+  const { frozen = false }: { frozen?: boolean | undefined } = options ?? {}; // null is refused
+  checkType("frozen", frozen, "boolean");
+  return frozen;
 }
 
 function accessOf(request: OpenRequest): readonly Access[] {

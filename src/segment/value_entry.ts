@@ -2,8 +2,9 @@
  * The single value of a segment: what a `SharedValue` does.
  */
 import { statuses } from "../ffi/abi.ts";
-import { DATA } from "../ffi/scratch.ts";
-import { describe } from "../values/msgpack.ts";
+import { DATA, OUT } from "../ffi/scratch.ts";
+import { describe } from "../values/describe.ts";
+import { freeze } from "./frozen.ts";
 import type { Segment } from "./segment.ts";
 import { bytesOf, encodeValue, isFinal, TAIL_BYTES, takeValue, versionBehind } from "./value_io.ts";
 
@@ -48,9 +49,9 @@ export class ValueEntry<T> {
       const kind = encodeValue(segment, value, action);
       const bytes = bytesOf(value, kind);
       const { native, writeHandle } = segment;
-      result = native.shm_value_put(writeHandle, bytes, DATA.end, kind);
+      result = native.shm_value_put(writeHandle, bytes, OUT.end, kind);
     } finally {
-      DATA.release();
+      OUT.release();
     }
     if (result < 0) throw segment.failure(result, action, { limit: "maxBytes" });
   }
@@ -101,7 +102,8 @@ export class ValueEntry<T> {
   #takeAndKeep(length: number): T | undefined {
     const version = length < 0 ? NO_VERSION : versionBehind(length);
     const value = length < 0 ? undefined : takeValue<T>(this.segment, length);
-    const isKept = typeof value !== "object" || value === null || this.#isFrozen && freeze(value);
+    const isKept = typeof value !== "object" || value === null || this.#isFrozen &&
+        freeze(value, this.segment.codec !== undefined);
     this.#kept = isKept ? value : undefined;
     this.#keptVersion = isKept ? version : NO_VERSION;
     return value;
@@ -110,23 +112,4 @@ export class ValueEntry<T> {
 
 function isThenable(value: unknown): boolean {
   return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
-}
-
-/**
- * Freezes a structure of plain objects, arrays and primitives, which may have cycles. Freezes
- * nothing and returns false if it contains anything else: a frozen Map, say, can still be changed.
- */
-function freeze(structure: object): boolean {
-  const found = new Set<object>([structure]);
-  for (const object of found) { // the loop also visits what it adds
-    const prototype = Object.getPrototypeOf(object);
-    if (prototype !== Object.prototype && prototype !== Array.prototype) return false;
-    for (const key of Reflect.ownKeys(object)) {
-      const member = (object as Record<PropertyKey, unknown>)[key];
-      if (typeof member === "function") return false;
-      if (typeof member === "object" && member !== null) found.add(member);
-    }
-  }
-  for (const object of found) Object.freeze(object);
-  return true;
 }

@@ -6,7 +6,7 @@
 import { SharedMemoryError } from "../errors.ts";
 import { records, statuses } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
-import { DATA } from "../ffi/scratch.ts";
+import { DATA, OUT } from "../ffi/scratch.ts";
 import {
   BYTES_KIND,
   checkedLength,
@@ -28,32 +28,32 @@ export function versionBehind(length: number): number {
   return DATA.view.getFloat64(length + TAIL_VERSION, true);
 }
 
-/** Byte arrays of this size and more cross as they lie, without a copy in `DATA`. */
+/** Byte arrays of this size and more cross as they lie, without a copy in `OUT`. */
 const DIRECT_BYTES = 64 * 1024;
 
 const { absent: ABSENT } = statuses;
 
 /**
- * Encodes `value` for the call that stores it, and returns its kind. Its length is then `DATA.end`,
+ * Encodes `value` for the call that stores it, and returns its kind. Its length is then `OUT.end`,
  * and its bytes are `bytesOf(value, kind)`.
  */
 export function encodeValue(segment: Segment, value: unknown, action: string): number {
   let kind = BYTES_KIND;
   if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
-    DATA.end = checkedLength(value);
+    OUT.end = checkedLength(value);
   } else {
-    DATA.end = 0;
-    kind = encode(value, segment.codec, DATA);
+    OUT.end = 0;
+    kind = encode(value, segment.codec, OUT);
   }
   segment.locker.assertFree(action); // the codec may have taken the lock
   return kind;
 }
 
 /**
- * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `DATA`.
+ * The bytes of a value that was encoded: its own, if they cross as they lie, or those in `OUT`.
  */
 export function bytesOf(value: unknown, kind: number): Uint8Array {
-  return kind === BYTES_KIND && DATA.end >= DIRECT_BYTES ? value as Uint8Array : DATA.bytes;
+  return kind === BYTES_KIND && OUT.end >= DIRECT_BYTES ? value as Uint8Array : OUT.bytes;
 }
 
 /**
@@ -61,12 +61,15 @@ export function bytesOf(value: unknown, kind: number): Uint8Array {
  * bytes after it did not fit into `DATA`, makes room: the read must be repeated.
  */
 export function isFinal(segment: Segment, length: number, trailer: number): boolean {
-  if (length >= 0) {
-    if (length + trailer <= DATA.bytes.length) return true;
-    DATA.end = 0;
-    DATA.reserve(length + trailer);
-    return false;
-  }
+  if (fits(segment, length, trailer)) return true;
+  DATA.end = 0;
+  DATA.reserve(length + trailer);
+  return false;
+}
+
+/** As `isFinal`, without making room. */
+export function fits(segment: Segment, length: number, trailer: number): boolean {
+  if (length >= 0) return length + trailer <= DATA.bytes.length;
   if (length === ABSENT) return true;
   DATA.release(); // a try before this one may have made room for a large value
   throw segment.failure(length, "read");
@@ -93,6 +96,7 @@ export function unreadable({ label }: Segment, error: unknown, key?: string): un
   return new SharedMemoryError("Corrupt", message, { cause: error.cause ?? error });
 }
 
-function shortened(key: string): string {
+/** A key as messages name it. */
+export function shortened(key: string): string {
   return key.length > 100 ? `${key.slice(0, 100)}…` : key;
 }

@@ -2,14 +2,21 @@
  * Encodes and decodes values and keys.
  *
  * A stored value is a kind byte and its bytes. Primitives and byte arrays have kinds of their own
- * and come back exactly. Everything else goes through a codec; the default one is `msgpack.ts`.
+ * and come back exactly. Everything else is a structure: plain ones are written by
+ * `plain_encoder.ts`, all others by `general_encoder.ts`, unless the user gave a codec.
  */
 import { Buffer } from "node:buffer";
 import { types } from "node:util";
 import { lengthOf } from "../arguments.ts";
-import { formatBytes, SharedMemoryError } from "../errors.ts";
+import { SharedMemoryError } from "../errors.ts";
 import type { Scratch } from "../ffi/scratch.ts";
-import { describe, NEVER_USED, pack, type Shape, shapeOf, unpack } from "./msgpack.ts";
+import { describe } from "./describe.ts";
+import { decodeGeneral } from "./general_decoder.ts";
+import { encodeGeneral } from "./general_encoder.ts";
+import { MAX_VALUE_BYTES, tooLarge } from "./limits.ts";
+import { NEVER_USED, type Shape, unpack } from "./msgpack.ts";
+import { decodePlain } from "./plain_decoder.ts";
+import { encodePlain } from "./plain_encoder.ts";
 
 /**
  * What turns structured values into bytes and back.
@@ -38,8 +45,9 @@ export interface Codec {
 
 /** The kind bytes. Stable: other processes, runtimes and versions read them. Zero is no kind. */
 const KIND = {
+  /** What a codec of the user made; in MessagePack, where there is none. */
   structure: 1,
-  /** A structure with errors in it. */
+  /** A structure with errors in it, in MessagePack. No longer written. */
   structureWithErrors: 2,
   /** A string of codes 0 to 127, a byte each. */
   ascii: 3,
@@ -57,21 +65,18 @@ const KIND = {
   true: 11,
   null: 12,
   bytes: 13,
-  /** A structure of plain objects, arrays and primitives alone. */
-  plain: 14,
+  /** A structure of plain objects, arrays and primitives, in MessagePack. No longer written. */
+  packed: 14,
+  /** A plain structure (`format.ts`). */
+  plain: 15,
+  /** Any other structure (`general_format.ts`). */
+  general: 16,
 } as const;
-
-const SHAPE_KINDS: Readonly<Record<Shape, number>> = {
-  plain: KIND.plain,
-  full: KIND.structure,
-  withErrors: KIND.structureWithErrors,
-};
 
 /** The id of the default codec, recorded in every segment that uses it. */
 export const DEFAULT_CODEC_ID = "msgpackr";
 
 const MAX_KEY_BYTES = 65_535;
-const MAX_VALUE_BYTES = 2 ** 30;
 
 /** Up to this length a loop over the code units is the fastest encoder in both runtimes. */
 const SHORT_TEXT = 40;
@@ -160,6 +165,12 @@ export function encode(value: unknown, codec: Codec | undefined, target: Scratch
   }
 }
 
+/** The kind of a string of ASCII, for callers that read and write its bytes themselves. */
+export const ASCII_KIND: number = KIND.ascii;
+
+/** The kinds of strings whose bytes are UTF-8. */
+export const TEXT_KINDS: readonly number[] = [KIND.ascii, KIND.utf8];
+
 /** The kind of a byte array, for callers that pass its bytes to the library without a copy. */
 export const BYTES_KIND: number = KIND.bytes;
 
@@ -193,6 +204,10 @@ export function decode(
       if (length === 8) return memory.view.getFloat64(offset, true);
       break;
     case KIND.plain:
+      return decodeOwn(decodePlain, memory, offset, end);
+    case KIND.general:
+      return decodeOwn(decodeGeneral, memory, offset, end);
+    case KIND.packed:
       return decodeStructure(memory, offset, end, "plain", codec);
     case KIND.structure:
       return decodeStructure(memory, offset, end, "full", codec);
@@ -240,14 +255,6 @@ function append(bytes: Uint8Array, target: Scratch): void {
   if (target.end + length > target.bytes.length) target.reserve(length);
   target.bytes.set(bytes, target.end);
   target.end += length;
-}
-
-function tooLarge(length: number): SharedMemoryError {
-  const limit = formatBytes(MAX_VALUE_BYTES);
-  return new SharedMemoryError(
-    "TooLarge",
-    `Cannot store a value of ${length} bytes: the limit is ${limit}`,
-  );
 }
 
 function encodeString(value: string, target: Scratch): number {
@@ -335,11 +342,10 @@ function encodeStructure(value: object, codec: Codec | undefined, target: Scratc
     append(bytes, target);
     return KIND.structure;
   }
-  const shape = shapeOf(value);
-  const packed = pack(value, shape);
-  target.end = start; // a call that a getter made, and that failed, may have moved it
-  append(packed, target);
-  return SHAPE_KINDS[shape];
+  if (encodePlain(value, target)) return KIND.plain;
+  target.end = start; // growing has moved it, or a call that a getter made
+  encodeGeneral(value, target);
+  return KIND.general;
 }
 
 function encodeWith(codec: Codec, value: object): Uint8Array {
@@ -358,6 +364,27 @@ function encodeWith(codec: Codec, value: object): Uint8Array {
   );
 }
 
+function decodeOwn(
+  read: (memory: Scratch, from: number, to: number) => unknown,
+  memory: Scratch,
+  start: number,
+  end: number,
+): unknown {
+  try {
+    const value = read(memory, start, end);
+    if (typeof value === "object" && value !== null) return value;
+  } catch (cause) {
+    if (isOverflow(cause)) throw cause;
+    throw new Undecodable("its bytes are no structure", { cause });
+  }
+  throw new Undecodable("its bytes are no structure");
+}
+
+/** Whether the stack was too short, which says nothing of the bytes. */
+function isOverflow(error: unknown): boolean {
+  return error instanceof RangeError && error.message.includes("call stack");
+}
+
 function decodeStructure(
   memory: Scratch,
   start: number,
@@ -370,9 +397,7 @@ function decodeStructure(
     const value = unpack(memory.bytes, start, end, shape);
     if (typeof value === "object" && value !== null && value !== NEVER_USED) return value;
   } catch (cause) {
-    const isOurs = cause instanceof SharedMemoryError ||
-      cause instanceof RangeError && cause.message.includes("call stack");
-    if (isOurs) throw cause;
+    if (cause instanceof SharedMemoryError || isOverflow(cause)) throw cause;
     throw new Undecodable("the codec does not read its bytes", { cause });
   }
   throw new Undecodable("its bytes are no structure");

@@ -36,6 +36,7 @@ function backendOf(variables: Record<string, string>, refused: string[] = []): B
     hasOneRealm: false,
     evaluatesAgain: false,
     atIsolateEnd: () => {},
+    engine: "V8",
     open: () => assert.fail("it opens nothing by itself"),
     mayLoad: () => true,
     requestLoad: () => assert.fail("it asks for no permission"),

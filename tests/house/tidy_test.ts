@@ -271,6 +271,13 @@ const CHECKS: Check[] = [
     bad: { path: "zig/map/map.zig", text: "@atomicStore(u64, &stripe.live, 1, .release);\n" },
   },
   {
+    // JavaScriptCore takes such a number for a float, and with it every index that it is added to.
+    name: "no length is read as an unsigned word",
+    applies: (path) => /^(?:mod\.ts|src\/|bench\/)/.test(path) && isTypeScript(path),
+    problems: ({ text }) => found(withoutComments(text), /\bgetUint32\b.*/g, "reads unsigned"),
+    bad: { path: "src/segment/records.ts", text: "const length = view.getUint32(at, true);\n" },
+  },
+  {
     name: "only zig/abi exports functions",
     applies: (path) => isZig(path) && !path.startsWith("zig/abi/") && path !== BENCH_LIBRARY,
     problems: ({ text }) => found(text, /\bexport fn\b.*|@export\b.*/g, "exports"),

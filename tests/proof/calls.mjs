@@ -110,9 +110,47 @@ export const TABLE = {
     not: { step: READS },
   },
   shm_map_get_many: {
-    by: "enumerate corrupt api",
+    by: "enumerate corrupt",
+    on: "robust kernel",
+    not: {
+      step: READS,
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+      api: "the API asks in batches",
+    },
+  },
+  shm_map_get_batch: {
+    by: "corrupt api",
     on: ON_ALL,
-    not: { step: READS, ...because("storm history", SAME_ORDER), faults: TRIED },
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+    },
+  },
+  shm_map_get_into: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: { ...because("enumerate step", READS), ...because("storm history faults", TRIED) },
+  },
+  shm_map_has_many: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: { ...because("enumerate step", READS), ...because("storm history faults", TRIED) },
+  },
+  shm_map_delete_many: {
+    by: "api",
+    on: "robust kernel",
+    not: because("enumerate step storm history corrupt faults", TRIED),
+  },
+  shm_map_get_unless: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+    },
   },
   shm_map_put_many: {
     by: "enumerate step history corrupt api",

@@ -62,6 +62,13 @@ const PARTS = [
   },
   { name: "enumerate", cores: 1, seconds: [1, 230], command: native("enumerate") },
   { name: "api on bun", cores: 1, seconds: [2, 230], command: ["bun", "tests/proof/api.ts"] },
+  {
+    name: "values on deno",
+    cores: 1,
+    seconds: [4, 90],
+    command: ["deno", "run", "-A", "tests/proof/values.ts"],
+  },
+  { name: "values on bun", cores: 1, seconds: [4, 90], command: ["bun", "tests/proof/values.ts"] },
   { name: "life", cores: 1, seconds: [60, 60], command: native("life") },
   { name: "fuzz", cores: 1, seconds: [20, 45], command: ["node", "tests/proof/fuzz.mjs"] },
   { name: "full", cores: 1, seconds: [1, 80], command: native("full") },

@@ -232,6 +232,15 @@ fn getMany(handle: u32, image: *const images.Image) void {
         count += 1;
     }
     takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
+    _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
+    _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
+    const key = image.entries[0].key;
+    _ = calls.call(.shm_map_get_into, .{
+        handle, key.ptr, calls.word(key.len), std.math.maxInt(u32), &room, calls.word(room.len),
+    });
+    for ([_]f64{ 0, 1 }) |version| _ = calls.call(.shm_map_get_unless, .{
+        handle, key.ptr, calls.word(key.len), version, &room, calls.word(room.len),
+    });
 }
 
 fn putMany(handle: u32) void {

@@ -12,6 +12,7 @@ import { checkCorpus, CODECS, writeCorpus } from "./corpus.ts";
 import { LOCK_TASKS, VALUE_TASKS } from "./lock_tasks.ts";
 import { REGION_COMMANDS } from "./region_tasks.ts";
 import { say } from "./say.ts";
+import { checkStructures, writeStructures } from "./structures.ts";
 import { churn, TASKS } from "./tasks.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -105,6 +106,8 @@ const COMMANDS: Commands = {
   token: ({ id }) => opened(id).token,
   writeCorpus: ({ id }) => writeCorpus(opened(id)),
   checkCorpus: ({ id }) => checkCorpus(opened(id)),
+  writeStructures: ({ id, from, to }) => writeStructures(opened(id), from, to),
+  checkStructures: ({ id, from, to }) => checkStructures(opened(id), from, to),
   descriptors: () =>
     readdirSync("/proc/self/fd").flatMap((fd) => {
       try {

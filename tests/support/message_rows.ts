@@ -227,7 +227,7 @@ function withKind(kind: number, text: string): unknown {
   const key = new TextEncoder().encode("a");
   segment.native.shm_map_put(segment.handle, key, 1, bytes, bytes.length, kind);
   try {
-    return new Entries(segment).get("a");
+    return new Entries(segment, false).get("a");
   } finally {
     segment.close();
   }

@@ -96,6 +96,7 @@ function runtimeWith(given: Partial<Backend> & { variables?: Record<string, stri
     hasOneRealm: false,
     evaluatesAgain: false,
     atIsolateEnd: () => {},
+    engine: "V8",
     open: () => {
       throw new Error("no such library");
     },

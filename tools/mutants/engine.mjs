@@ -3,6 +3,37 @@
 /** What to replace in which file, and the tests (by a part of their names) that must notice. */
 export const ENGINE_MUTANTS = [
   {
+    name: "a batch answers with a value that did not fit",
+    file: "map/bulk.zig",
+    from: "    if (meta.len > room.len) return null;\n",
+    to: "    if (meta.len > room.len + 1000) return null;\n",
+    tests: "batch",
+  },
+  {
+    name: "a batch leaves out the first key of each group but the first",
+    file: "map/bulk.zig",
+    from: "        const size = @min(count - done, group_max);\n" +
+      "        for (0..size) |i| group.add(map, i, try takeKey(keys, &at), .read);\n",
+    to: "        const size = @min(count - done, group_max);\n" +
+      "        if (done > 0) _ = try takeKey(keys, &at);\n" +
+      "        for (0..size) |i| group.add(map, i, try takeKey(keys, &at), .read);\n",
+    tests: "batch",
+  },
+  {
+    name: "memory behind a value that was copied into it stays overwritten",
+    file: "map/read_into.zig",
+    from: "        defer @memcpy(rest, behind[0..rest_len]);\n",
+    to: "",
+    tests: "getInto",
+  },
+  {
+    name: "a read that knows a version gets none of another",
+    file: "abi/map.zig",
+    from: "        @as(f64, @floatFromInt(meta.version)) == version)",
+    to: "        @as(f64, @floatFromInt(meta.version)) >= version - 1)",
+    tests: "a versioned read",
+  },
+  {
     name: "a table is published before its slots are copied",
     file: "map/stripe_op.zig",
     from: "        atomics.storeZeros(new.slots, new.slotCount());\n",

@@ -26,6 +26,30 @@ test "the boundary takes nulls, empty and short buffers, and stale handles" {
     try expect(@as(i32, -17), abi.map.shm_map_put_version(handle, "k", 1, "other", 5, 6, nan));
     try expect(@as(i32, -17), abi.map.shm_map_put_many(handle, "short", 5, 1, 0));
     try expect(@as(f64, -17), abi.map.shm_map_get_many(handle, "\xff\xff\xff\xff", 4, 1));
+    const get_batch = abi.map.shm_map_get_batch;
+    try expect(@as(i32, -17), get_batch(handle, "\xff\xff\xff\xff", 4, 1, &target, 16));
+    try expect(@as(i32, -17), get_batch(handle, "\x01\x00\x00\x00k", 5, 1, &target, 7));
+    // The length and `left_out`: the value does not fit.
+    try expect(@as(i32, 1), get_batch(handle, "\x01\x00\x00\x00k", 5, 1, &target, 8));
+    try expect([8]u8{ 16, 0, 0, 0, 0, 1, 0, 0 }, target[0..8].*);
+    try expect(@as(i32, 0), get_batch(handle, null, 0, 0, &target, 8));
+    const get_into = abi.map.shm_map_get_into;
+    const whole: f64 = 6 * (1 << 32) + 16;
+    target[0] = 'y';
+    try expect(whole, get_into(handle, "k", 1, 1 << 5, &target, 16)); // another kind
+    try expect(whole, get_into(handle, "k", 1, 1 << 6, &target, 15)); // no room
+    try expect(@as(u8, 'y'), target[0]);
+    try expect(whole, get_into(handle, "k", 1, 1 << 6, &target, 16));
+    try expect("sixteen bytes...".*, target);
+    try expect(@as(f64, -1), get_into(handle, "absent", 6, 1 << 6, &target, 16));
+    const two = "\x01\x00\x00\x00k\x01\x00\x00\x00x";
+    try expect(@as(i32, -17), abi.map.shm_map_has_many(handle, two, 10, 2, &target, 1));
+    try expect(@as(i32, 0), abi.map.shm_map_has_many(handle, two, 10, 2, &target, 2));
+    try expect([2]u8{ 1, 0 }, target[0..2].*);
+    try expect(@as(i32, 1), abi.map.shm_map_put(handle, "x", 1, null, 0, 5));
+    try expect(@as(i32, -17), abi.map.shm_map_delete_many(handle, two, 9, 2, &target, 2));
+    try expect(@as(i32, 0), abi.map.shm_map_delete_many(handle, two[5..], 5, 1, &target, 1));
+    try expect(@as(u8, 1), target[0]);
     try expect(@as(f64, -17), abi.map.shm_map_gather(handle, 64, 0));
     try expect(@as(f64, 1), abi.map.shm_map_size(handle));
     try expect(@as(i32, 0), abi.segment.shm_segment_close(handle));
@@ -48,6 +72,11 @@ test "a versioned read gives what a versioned store asks for" {
     try expect(@as(i32, 1), abi.map.shm_map_put_version(handle, "k", 1, "one", 3, 6, 0));
     try expect(@as(i32, 3), abi.map.shm_map_get_version(handle, "k", 1, &target, 12));
     const version: f64 = @bitCast(target[4..12].*);
+    const get_unless = abi.map.shm_map_get_unless;
+    try expect(@as(i32, -18), get_unless(handle, "k", 1, version, &target, 32));
+    try expect(@as(i32, 3), get_unless(handle, "k", 1, version + 1, &target, 32));
+    try expect(@as(i32, 3), get_unless(handle, "k", 1, 0, &target, 32));
+    try expect(@as(i32, -1), get_unless(handle, "absent", 6, version, &target, 32));
     try expect(@as(i32, 1), abi.map.shm_map_put_version(handle, "k", 1, "two", 3, 6, version));
     try expect(@as(i32, 0), abi.map.shm_map_put_version(handle, "k", 1, "three", 5, 6, version));
     try expect(@as(i32, 3), abi.map.shm_map_get(handle, "k", 1, &target, 32));

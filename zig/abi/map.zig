@@ -9,6 +9,7 @@ const iterate = @import("../map/iterate.zig");
 const marshal = @import("marshal.zig");
 const put_fast = @import("../map/put_fast.zig");
 const read = @import("../map/read.zig");
+const read_into = @import("../map/read_into.zig");
 const snapshot = @import("../map/snapshot.zig");
 const status = @import("../status.zig");
 const verify = @import("../map/verify.zig");
@@ -153,6 +154,90 @@ pub export fn shm_map_size(handle: u32) f64 {
 pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return gatheredLen(map, bulk.getMany(map, marshal.slice(keys, keys_len), count));
+}
+
+/// Answers as many of `count` keys as fit into `target` (`bulk.getBatch`). How many.
+pub export fn shm_map_get_batch(
+    handle: u32,
+    keys: ?[*]const u8,
+    keys_len: u32,
+    count: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const room = marshal.mutable(target, target_len);
+    const answered = bulk.getBatch(map, marshal.slice(keys, keys_len), count, room) catch |err|
+        return status.status(err);
+    return @intCast(answered);
+}
+
+/// Copies the value of `key`, exactly, if it fits and its kind is among `kinds`, a bit for each.
+/// Its length, and 2^32 times its kind; or `absent`.
+pub export fn shm_map_get_into(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    kinds: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return marshal.long(error.InvalidArgument);
+    const room = marshal.mutable(target, target_len);
+    const found = read_into.getInto(map, key_bytes, kinds, room) catch |err|
+        return marshal.long(err);
+    const meta = found orelse return @floatFromInt(@intFromEnum(status.Status.absent));
+    return @floatFromInt(@as(u64, meta.kind) << 32 | meta.len);
+}
+
+/// Says for each of `count` keys whether it is there (`bulk.hasMany`).
+pub export fn shm_map_has_many(
+    handle: u32,
+    keys: ?[*]const u8,
+    keys_len: u32,
+    count: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const room = marshal.mutable(target, target_len);
+    return marshal.done(bulk.hasMany(map, marshal.slice(keys, keys_len), count, room));
+}
+
+/// Deletes `count` keys, and says for each whether it was there (`bulk.deleteMany`).
+pub export fn shm_map_delete_many(
+    handle: u32,
+    keys: ?[*]const u8,
+    keys_len: u32,
+    count: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const room = marshal.mutable(target, target_len);
+    return marshal.done(bulk.deleteMany(map, marshal.slice(keys, keys_len), count, room));
+}
+
+/// As `shm_map_get_version`; `unchanged`, and no copy, if the version is still `version`, which is
+/// not 0.
+pub export fn shm_map_get_unless(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    version: f64,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    var meta: Meta = undefined;
+    if (version > 0 and read.getFast(map, key_bytes, null, &meta) == .hit and
+        @as(f64, @floatFromInt(meta.version)) == version)
+        return @intFromEnum(status.Status.unchanged);
+    return marshal.valueWithTail(map, key_bytes, marshal.mutable(target, target_len));
 }
 
 /// Stores `count` records (`Record`). How many were stored; after an error the fault says.

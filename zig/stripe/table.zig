@@ -127,6 +127,23 @@ pub const CachedTable = struct {
     pub inline fn prefetch(cached: CachedTable, fast: u64) void {
         @prefetch(&cached.slots[cached.home(fast)], .{ .rw = .write });
     }
+
+    /// As `prefetch`, for a reader.
+    pub inline fn prefetchToRead(cached: CachedTable, fast: u64) void {
+        @prefetch(&cached.slots[cached.home(fast)], .{});
+    }
+
+    /// Where the entry of a key seems to lie, to ask the processor for it; 0: nowhere near its
+    /// home. Nothing is checked but the tag.
+    pub inline fn entryHint(cached: CachedTable, fast: u64) u64 {
+        const wanted: u64 = @bitCast(Slot{ .granule = 0, .tag = @truncate(fast) });
+        const home_index = cached.home(fast);
+        inline for (0..3) |i| {
+            const slot = atomics.load(&cached.slots[cached.after(home_index, i)]);
+            if (hasTag(slot, wanted)) return (slot ^ wanted) *% layout.granule_bytes;
+        }
+        return 0;
+    }
 };
 
 /// How many bytes a table of 2^`log2` slots takes.

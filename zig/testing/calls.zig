@@ -247,6 +247,14 @@ pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
     return (try answerOf(call(.shm_map_get_many, arguments))).?;
 }
 
+/// As `bulk.getBatch`: how many keys were answered.
+pub fn getBatch(map: *Map, keys: []const u8, key_count: u32, target: []u8) Error!u64 {
+    const arguments = .{
+        handleOf(map), keys.ptr, word(keys.len), key_count, target.ptr, word(target.len),
+    };
+    return (try answerOf(call(.shm_map_get_batch, arguments))).?;
+}
+
 /// As `bulk.putMany`.
 pub fn putMany(map: *Map, records: []const u8, record_count: u32, stored: *u32) Error!void {
     const arguments = .{ handleOf(map), records.ptr, word(records.len), record_count, 0 };

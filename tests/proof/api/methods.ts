@@ -57,7 +57,10 @@ export const MAP: Methods = {
   has: [4, "key"],
   delete: [8, "key"],
   clear: [1],
+  getInto: [4, "key", "bytes"],
   getMany: [5, "keys"],
+  hasMany: [4, "keys"],
+  deleteMany: [3, "keys"],
   setMany: [7, "entries"],
   keys: [2],
   values: [2],
@@ -130,9 +133,10 @@ export const TEMPLATES: Methods = {
 
 /** What stores something, so that an error of it must have changed nothing. */
 export const WRITES = new Set(
-  "set add getOrInsert getOrInsertComputed update delete clear setMany repair write pack".split(
-    " ",
-  ),
+  "set add getOrInsert getOrInsertComputed update delete deleteMany clear setMany repair write pack"
+    .split(
+      " ",
+    ),
 );
 
 /** The property of `target` that a method's name stands for. */
@@ -176,6 +180,9 @@ const RESULTS: Record<string, (value: unknown) => boolean> = {
   stats: isObject,
   toObject: isObject,
   getMany: Array.isArray,
+  hasMany: Array.isArray,
+  deleteMany: Array.isArray,
+  getInto: (value) => isNumber(value) || isNothing(value),
   unpack: Array.isArray,
   list: Array.isArray,
   read: (value) => value instanceof Uint8Array,

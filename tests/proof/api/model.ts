@@ -107,6 +107,14 @@ export class MapSubject implements Subject {
     return undefined;
   }
 
+  /** Forgets the keys that are gone, which are as many as the call said. */
+  #dropMany(result: readonly boolean[]): string | undefined {
+    const gone = [...this.#model.keys()].filter((key) => !this.witness.has(key));
+    for (const key of gone) this.#model.delete(key);
+    const said = result.filter(Boolean).length;
+    return said === gone.length ? undefined : `deleteMany said ${said}, gone are ${gone.length}`;
+  }
+
   note(_: object, method: string, args: readonly Made[], result: unknown): string | undefined {
     const key = args[0]?.value;
     const has = typeof key === "string" && this.#model.has(key);
@@ -127,6 +135,8 @@ export class MapSubject implements Subject {
       case "clear":
         this.#model.clear();
         return undefined;
+      case "deleteMany":
+        return this.#dropMany(result as boolean[]);
       case "setMany":
         return this.#storeMany(args[0], Infinity);
       default:
