@@ -428,8 +428,7 @@ test('SharedMap.open() in a missing directory is "NotFound" and makes none', (t)
   const directory = join(freshDirectory(t), "missing");
   for (const mode of ["shared", "create", "attach", "exclusive"] as const) {
     const { message } = thrown("NotFound", () => SharedMap.open("name", { directory, mode }));
-    const why = mode === "attach" ? "there is none in" : "there is no directory";
-    assert.ok(message.endsWith(`: ${why} ${directory}`), message);
+    assert.ok(message.includes(`: there is no directory ${directory} `), message);
   }
   assert.equal(existsSync(directory), false);
 });

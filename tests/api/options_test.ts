@@ -30,9 +30,11 @@ function allCalls(t: TestContext): Call[] {
   const file = join(freshDirectory(t), "file");
   writeFileSync(file, "bytes");
   const region = Mmap.open(file);
+  const memory = Mmap.anonymous(100);
   t.after(() => {
     value.close();
     region.close();
+    memory.close();
   });
   const name = freshName(t);
   return [
@@ -69,6 +71,11 @@ function allCalls(t: TestContext): Call[] {
       what: "Mmap.open",
       has: ["length", "protection", "sharing"],
       call: (o) => Mmap.open(file, o),
+    },
+    {
+      what: "Mmap.attach",
+      has: ["allowForeignOwner"],
+      call: (o) => Mmap.attach(memory.token, o),
     },
     { what: "region.lock", has: ["timeout", "shared"], call: (o) => region.lock(o) },
     { what: "region.tryLock", has: ["shared"], call: (o) => region.tryLock(o) },
