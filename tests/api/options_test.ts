@@ -17,10 +17,10 @@ interface Call {
 
 const OPEN = [
   ...["mode", "readonly", "permissions", "allowForeignOwner", "directory", "maxBytes", "lock"],
-  ...["timeout", "codec"],
+  ...["timeout", "codec", "frozen"],
 ];
-const ANONYMOUS = ["maxBytes", "lock", "timeout", "codec"];
-const ATTACH = ["readonly", "allowForeignOwner", "timeout", "codec"];
+const ANONYMOUS = ["maxBytes", "lock", "timeout", "codec", "frozen"];
+const ATTACH = ["readonly", "allowForeignOwner", "timeout", "codec", "frozen"];
 
 /** Every call that takes an object of options. */
 function allCalls(t: TestContext): Call[] {
@@ -45,17 +45,17 @@ function allCalls(t: TestContext): Call[] {
     { what: "SharedMap.list", has: ["directory"], call: (o) => SharedMap.list(o) },
     {
       what: "SharedValue.open",
-      has: [...OPEN, "frozen"],
+      has: OPEN,
       call: (o) => SharedValue.open(freshName(t, "value"), o),
     },
     {
       what: "SharedValue.anonymous",
-      has: [...ANONYMOUS, "frozen"],
+      has: ANONYMOUS,
       call: (o) => SharedValue.anonymous(o),
     },
     {
       what: "SharedValue.attach",
-      has: [...ATTACH, "frozen"],
+      has: ATTACH,
       call: (o) => SharedValue.attach(value.token, o),
     },
     {

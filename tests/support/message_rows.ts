@@ -33,7 +33,7 @@ const file = (t: TestContext, bytes = "bytes") => {
 };
 
 const OPEN_OPTIONS =
-  "mode, readonly, permissions, allowForeignOwner, directory, maxBytes, lock, timeout, codec";
+  "mode, readonly, permissions, allowForeignOwner, directory, maxBytes, lock, timeout, codec, frozen";
 const NAME_RULE = "it may have letters, digits, '.', '_' and '-', and no '.' at the start";
 
 /** Arguments of the wrong kind, or beyond a limit. */
@@ -103,7 +103,7 @@ export const ARGUMENTS: Row[] = [
   ),
   row("Cannot use 1 as keys: it must be an iterable", (t) => freshMap(t).getMany(any(1))),
   row(
-    "Cannot use 1 as entry: it must be an array of a key and a value",
+    "Cannot store 1: an entry is a key and a value",
     (t) => freshMap(t).setMany(any([1])),
   ),
   row(
@@ -142,38 +142,34 @@ export const VALUES: Row[] = ([
   ["a function", () => () => 1],
   ['symbol "s"', () => Symbol("s")],
   ["an instance of URL", () => new URL("file:///")],
-  ["an instance of no class (its prototype is null)", () => Object.create(null)],
+  [
+    "an instance of no class (its prototype is null)",
+    () => Object.setPrototypeOf([1], null),
+  ],
   ["an instance of an unnamed class", () => new (class {})()],
-  ['a function under "f"', () => ({ f: (() => () => 1)() })],
-  ['an error that leads back to itself under "cause"', () => {
-    const error = new Error("e");
-    return Object.defineProperty(error, "cause", { value: error });
-  }],
-  ['more than 500 levels under "0"', () => {
+  ["a function at value.f", () => ({ f: (() => () => 1)() })],
+  ['a function at value.rows[1].get("k")', () => ({
+    rows: [1, new Map([["k", (() => () => 1)()]])],
+  })],
+  ["more than 500 levels at value{any}", () => {
     let list: unknown[] = [];
     for (let i = 0; i < 600; i += 1) list = [list];
     return list;
   }],
-  ["a proxy", () => new Proxy({}, {})],
-  ['a key "__proto__" under "__proto__"', () => JSON.parse('{ "__proto__": 1 }')],
-  ['a getter that changes its value under "now"', () => {
-    let count = 0;
-    return {
-      get now() {
-        return count++;
-      },
-    };
-  }],
-  ["a symbol as a key", () => ({ [Symbol("s")]: 1 })],
-  ["an array with holes or other properties", () => new Array(3)],
-  ["an array with holes", () => new Array(50)],
+  ["a proxy", () => new Proxy(new Map(), {})],
+  [
+    "an object with a symbol as a key, or with a hidden property",
+    () => ({ [Symbol("s")]: 1 }),
+  ],
+  [
+    "an array with a symbol as a key, or with a hidden property",
+    () => Object.assign([1], { [Symbol("s")]: 1 }),
+  ],
   ["a resizable ArrayBuffer", () => new ArrayBuffer(1, { maxByteLength: 2 })],
   ["a RegExp with a lastIndex", () => Object.assign(/x/g, { lastIndex: 1 })],
-  ["an error with properties of its own", () => Object.assign(new Error("e"), { mine: 1 })],
-  ['a string with a lone surrogate inside a structure under "0"', () => ["\ud800"]],
-  ['a long string with a byte order mark inside a structure under "0"', () => [
-    `\ufeff${"x".repeat(100)}`,
-  ]],
+  ["an error whose name is no string", () => Object.assign(new Error("e"), { name: 1 })],
+  ["an error whose message is no string", () => Object.assign(new Error("e"), { message: 1 })],
+  ["an error with a symbol as a key", () => Object.assign(new Error("e"), { [Symbol("s")]: 1 })],
   ["a Date with properties of its own", () => Object.assign(new Date(), { mine: 1 })],
 ] as [string, () => unknown][]).map(([what, value]) =>
   row(`Cannot store ${what}`, (t) => freshMap(t).set("a", value()))
@@ -191,14 +187,11 @@ export const STORED: Row[] = [
       SharedMap.anonymous({ codec: { ...CODECS.json, id: "text", encode: () => any("x") } })
         .set("a", {}),
   ),
-  row("Cannot encode the value", (t) => {
-    let reads = 0;
-    freshMap(t).set("a", {
-      get odd() {
-        return ++reads < 3 ? 1 : fail(new Error("mine"));
-      },
-    });
-  }),
+  row(
+    'Cannot read "a" in anonymous map into bytes: it is neither bytes nor a string without lone ' +
+      "surrogates",
+    () => SharedMap.anonymous().set("a", 1).getInto("a", new Uint8Array(9)),
+  ),
   row(
     "Cannot store a value of 1073741825 bytes: the limit is 1 GiB",
     (t) => freshMap(t).set("a", new Uint8Array(2 ** 30 + 1)),

@@ -18,6 +18,7 @@ import { inWords } from "../counts.mjs";
 import { install } from "../install.mjs";
 import { inLanes, run } from "../process.mjs";
 import { ENGINE_MUTANTS } from "./engine.mjs";
+import { FILE_MUTANTS } from "./files.mjs";
 import { verdictOf } from "./plant.mjs";
 import { PROOF_MUTANTS } from "./proof.mjs";
 
@@ -97,7 +98,7 @@ async function main() {
   if (!(deadline > 0)) throw new TypeError(`--minutes takes a number: ${values.minutes}`);
   const { isOk, output } = await install();
   if (!isOk) throw new Error(output);
-  const all = [...ENGINE_MUTANTS, ...PROOF_MUTANTS].filter(({ name }) =>
+  const all = [...ENGINE_MUTANTS, ...FILE_MUTANTS, ...PROOF_MUTANTS].filter(({ name }) =>
     words.length === 0 || words.some((word) => name.includes(word))
   );
   if (all.length === 0) throw new RangeError(`no bug is called ${words.join(" or ")}`);
