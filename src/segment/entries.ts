@@ -81,11 +81,6 @@ export class Entries<V> {
   get(key: string): V | undefined {
     const keyLength = writeKey(key, KEY.bytes, 0);
     if (this.#frozen !== undefined) return this.#getFrozen(key, keyLength, this.#frozen);
-    return this.#getCopy(key, keyLength);
-  }
-
-  /** A copy of the value of the key in `KEY`. */
-  #getCopy(key: string, keyLength: number): V | undefined {
     const { segment } = this;
     const { native, handle } = segment;
     const length = native.shm_map_get(handle, KEY.bytes, keyLength, DATA.bytes, DATA.bytes.length);
@@ -93,7 +88,7 @@ export class Entries<V> {
     return length < 0 ? undefined : takeValue<V>(segment, length, key);
   }
 
-  /** As `#getCopy`, of a value that does not fit into `DATA`. Bytes are copied only once. */
+  /** A copy of a value that does not fit into `DATA`. Bytes are copied only once. */
   #getLarge(key: string, keyLength: number): V | undefined {
     const { segment } = this;
     let bytes = new Uint8Array(0);
@@ -271,7 +266,7 @@ export class Entries<V> {
       },
       leftOut: (index) => {
         const key = list[index];
-        values[index] = this.#getCopy(key, writeKey(key, KEY.bytes, 0));
+        values[index] = this.#getLarge(key, writeKey(key, KEY.bytes, 0));
       },
     });
     return values;

@@ -8,6 +8,7 @@ import { records, statuses } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
 import { DATA, OUT } from "../ffi/scratch.ts";
 import {
+  ASCII_KIND,
   BYTES_KIND,
   checkedLength,
   decode,
@@ -77,9 +78,13 @@ export function fits(segment: Segment, length: number, trailer: number): boolean
 
 /** Decodes the value of `length` bytes in `DATA`, which is free again afterwards. */
 export function takeValue<V>(segment: Segment, length: number, key?: string): V {
+  const kind = DATA.bytes[length];
   let value: unknown;
   try {
-    value = decode(DATA, 0, length, DATA.bytes[length], segment.codec);
+    // The most usual kind needs no call that is too large to be inlined.
+    value = kind === ASCII_KIND
+      ? DATA.text.latin1Slice(0, length)
+      : decode(DATA, 0, length, kind, segment.codec);
   } catch (error) {
     throw unreadable(segment, error, key);
   } finally {
