@@ -190,8 +190,8 @@ const MANY_TIMES = `
   const { SharedMap } = await import(${JSON.stringify(import.meta.resolve("../../mod.ts"))});
   const map = SharedMap.anonymous();
   let last;
-  for (let i = 0; i < 3000; i += 1) {
-    last = map.set("key", { id: i, name: "é", in: { x: [i] } }).get("key");
+  for (let id = 0; id < 3000; id += 1) {
+    last = map.set("key", { id, name: "é", in: { x: [id] } }).get("key");
   }
   let isAllowed = true;
   try { new Function("return 1")(); } catch { isAllowed = false; }

@@ -140,7 +140,7 @@ export const TABLE = {
   },
   shm_map_delete_many: {
     by: "api",
-    on: "robust kernel",
+    on: "robust",
     not: because("enumerate step storm history corrupt faults", TRIED),
   },
   shm_map_get_unless: {

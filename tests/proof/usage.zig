@@ -234,6 +234,7 @@ fn getMany(handle: u32, image: *const images.Image) void {
     takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
     _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
+    if (image.entries.len == 0) return;
     const key = image.entries[0].key;
     _ = calls.call(.shm_map_get_into, .{
         handle, key.ptr, calls.word(key.len), std.math.maxInt(u32), &room, calls.word(room.len),
