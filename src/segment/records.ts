@@ -5,7 +5,6 @@
  * A record is a header of this name (`ffi/abi.ts`), the key and the value, padded to a multiple of
  * eight bytes.
  */
-import { wrongType } from "../arguments.ts";
 import { records } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
 import { Scratch } from "../ffi/scratch.ts";
