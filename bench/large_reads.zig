@@ -1,6 +1,6 @@
 //! How fast large values are read while another process writes other keys as fast as it can: beside
-//! nobody, beside such a writer, and beside one that writes to another map, which shows what a busy
-//! neighbour costs by itself.
+//! no process, beside such a writer, and beside one that writes to another map, which shows what a
+//! busy neighbour costs by itself.
 
 const std = @import("std");
 const abi = @import("shmap").abi;

@@ -53,7 +53,7 @@ type ErrorClass = new (message?: string, name?: string) => Error;
 const scope = globalThis as unknown as Record<string, ErrorClass | undefined>;
 const DomException = scope.DOMException;
 
-/** Whether `value` is an error, of whatever realm or class. */
+/** Whether `value` is an error, of any realm or class. */
 export function isError(value: object): value is Error {
   return types.isNativeError(value) || isDomException(value);
 }

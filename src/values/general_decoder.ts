@@ -1,5 +1,5 @@
 /**
- * Reads what `general_encoder.ts` writes. The bytes are input: reading ends whatever they are, and
+ * Reads what `general_encoder.ts` writes. The bytes are input: reading any bytes ends, and
  * throws for what no structure has.
  */
 import type { Scratch } from "../ffi/scratch.ts";

@@ -119,7 +119,7 @@ export function isInherited(name: string): boolean {
   return name in OBJECT_PROTOTYPE;
 }
 
-/** Makes a property like those of a literal, whatever the prototype has under that name. */
+/** Makes a property like those of a literal, also where the prototype has one of that name. */
 export function define(object: object, name: PropertyKey, value: unknown): void {
   Object.defineProperty(object, name, {
     value,

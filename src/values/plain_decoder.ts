@@ -1,5 +1,5 @@
 /**
- * Reads plain structures (`format.ts`). The bytes are input: whatever they are, reading ends, makes
+ * Reads plain structures (`format.ts`). The bytes are input: reading any bytes ends, makes
  * nothing large that they do not have room for, and throws for what no value has.
  *
  * Strings are cut out of stretches of text (`limits.ts`).

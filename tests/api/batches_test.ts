@@ -1,4 +1,4 @@
-/** Many keys at once: the same as one after the other, whatever their number and size. */
+/** Many keys at once: the same as one after the other, in any number and size. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SharedMap } from "../../mod.ts";

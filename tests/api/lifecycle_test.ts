@@ -139,7 +139,7 @@ for (const [call, names, reap] of REAPERS) {
     renameSync(at("used"), at(displaced));
     const others = [".name.~0123456789ABCDEE", ".name.~01", ".other.swp", ".~0123456789abcdef"];
     for (const file of others) writeFileSync(at(file), "");
-    writeFileSync(at(foreign), "somebody's work");
+    writeFileSync(at(foreign), "a user's work");
     reap(directory);
     const left = [...others, foreign, "name"];
     // Windows removes no file in use, so a displaced one keeps such a name until it is idle.

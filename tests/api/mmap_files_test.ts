@@ -83,33 +83,42 @@ function systemFiles(): { close(fd: number): void; open(file: string): number } 
   };
 }
 
-testUnless(NEEDS.proc, "closing fd harms nothing, whatever gets its number next", {}, (t) => {
-  const { close, open } = systemFiles();
-  const [file, other] = [freshFile(t), freshFile(t, "other")];
-  writeFileSync(file, "our bytes");
-  writeFileSync(other, "the bytes of another file");
-  for (const next of [other, file]) {
-    const region = opened(t, file, READ_WRITE);
-    const lock = region.lock();
-    const fd = region.fd!;
-    close(fd);
-    const taker = open(next);
-    assert.equal(taker, fd, "the number was not given out again");
-    assert.equal(text(region, 0, 9), "our bytes");
-    assert.equal(region.write("our"), 3);
-    region.flush();
-    assert.equal(opened(t, file).locked, true);
-    lock.unlock();
-    assert.equal(readFileSync(other, "utf8"), "the bytes of another file");
-    const second = region.fd!;
-    assert.notEqual(second, fd);
-    assert.equal(readlinkSync(`/proc/self/fd/${second}`), file);
-    region.close();
-    assert.equal(existsSync(`/proc/self/fd/${second}`), false);
-    assert.equal(readlinkSync(`/proc/self/fd/${taker}`), next, "close() closed what is another's");
-    close(taker);
-  }
-});
+testUnless(
+  NEEDS.proc,
+  "closing fd harms nothing, also where another file gets its number next",
+  {},
+  (t) => {
+    const { close, open } = systemFiles();
+    const [file, other] = [freshFile(t), freshFile(t, "other")];
+    writeFileSync(file, "our bytes");
+    writeFileSync(other, "the bytes of another file");
+    for (const next of [other, file]) {
+      const region = opened(t, file, READ_WRITE);
+      const lock = region.lock();
+      const fd = region.fd!;
+      close(fd);
+      const taker = open(next);
+      assert.equal(taker, fd, "the number was not given out again");
+      assert.equal(text(region, 0, 9), "our bytes");
+      assert.equal(region.write("our"), 3);
+      region.flush();
+      assert.equal(opened(t, file).locked, true);
+      lock.unlock();
+      assert.equal(readFileSync(other, "utf8"), "the bytes of another file");
+      const second = region.fd!;
+      assert.notEqual(second, fd);
+      assert.equal(readlinkSync(`/proc/self/fd/${second}`), file);
+      region.close();
+      assert.equal(existsSync(`/proc/self/fd/${second}`), false);
+      assert.equal(
+        readlinkSync(`/proc/self/fd/${taker}`),
+        next,
+        "close() closed what is another's",
+      );
+      close(taker);
+    }
+  },
+);
 
 testUnless(
   NEEDS.descriptors,

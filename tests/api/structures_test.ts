@@ -139,7 +139,7 @@ test("SharedMap keeps an array that is as long as arrays can be, with one elemen
   assert.deepEqual([found.length, Object.keys(found), found[7]], [2 ** 32 - 1, ["7"], 1]);
 });
 
-test("SharedMap keeps structures whole whatever Object.prototype has", () => {
+test("SharedMap keeps structures whole beside properties of Object.prototype", () => {
   const plain = () => ({ id: 1, list: [1, "two", 2.5], rows: [{ id: 2 }, { id: 3 }] });
   for (const enumerable of [false, true]) {
     for (const value of [plain(), [plain(), new Map([[1, plain()]])]]) {
@@ -245,7 +245,7 @@ test("a string that is kept holds no more than 256 bytes besides itself", () => 
   assert.ok(held > 60 && held <= 60 + 256, `${held} ${stderr}`);
 });
 
-test("SharedMap.set() stores what getters gave, whatever else they do", () => {
+test("SharedMap.set() stores what getters gave, also where they use the map", () => {
   using map = SharedMap.anonymous<unknown>();
   const nested = {
     before: "a".repeat(100),

@@ -75,6 +75,13 @@ const CHECKS = [
     bad: "\n".repeat(README_LINES_MAX + 1),
   },
   {
+    name: "a sentence names its actor",
+    applies: () => true,
+    problems: ({ text }: Page): string[] =>
+      [...text.matchAll(/\b(?:who|what)ever\b|\b(?:no|some)body\b/gi)].map(([word]) => word),
+    bad: `Some${"body"} else holds it.\n`,
+  },
+  {
     name: "a page names only scripts that package.json has",
     applies: () => true,
     problems: missingScripts,

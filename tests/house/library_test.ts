@@ -1,7 +1,8 @@
 /**
  * What is shipped: a package that carries the library opens it from memory, or from a cache file
- * that nobody can tamper with, with no more permissions than it takes; and says what to do when it
- * cannot. Every test runs a package that was staged as it is published, with this machine's build.
+ * that no other user can change, with no more permissions than it takes; and says what to do when
+ * it cannot. Every test runs a package that was staged as it is published, with this machine's
+ * build.
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";

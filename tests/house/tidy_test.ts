@@ -10,6 +10,8 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const GENERATED = "src/ffi/abi.ts";
+/** Words in place of an actor, of whom a reader would have to guess who it is. */
+const RIDDLES = /\b(?:who|what)ever\b|\b(?:no|some)body\b/gi;
 const COLUMNS_MAX = 100;
 const FILE_LINES_MAX = 600;
 const FUNCTION_LINES_MAX = 70;
@@ -250,6 +252,12 @@ const CHECKS: Check[] = [
     applies: isCode,
     problems: longLines,
     bad: { path: "zig/map/map.zig", text: `//! ${"x".repeat(COLUMNS_MAX)}\n` },
+  },
+  {
+    name: "a sentence names its actor",
+    applies: () => true,
+    problems: ({ text }) => found(text, RIDDLES, "does not say which process, handle or caller"),
+    bad: { path: "zig/map/map.zig", text: `//! Some${"body"} else stores it.\n` },
   },
   {
     name: "only src/ffi/deno.ts and src/ffi/bun.ts name a runtime",

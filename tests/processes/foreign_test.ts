@@ -31,7 +31,7 @@ import {
 const FOREIGN: [string, (path: string) => void, reason?: string][] = [
   ["an empty file", (path) => writeFileSync(path, "")],
   ["a short file", (path) => writeFileSync(path, "x")],
-  ["a file of text", (path) => writeFileSync(path, "somebody's work\n".repeat(10_000))],
+  ["a file of text", (path) => writeFileSync(path, "a user's work\n".repeat(10_000))],
   ["a file of zeros", (path) => writeFileSync(path, new Uint8Array(300_000))],
   ["a directory", (path) => mkdirSync(path)],
   ["a fifo", (path) => spawnSync("mkfifo", [path]), NEEDS.fifos],

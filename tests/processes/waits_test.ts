@@ -1,6 +1,6 @@
 /**
  * How long calls take beside a process that is stopped in the middle of a write, with everything it
- * had: no longer than the `timeout` of one call, whatever they pass on their way.
+ * had: no longer than the `timeout` of one call, with all the waits on their way.
  */
 import assert from "node:assert/strict";
 import { SharedMap, SharedMemoryError } from "../../mod.ts";

@@ -1,5 +1,5 @@
 //! One damaged segment after another: each is written under a name, opened as programs open it,
-//! used, repaired, displaced and taken away. Whatever comes back is right, as long as it comes
+//! used, repaired, displaced and taken away. Any answer is right, as long as it comes
 //! back, stores nothing outside, leaves nothing open, and a repair that says so has repaired.
 
 const std = @import("std");

@@ -27,18 +27,18 @@ mtype state = none;
 bit owed;
 byte serial;
 
-byte user;                /* the range USER: whose it is, 0: nobody's */
+byte user;                /* the range USER: its holder, 0: none */
 byte stripe;              /* the stripe's lock */
 bit half_written;         /* what a dead writer left, until recovery */
 byte locks = LOCKS, writes = WRITES, deaths = DEATHS;
 
 /* Ghosts. */
 byte granted;             /* who has the lock as far as its program knows */
-bit untold;               /* a holder did not release, and nobody was told */
+bit untold;               /* a holder did not release, and no later one has found that */
 
 #define DIE :: deaths > 0 -> goto died
 
-/* Map.enter: whoever comes after the dead recovers first. */
+/* Map.enter: the next process after a dead one recovers first. */
 inline enter() {
   if
   :: atomic { stripe == 0 -> stripe = me; half_written = 0 }
@@ -178,7 +178,7 @@ again:
     if
     :: seen == none || seen == abandoned ->
       if :: half_written = 1 DIE fi;
-      assert(granted == 0); /* the commit: nobody has the lock */
+      assert(granted == 0); /* the commit: no process has the lock */
       if :: half_written = 0 DIE fi;
       atomic { leave(); writes-- }
     :: seen == pending || seen == held ->

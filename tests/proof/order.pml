@@ -245,7 +245,7 @@ inline note(word, block) {
   fi
 }
 
-/* Every block in one place: reached by the table, free, or retired. Asked where nobody writes. */
+/* Every block in one place: reached by the table, free, or retired. Asked beside no writer. */
 inline checkPlaces() {
   places = 0;
   spot = 0;
@@ -279,7 +279,7 @@ inline checkPlaces() {
 
 /* Makes what no process can tell apart the same, so that any number of operations may come before
  * the read: the generation begins at 0 again, the present value is 1, blocks are numbered by where
- * they are, and what nobody may read is PAST. Assumes that every block is in one place. */
+ * they are, and what no process may read is PAST. Assumes that every block is in one place. */
 inline forget() {
   before = current;
   after = current;

@@ -1,4 +1,4 @@
-//! What a program does with a segment, through the functions it would call, whatever state the
+//! What a program does with a segment, through the functions it would call, in any state of the
 //! segment is in; and the bounds that no store of the library may leave meanwhile.
 
 const std = @import("std");

@@ -1,5 +1,5 @@
 /**
- * Values: what is stored comes back exactly, in this runtime and in the other, and whatever bytes
+ * Values: what is stored comes back exactly, in this runtime and in the other, and any bytes
  * are read are refused or are some value. Both runtimes together try at scale 20 four million
  * structures and twenty million damaged ones.
  *

@@ -62,8 +62,8 @@ const SUITES_LEFT_OUT = {
 
 /**
  * Suites that try that a token leads to nothing when the last handle is closed. Its file is deleted
- * then; but wine opens it all the same while another process has it open, as whoever looks for what
- * the dead left has for a moment. So no other suite runs beside them.
+ * then; but wine opens it all the same while another process has it open, as a process does that
+ * looks for what the dead left has for a moment. So no other suite runs beside them.
  */
 const ALONE = ["mmap", "token"];
 

@@ -143,7 +143,7 @@ export const FILE_MUTANTS = [
     tests: "mayStoreTo",
   },
   {
-    name: "a displaced file is told of it, whatever its layout is",
+    name: "a displaced file of another layout is stored to",
     file: "segment/directory.zig",
     from: ".header = if (is_ours) try",
     to: ".header = if (is_ours or stat.size >= layout.page_bytes) try",
@@ -242,7 +242,7 @@ export const FILE_MUTANTS = [
     tests: "a file system bounds no segment",
   },
   {
-    name: "a region closes a descriptor by its number, whatever has the number by now",
+    name: "a region closes a descriptor by its number, which another file may have by now",
     file: "region/handed_out.zig",
     from: "handed.twin != os.no_file and os.areTwins(handed.twin, handed.number)",
     to: "handed.twin != os.no_file",

@@ -222,8 +222,8 @@ export { bytes, found, value };
     fs.renameSync(join(TEMPORARY, "bun", "hits"), join(alone, "hits"));
     fs.rmSync(join(TEMPORARY, "bun"), { recursive: true });
     fs.chmodSync(alone, 0o555);
-    const nobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
-    await assertRuns([join(alone, "hits")], { cwd: alone, env: {}, ...nobody });
+    const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+    await assertRuns([join(alone, "hits")], { cwd: alone, env: {}, ...user });
     assert.deepEqual(fs.readdirSync(alone), ["hits"]);
   },
   "the executable, on a system that can only be read": async () => {

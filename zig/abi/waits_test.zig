@@ -1,6 +1,6 @@
-//! What a call waits for, and for how long in all: one deadline for each call, whatever it passes
-//! on its way; no clock that people set; no clock at all where nothing is busy. And what a call
-//! notes of its failure: nothing of an earlier one.
+//! What a call waits for, and for how long in all: one deadline for each call, for all that it
+//! passes on its way; no clock that people set; no clock at all where nothing is busy. And what a
+//! call notes of its failure: nothing of an earlier one.
 
 const std = @import("std");
 const abi = @import("../root.zig").abi;
@@ -262,7 +262,7 @@ test "an earlier failure leaves no word in the record of a later one" {
     const stale = 12345.0;
     const map = try support.openMap(0, 8 << 20);
     defer support.closeMap(map);
-    // Whatever a call asks of it: it was replaced.
+    // Each call finds that it was replaced.
     map.segment.setState(.replaced);
     const handle = calls.handleOf(map);
     var bytes: [4096]u8 = @splat(0);

@@ -1,7 +1,7 @@
 //! Kernel range locks: who is attached, who may repair.
 //!
 //! Open-file-description locks on single bytes far beyond any data. The kernel drops them with
-//! their holder, whatever its libc or PID namespace. One open file description is one owner, and a
+//! their holder, of any libc or PID namespace. One open file description is one owner, and a
 //! mapping pins a description's locks; so every handle has a description of its own for them that
 //! is never mapped, and gives them back by an explicit unlock (docs/design.md, Who is alive).
 

@@ -47,8 +47,8 @@ const gnu_get_libc_version = @extern(
 const spins_max = 24;
 const spins_long = 6;
 const slice_ns = 50 * std.time.ns_per_ms;
-/// Where the libc cannot wait by a clock that nobody sets: how long a waiter sleeps before it tries
-/// again, and by how much more or less, so that waiters get apart.
+/// Where the libc cannot wait by a clock that no program sets: how long a waiter sleeps before it
+/// tries again, and by how much more or less, so that waiters get apart.
 const poll_ns_min = 20 * std.time.ns_per_us;
 const poll_ns_spread = 200 * std.time.ns_per_us;
 
@@ -194,10 +194,11 @@ fn waitBy(
     }
 }
 
-/// Waits for so long at most, by a clock that nobody sets. `pthread_mutex_timedlock`, which both
-/// libcs have, goes by the wall clock: a step backwards between its being read here and its being
-/// looked at there would make the wait as much longer. So without glibc's own function a waiter
-/// tries, sleeps and tries again; it does not learn of the unlock, but outlasts no deadline either.
+/// Waits for so long at most, by a clock that no program sets. `pthread_mutex_timedlock`, which
+/// both libcs have, goes by the wall clock: a step backwards between its being read here and its
+/// being looked at there would make the wait as much longer. So without glibc's own function a
+/// waiter tries, sleeps and tries again; it does not learn of the unlock, but outlasts no deadline
+/// either.
 fn lockWithin(clock_lock: ?ClockLock, mutex: Bytes, ns: u64) c_int {
     const lock = clock_lock orelse {
         os.sleepNs(@min(ns, poll_ns_min + os.randomWord() % poll_ns_spread));

@@ -125,7 +125,7 @@ test "a locker that cannot pass gives up without a trace, and without losing wha
     }
 }
 
-/// Waits until somebody is first in line, and does `then` to the map.
+/// Waits until a handle is the head of the queue, and does `then` to the map.
 fn whenInLine(map: *Map, then: *const fn (map: *Map) void) !std.Thread {
     return std.Thread.spawn(.{}, struct {
         fn run(m: *Map, act: *const fn (map: *Map) void) void {
@@ -304,7 +304,7 @@ fn lockAndWatch(map: *Map) void {
     const leaving = Oracle.releasing | @as(u64, serial);
     @atomicStore(u64, &oracle.owed, leaving, .seq_cst);
     calls.release(map, false);
-    // Unless somebody else has been granted the lock since.
+    // Unless another handle has been granted the lock since.
     _ = @cmpxchgStrong(u64, &oracle.owed, leaving, Oracle.free, .seq_cst, .seq_cst);
     if (random.boolean()) os.sleepNs(random.uintLessThan(u64, 300_000));
 }
@@ -409,7 +409,7 @@ test "lock storm with kernel locks" {
     try storm(.kernel, scaled(4000), true);
 }
 
-test "lock storm: without a death nobody is told of one" {
+test "lock storm: without a death no holder is told of one" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
     try storm(.robust, scaled(1500), false);
 }

@@ -1,4 +1,4 @@
-//! Tests of batches: each key is answered as a single read answers it, whatever fits.
+//! Tests of batches: each key is answered as a single read answers it, with room for any number.
 
 const std = @import("std");
 const bulk = @import("bulk.zig");

@@ -35,7 +35,8 @@ const Deed = enum {
     grow,
     /// The only entry of its stripe goes, and its table with it.
     empty,
-    /// The stripe of a writer that died before it stored is recovered; then somebody replaces.
+    /// The stripe of a writer that died before it stored is recovered; then another writer
+    /// replaces.
     recover_replace,
 
     /// Whether the key is there before.
@@ -161,7 +162,7 @@ const Script = struct {
 
 const Seen = enum(u2) { none, old, new };
 
-/// Two operations and whoever looks at them: stripes 0 and 3 hold something that makes a snapshot
+/// Two operations and a reader of them: stripes 0 and 3 hold something that makes a snapshot
 /// copy there, x lies in stripe 1, y in stripe 2.
 const Stage = struct {
     /// How far each writer has come: before the snapshot, and as it copies out of each stripe.
@@ -233,7 +234,7 @@ const Stage = struct {
         const bytes = value orelse return .none;
         if (std.mem.eql(u8, bytes, "old")) return .old;
         if (std.mem.eql(u8, bytes, "new")) return .new;
-        @panic("a value nobody wrote");
+        @panic("a value that no writer wrote");
     }
 
     fn note(stage: *Stage) void {
@@ -505,7 +506,7 @@ const Churn = struct {
     }
 };
 
-test "snapshot: it has each key once, and so has an iteration, whatever happens meanwhile" {
+test "snapshot: it has each key once, and so has an iteration beside constant change" {
     for ([_]bool{ false, true }) |readonly| {
         const map = try support.openMap(0, 4 << 20);
         defer support.closeMap(map);

@@ -47,7 +47,7 @@ pub const Cursor = struct {
 /// fails half way the mark stays, and the next holder of the lock recovers.
 pub const StripeOp = struct {
     map: *Map,
-    /// Its mutex is taken and given back at this address, whatever is mapped meanwhile.
+    /// Its mutex is taken and given back at this address, also where more is mapped meanwhile.
     stripe: *Stripe,
     space: spaces.Space,
     is_writing: bool = false,

@@ -406,7 +406,7 @@ const network_types = [_]i64{
     0x564c, 0x01161970, 0x7461636f, 0x0bd00bd0, 0x65735546,
 };
 const btrfs_type = 0x9123683e;
-/// Bcachefs, ZFS, NILFS2: they write bytes elsewhere each time, whatever they are told.
+/// Bcachefs, ZFS, NILFS2: they write bytes elsewhere each time, and take no order not to.
 const moving_types = [_]i64{ 0xca451a4e, 0x2fc12fc1, 0x3434 };
 
 pub fn fileSystem(fault: *Fault, fd: Fd) Error!FileSystem {

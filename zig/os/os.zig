@@ -295,7 +295,7 @@ pub const clocks = if (builtin.is_test) struct {
     pub threadlocal var deadlines: u64 = 0;
 } else struct {};
 
-/// Nanoseconds since some moment, by the clock of all waits: nobody sets it.
+/// Nanoseconds since some moment, by the clock of all waits: no program sets it.
 pub fn monotonicNs() u64 {
     if (builtin.is_test) clocks.monotonic_reads += 1;
     return process.monotonicNs();

@@ -98,7 +98,7 @@ pub fn areTwins(one: Fd, other: Fd) bool {
     const errno, const flags = control(one, F.GETFL, 0);
     if (errno != .SUCCESS) return false;
     const changed = flags ^ @as(u32, @bitCast(std.posix.O{ .NONBLOCK = true }));
-    for ([_]usize{ changed, flags }) |set| { // put back whatever the other shows
+    for ([_]usize{ changed, flags }) |set| { // the second puts it back, also after a miss
         _ = control(one, F.SETFL, set);
         const others_errno, const seen = control(other, F.GETFL, 0);
         if (others_errno == .SUCCESS and seen == set) continue;

@@ -24,8 +24,9 @@ pub fn noteSpace(fault: *Fault, fd: os.Fd, needed: u64) Error!os.FileSystem {
 
 /// Makes a file longer, with blocks behind every new byte; on failure it is as long as it was. The
 /// caller holds the range LIFECYCLE: no other opener lengthens it meanwhile. Other programs know of
-/// no range, and may append at any time. What they append is never cut off, whatever fails: blocks
-/// are asked for first, which may fail, and then the end is moved, which only ever lengthens.
+/// no range, and may append at any time. What they append is never cut off, also where this fails:
+/// blocks are asked for first, which may fail, and then the end is moved, which only ever
+/// lengthens.
 pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
     const file_system = try noteSpace(fault, fd, to - from);
     // At once, rather than after having filled all that was left of the disk.

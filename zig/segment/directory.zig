@@ -191,7 +191,8 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         temporary_name.reapAt(&segment.directory, &path, segment.nameSlice()) catch {};
     {
         errdefer os.close(segment.file);
-        // Whatever the umask took away: without it the file could not be opened a second time.
+        // What the umask may have taken away: without it the file could not be opened a second
+        // time.
         try os.setPermissions(fault, segment.file, 0o600);
         try openLocks(segment, if (temporary.*) |*path| path else null);
     }
@@ -326,8 +327,8 @@ fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!bool {
     return true;
 }
 
-/// A fresh segment under the name, whatever it led to. Those attached to the old one find out by
-/// its state.
+/// A fresh segment under the name, in place of what it led to. Those attached to the old one find
+/// out by its state.
 fn replace(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!void {
     const fault = segment.fault;
     const path = try segment.path();

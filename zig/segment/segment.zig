@@ -70,8 +70,8 @@ pub const Segment = struct {
     readonly: bool,
     lock_kind: layout.LockKind,
     timeout_ms: f64,
-    /// When the call that is on its way ends, whatever it waits for. A handle makes one call at a
-    /// time, each of which begins with a new one (`Map.startCall`).
+    /// When the call that is on its way ends, with all that it waits for. A handle makes one call
+    /// at a time, each of which begins with a new one (`Map.startCall`).
     deadline: os.Deadline,
     /// What this handle writes into writer words: pid << 32 | 1, so never 0. Only messages read it.
     writer_id: u64,

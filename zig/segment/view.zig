@@ -60,7 +60,7 @@ pub const View = struct {
     noinline fn checkSlow(view: *View, offset: u64, bytes: u64) Refusal!void {
         const found = view.refresh();
         if (view.coversNow(offset, bytes)) return;
-        // What lies beyond even what others have committed is damage, whatever can be mapped.
+        // What lies beyond even what others have committed is damage, however much can be mapped.
         const committed = atomics.load(&view.header().committed);
         const is_inside = offset >= view.data_start and offset +| bytes <= committed;
         return if (found == .unmapped and is_inside) error.NoSpace else error.Corrupt;

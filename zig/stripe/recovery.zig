@@ -8,7 +8,7 @@
 //!
 //! A process that has no address space left for a chunk of the stripe drops nothing: the walk over
 //! the chunks comes before the first store and fails with `NoSpace`. Once it has passed, all that
-//! the stripe owns can be reached, so a slot that leads elsewhere is damage, whatever lies there.
+//! the stripe owns can be reached, so a slot that leads elsewhere is damage.
 
 const std = @import("std");
 const layout = @import("../layout.zig");

@@ -191,7 +191,7 @@ pub const Space = struct {
         try heap.giveReclaimable(&space.segment.view, space.stripe);
     }
 
-    /// The chunks are in no list by now, so whatever fails here leaves something half done.
+    /// The chunks are in no list by now, so what fails here leaves something half done.
     fn giveBack(space: Space, chunks: []const u64) Error!void {
         const pool = lockPool(space.segment) catch |err|
             return if (err == error.NoSpace) error.Unmapped else err;

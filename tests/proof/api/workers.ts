@@ -3,8 +3,9 @@
  *
  *     workers.ts <seed> <workers> <name of a map>
  *
- * The last line on standard output is a report. After every Worker its lock must come free, and
- * whoever gets it must be told if it was held; at the end nothing may be left of all of them.
+ * The last line on standard output is a report. After every Worker its lock must come free, and its
+ * next holder must find it `recovered` if it was held; at the end nothing may be left of all of
+ * them.
  */
 import process from "node:process";
 import { Mmap, SharedMap, SharedValue } from "../../../mod.ts";
