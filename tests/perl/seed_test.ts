@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { SharedMap } from "../../mod.ts";
 import { checkedSequence, checkedValue } from "../support/checked.ts";
+import { noLimit, startLimited } from "../support/address_space.ts";
 import {
   assertSound,
   atEnd,
@@ -533,28 +534,13 @@ test("A-70 get() of missing keys in a map filled to any size is undefined", LONG
   }
 });
 
-const canLimit = spawnSync("sh", ["-c", "ulimit -v 1000000"]).status === 0;
-
 // mapping fails when there is no room for it in the address space.
-testUnless(
-  canLimit ? undefined : "no limit on the address space can be set here",
-  "A-71 open() throws when the mapping is refused",
-  LONG,
-  () => {
-    const [command, ...args] = commandLine("bun");
-    const commands = [
-      { request: 1, command: "ready" },
-      { request: 2, command: "openUntilError", options: { maxBytes: 2 ** 33 } },
-    ];
-    // Bun reserves about 100 GiB for itself; each map reserves 8 GiB more.
-    const limited = ["-c", 'ulimit -v 600000000 && exec "$@"', "sh", command, ...args];
-    const result = spawnSync("sh", [...limited, JSON.stringify(commands)], { encoding: "utf8" });
-    assert.equal(result.status, 0, result.stderr);
-    const { error } = JSON.parse(result.stdout.trim().split("\n").at(-1)!);
-    assert.equal(error.name, "SharedMemoryError", error.message);
-    assert.equal(error.code, "NoSpace", error.message);
-  },
-);
+testUnless(noLimit, "A-71 open() throws when the mapping is refused", LONG, async (t) => {
+  const map = exclusive(t).set("large", new Uint8Array(250 * 2 ** 20));
+  const child = await startLimited(t, "bun", 150 * 2 ** 20);
+  const opened = child.ask("open", { id: "map", name: map.name });
+  await assert.rejects(opened, { name: "SharedMemoryError", code: "NoSpace", errno: "ENOMEM" });
+});
 
 testUnless(
   refusesTmpfs(),

@@ -1,13 +1,12 @@
 /** Mappings that grow, many of them in one process, and processes that may map little. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { test } from "node:test";
 import {
   assertSound,
   atEnd,
-  type Child,
   freshDirectory,
   freshMap,
   inSmallTmpfs,
@@ -21,7 +20,7 @@ import {
   testUnless,
   until,
 } from "../support/support.ts";
-import type { Runtime, TestContext } from "../support/support.ts";
+import { noLimit, startLimited } from "../support/address_space.ts";
 
 const LONG = { timeout: 280_000 };
 const KIB = 1024;
@@ -64,36 +63,13 @@ for (const runtime of RUNTIMES) {
       const more = child.ask("openUntilError", { options: { maxBytes: 256 * KIB } });
       await assert.rejects(more, { code: "System", errno: "EMFILE" });
       await assert.rejects(more, {
-        message: /as many files open as it may \(EMFILE\); each .* takes two: raise ulimit -n/,
+        message: /as many files open as it may, and an open takes two; raise "ulimit -n", .*EMFILE/,
       });
       await child.ask("closeMany", { count });
       await child.ask("anonymous", { id: "afterwards" });
     },
   );
 }
-
-/** Lets a process have so many bytes of address space more than it has now. */
-function limitAddressSpace(pid: number, more: number): void {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  const bytes = Number(/VmSize:\s+(\d+) kB/.exec(status)![1]) * KIB + more;
-  const { status: ended, stderr } = spawnSync("prlimit", [`--pid=${pid}`, `--as=${bytes}`], {
-    encoding: "utf8",
-  });
-  assert.equal(ended, 0, stderr);
-}
-
-/** A child that may have little address space more than its runtime takes. */
-async function startLimited(t: TestContext, runtime: Runtime, more: number): Promise<Child> {
-  const child = await startChild(t, runtime);
-  // What it needs for the first map it needs for itself: code that was not called yet.
-  await child.ask("anonymous", { id: "first", options: { maxBytes: MIB } });
-  await child.ask("setBytes", { id: "first", key: "a", bytes: 100 });
-  limitAddressSpace(child.pid, more);
-  return child;
-}
-
-const noLimit = NEEDS.proc ?? NEEDS.shell ??
-  (spawnSync("prlimit", ["--version"]).status === 0 ? undefined : "there is no prlimit");
 
 for (const runtime of RUNTIMES) {
   testUnless(
