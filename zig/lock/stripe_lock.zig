@@ -103,6 +103,7 @@ pub const StripeLock = union(layout.LockKind) {
     ) status.Error!Locked {
         switch (self) {
             .robust => |mutex| {
+                if (!atomics.recording) return lockMutex(mutex, deadline);
                 const locked = try lockMutex(mutex, deadline);
                 Taken.note(mutex);
                 return locked;

@@ -81,7 +81,11 @@ pub fn hasMany(map: *Map, keys: []const u8, count: u32, target: []u8) Error!void
 
 /// Deletes `count` keys one after the other, and writes for each whether it was there: 1, or 0.
 pub fn deleteMany(map: *Map, keys: []const u8, count: u32, target: []u8) Error!void {
-    return forEachKey(map, keys, count, target, .write, write.delete);
+    return forEachKey(map, keys, count, target, .write, struct {
+        fn delete(of: *Map, key: []const u8) Error!bool {
+            return write.delete(of, key);
+        }
+    }.delete);
 }
 
 fn forEachKey(

@@ -95,8 +95,9 @@ inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
     return error.TooLarge;
 }
 
-/// Removes an entry. False: there was none.
-pub fn delete(map: *Map, key: []const u8) Error!bool {
+/// Removes an entry. False: there was none. Written out for one key and for many, or the first
+/// would pay for the second.
+pub inline fn delete(map: *Map, key: []const u8) Error!bool {
     try map.segment.checkWritable();
     const key_hash = map.hashOf(key);
     map.cachedTable(key_hash.stripe).prefetch(key_hash.fast);
