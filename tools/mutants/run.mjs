@@ -59,7 +59,7 @@ async function drawn(mutants) {
 /** What must find nothing without a bug, or being caught would mean nothing. */
 const SOUND = { name: "no bug at all", edits: [], isSound: true };
 
-/** The bugs in their order, and behind the first of each part of the proof that part without one. */
+/** The bugs in their order; behind the first of each part of the proof, that part without a bug. */
 function queueOf(mutants) {
   const proofs = new Set(mutants.flatMap(({ proof }) => proof ?? []));
   return mutants.flatMap((mutant) =>
