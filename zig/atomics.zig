@@ -29,8 +29,8 @@ pub threadlocal var observer: if (recording) ?*Observer else void = if (recordin
 pub threadlocal var pause: Pause = if (recording) null else {};
 const Pause = if (recording) ?*const fn () void else void;
 
-/// Where a reader is told of by `reached`: it has a slot, and will look at the entry that the slot
-/// names; or it has copied a piece of a value, and will look whether the entry is still there.
+/// Where a test can stop a reader (`reached`): it has a slot, and will look at the entry that the
+/// slot names; or it has copied a piece of a value, and will look whether the entry is still there.
 pub const Moment = enum { slot_loaded, piece_copied };
 
 /// Called at each such moment. Recording builds only.

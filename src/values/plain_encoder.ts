@@ -5,7 +5,8 @@
  *
  * Functions that write take the place to write at and return where they end; `NOT_PLAIN` ends the
  * whole. Before anything is written, what belongs to it was read: a getter may run a nested call,
- * which uses the same memory. Nested calls are told by their turn, and the outer one gives up.
+ * which uses the same memory. An outer call finds by the count of calls that there was one, and
+ * gives up.
  */
 import {
   ARRAY,

@@ -203,8 +203,3 @@ function isName(name: string): boolean {
   return name.length <= STRING_MOST && !(code >= 48 && code <= 57) && name !== "__proto__" &&
     name.isWellFormed();
 }
-
-/** How many shapes are remembered. */
-export function countShapes(): number {
-  return shapeCount;
-}

@@ -12,6 +12,7 @@ import { Worker } from "node:worker_threads";
 import type { Backend } from "../../src/ffi/backend.ts";
 import { CACHE_VARIABLES, cacheFile } from "../../src/ffi/load_cache.ts";
 import { freshDirectory, NEEDS, type TestContext, testUnless } from "../support/support.ts";
+import { testBackend } from "../support/test_backend.ts";
 
 const BYTES = new Uint8Array(100_000).map((_, index) => index % 251);
 const HASH = createHash("sha256").update(BYTES).digest("hex");
@@ -29,20 +30,12 @@ function cacheIn(variable: string, base: string): string {
 
 /** A runtime with these variables, and every permission but those to the paths of `refused`. */
 function backendOf(variables: Record<string, string>, refused: string[] = []): Backend {
-  return {
-    name: "Test",
-    isCurrent: true,
-    canWait: false,
-    hasOneRealm: false,
-    evaluatesAgain: false,
-    atIsolateEnd: () => {},
-    engine: "V8",
+  return testBackend({
     open: () => assert.fail("it opens nothing by itself"),
-    mayLoad: () => true,
     requestLoad: () => assert.fail("it asks for no permission"),
     mayAccess: (path) => !refused.some((prefix) => path.startsWith(prefix)),
     readVariable: (name) => variables[name],
-  };
+  });
 }
 
 /** A cache in a directory of its own, and how to ask it for a file. */

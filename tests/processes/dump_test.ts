@@ -58,5 +58,5 @@ testUnless(NEEDS.proc, "no core dump holds what is shared", {}, (t) => {
     assert.ok(ours.length >= least, `${ours.length} mappings of ${start}`);
     for (const { what, flags } of ours) assert.ok(flags.includes("dd"), `${what}: ${flags}`);
   }
-  assert.ok(all.some(({ flags }) => !flags.includes("dd")), "the flag is told");
+  assert.ok(all.some(({ flags }) => !flags.includes("dd")), "the kernel shows the flag");
 });

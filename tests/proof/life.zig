@@ -4,8 +4,8 @@
 //! A forked process acts and is killed before its n-th store, or on entering its n-th system call,
 //! for every n there is; and so is a second one that comes after it. The real kernel drops what
 //! they held. Then others find what is promised: a name leads to a whole segment or to nothing,
-//! each key is old or new, no process waits, the next holder of the lock is told of a death and of
-//! no other, and no file is left behind.
+//! each key is old or new, no process waits, the next holder finds the lock `recovered` after a
+//! death and after no other end, and no file is left behind.
 
 const std = @import("std");
 const linux = std.os.linux;

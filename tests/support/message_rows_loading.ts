@@ -10,6 +10,7 @@ import process from "node:process";
 import { brotliCompressSync } from "node:zlib";
 import { pack, unpack } from "../../mod.ts";
 import type { Backend } from "../../src/ffi/backend.ts";
+import { testBackend } from "./test_backend.ts";
 import { libraries } from "../../src/ffi/embedded.ts";
 import { openLibrary } from "../../src/ffi/load.ts";
 import { CACHE_VARIABLES, cacheFile } from "../../src/ffi/load_cache.ts";
@@ -89,23 +90,7 @@ function malformed(): void {
 
 /** A runtime that has this variable, may do what is said, and opens what `open` opens. */
 function runtimeWith(given: Partial<Backend> & { variables?: Record<string, string> }): Backend {
-  return {
-    name: "Test",
-    isCurrent: true,
-    canWait: false,
-    hasOneRealm: false,
-    evaluatesAgain: false,
-    atIsolateEnd: () => {},
-    engine: "V8",
-    open: () => {
-      throw new Error("no such library");
-    },
-    mayLoad: () => true,
-    requestLoad: () => false,
-    mayAccess: () => true,
-    readVariable: (variable) => given.variables?.[variable],
-    ...given,
-  };
+  return testBackend({ readVariable: (variable) => given.variables?.[variable], ...given });
 }
 
 /** Opens a library that this package carries for a moment. */

@@ -243,7 +243,7 @@ fn lockIn(mutex: Bytes, timeout_ms: f64) status.Error!Locked {
     return locked;
 }
 
-/// A mutex that another thread holds until it is told to let go, or to end without.
+/// A mutex that another thread holds until the test has it let go, or end without.
 const Held = struct {
     mutex: [64]u8 align(64) = undefined,
     told: std.atomic.Value(enum(u32) { nothing, held, let_go, end }) = .init(.nothing),

@@ -286,8 +286,8 @@ pub const UserLock = struct {
     }
 
     /// Gives the lock back; nothing if it is not held. `stays_owed`: this holder was granted the
-    /// lock as `recovered` and did not make good what the dead one left; the next one is told
-    /// again.
+    /// lock as `recovered` and did not make good what the dead one left, so the next holder
+    /// finds it `recovered`, too.
     pub fn release(lock: *UserLock, stays_owed: bool) void {
         if (lock.hold == .none) return;
         if (lock.hold == .exclusive) {

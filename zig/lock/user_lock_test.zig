@@ -409,7 +409,7 @@ test "lock storm with kernel locks" {
     try storm(.kernel, scaled(4000), true);
 }
 
-test "lock storm: without a death no holder is told of one" {
+test "lock storm: without a death no holder finds one" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
     try storm(.robust, scaled(1500), false);
 }

@@ -294,7 +294,7 @@ pub const Segment = struct {
     /// leaves a file that is too long, as one in `grow` does.
     fn cutTo(segment: *Segment, committed: u64) void {
         std.debug.assert(committed >= segment.view.committed);
-        var fault: Fault = .{}; // why the segment could not grow is what is told
+        var fault: Fault = .{}; // the caller reads why the segment could not grow
         os.cut(&fault, segment.file, committed) catch {};
     }
 
