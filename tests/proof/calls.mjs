@@ -109,21 +109,11 @@ export const TABLE = {
     on: ON_ALL,
     not: { step: READS },
   },
-  shm_map_get_many: {
-    by: "enumerate corrupt",
-    on: "robust kernel",
-    not: {
-      step: READS,
-      ...because("storm history", SAME_ORDER),
-      faults: TRIED,
-      api: "the API asks in batches",
-    },
-  },
   shm_map_get_batch: {
-    by: "corrupt api",
+    by: "enumerate corrupt api",
     on: ON_ALL,
     not: {
-      ...because("enumerate step", READS),
+      step: READS,
       ...because("storm history", SAME_ORDER),
       faults: TRIED,
     },

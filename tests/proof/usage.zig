@@ -231,7 +231,6 @@ fn getMany(handle: u32, image: *const images.Image) void {
         at += @intCast(4 + entry.key.len);
         count += 1;
     }
-    takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
     _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     if (image.entries.len == 0) return;

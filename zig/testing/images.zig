@@ -522,12 +522,12 @@ pub const Site = struct {
         var bytes: [4 + layout.key_bytes_max]u8 align(8) = undefined;
         std.mem.writeInt(u32, bytes[0..4], @intCast(key.len), .little);
         @memcpy(bytes[4..][0..key.len], key);
-        _ = try calls.getMany(map, bytes[0 .. 4 + key.len], 1);
-        var answer: [8]u8 = undefined;
-        if (calls.takeGathered(map, 0, &answer) != answer.len) return error.GetManyDisagrees;
-        const len = std.mem.readInt(u32, answer[0..4], .little);
+        // Where the value does not fit, the answer says its length all the same.
+        if (try calls.getBatch(map, bytes[0 .. 4 + key.len], 1, site.room) != 1)
+            return error.GetBatchDisagrees;
+        const len = std.mem.readInt(u32, site.room[0..4], .little);
         const wanted = if (meta) |found| found.len else std.math.maxInt(u32);
-        if (len != wanted) return error.GetManyDisagrees;
+        if (len != wanted) return error.GetBatchDisagrees;
     }
 
     fn write(site: *Site, expected: *const Expected, present: u64) !void {
