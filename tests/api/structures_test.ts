@@ -245,6 +245,24 @@ test("a string that is kept holds no more than 256 bytes besides itself", () => 
   assert.ok(held > 60 && held <= 60 + 256, `${held} ${stderr}`);
 });
 
+test("SharedMap tells objects apart whose names differ in any one character", () => {
+  const names = ["a", "second", "the third of them", "last"];
+  const lists = names.flatMap((name, i) =>
+    Array.from(
+      name,
+      (_, at) => names.with(i, `${name.slice(0, at)}~${name.slice(at + 1)}`),
+    )
+  );
+  const values = [names, ...lists].map((list) =>
+    Object.fromEntries(list.map((name, n) => [name, n]))
+  );
+  // Names that were met this often are compared, and no longer read.
+  for (let round = 0; round < 40; round += 1) {
+    for (const value of values) assertAlike(kept(value), value);
+  }
+  assertAlike(kept(values), values);
+});
+
 test("SharedMap.set() stores what getters gave, also where they use the map", () => {
   using map = SharedMap.anonymous<unknown>();
   const nested = {
