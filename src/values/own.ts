@@ -65,10 +65,10 @@ export function hasOnlyElements(array: readonly unknown[]): boolean {
   const { length } = array;
   const isOfFractions = looksFractional(array);
   if (namesBesideElements !== undefined && length > (isOfFractions ? LISTED_LEAST : LISTED_MOST)) {
-    return namesBesideElements(array, 0).length === 1; // its length
+    return namesBesideElements(array, 0).length === 1 && arraysInheritNoNames(); // its length
   }
   if (getOwnPropertySymbols(array).length > 0) return false;
-  if (length > LISTED_MOST) return looksBare(array) || keys(array).length === length;
+  if (length > LISTED_MOST && looksBare(array) && arraysInheritNoNames()) return true;
   // V8 lists values quicker than keys, but would make an object of every fraction among them.
   const list = isJavaScriptCore || isOfFractions ? keys(array) : values(array);
   return list.length === length;
@@ -190,12 +190,15 @@ export function define(object: object, name: PropertyKey, value: unknown): void 
   });
 }
 
-/**
- * Whether no object and no array inherits a name that a loop over its names would give: for an
- * array also an index, which would stand for the element in a hole.
- */
+/** Whether no object inherits a name that a loop over its names would give. */
 export function inheritsNoNames(): boolean {
-  for (const _name in ARRAY_PROTOTYPE) return false; // whose prototype is that of objects
+  for (const _name in OBJECT_PROTOTYPE) return false;
+  return true;
+}
+
+/** The same of arrays: an index that they inherit would stand for the element in a hole. */
+function arraysInheritNoNames(): boolean {
+  for (const _name in ARRAY_PROTOTYPE) return false;
   return true;
 }
 

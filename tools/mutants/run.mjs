@@ -65,7 +65,10 @@ function queueOf(mutants) {
   const whole = new Set(mutants.flatMap(({ proof, suite }) => proof ?? suite ?? []));
   return mutants.flatMap((mutant) => {
     const { proof, suite } = mutant;
-    return whole.delete(proof ?? suite) ? [mutant, { ...SOUND, proof, suite }] : [mutant];
+    if (!whole.delete(proof ?? suite)) return [mutant];
+    const filters = mutants.filter((each) => each.suite === suite).map(({ filter }) => filter);
+    const filter = suite && `/${[...new Set(filters)].join("|")}/`;
+    return [mutant, { ...SOUND, proof, suite, filter }];
   });
 }
 
