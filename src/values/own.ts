@@ -67,6 +67,8 @@ export function hasOnlyElements(array: readonly unknown[]): boolean {
   if (namesBesideElements !== undefined && length > (isOfFractions ? LISTED_LEAST : LISTED_MOST)) {
     return namesBesideElements(array, 0).length === 1 && arraysInheritNoNames(); // its length
   }
+  // With its length. For JavaScriptCore one list is quicker than symbols and keys.
+  if (isJavaScriptCore && length <= LISTED_MOST) return ownKeys(array).length === length + 1;
   if (getOwnPropertySymbols(array).length > 0) return false;
   if (length > LISTED_MOST && looksBare(array) && arraysInheritNoNames()) return true;
   // V8 lists values quicker than keys, but would make an object of every fraction among them.
