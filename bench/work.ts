@@ -233,7 +233,7 @@ function draw(keys: number): Uint32Array {
 
 /** Whether the runtime says at any time how many bytes its heap has; Bun does when it collects. */
 export const countsGarbage: boolean = !("Bun" in globalThis);
-/** As many calls do not fill what is collected at once, whatever they leave behind. */
+/** As many calls do not fill what is collected at once, however much they leave behind. */
 const GARBAGE_CALLS = 100;
 const GARBAGE_RUNS = 20;
 

@@ -1,6 +1,6 @@
 /**
- * Plants known bugs in a copy of the library, one at a time, and expects the Zig tests, a suite or a
- * part of the proof to catch each. A test that no bug can fail proves nothing.
+ * Plants known bugs in a copy of the library, one at a time, and expects the Zig tests, a suite or
+ * a part of the proof to catch each. A test that no bug can fail proves nothing.
  *
  *     node tools/mutants/run.mjs                    every bug
  *     node tools/mutants/run.mjs snapshot           those whose names have one of these words
@@ -60,7 +60,7 @@ async function drawn(mutants) {
 /** What must find nothing without a bug, or being caught would mean nothing. */
 const SOUND = { name: "no bug at all", edits: [], isSound: true };
 
-/** The bugs in their order; behind the first of each part of the proof, and suite, it without one. */
+/** The bugs in their order; behind the first of each part or suite, that one without a bug. */
 function queueOf(mutants) {
   const whole = new Set(mutants.flatMap(({ proof, suite }) => proof ?? suite ?? []));
   return mutants.flatMap((mutant) => {

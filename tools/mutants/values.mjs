@@ -17,7 +17,7 @@ export const VALUE_MUTANTS = [
     filter: "any one character",
   },
   {
-    name: "an object is read with a shape of this process, whatever names it has",
+    name: "an object is read with a shape of this process that has other names",
     file: "src/values/plain_decoder.ts",
     from: "if (shape === undefined || at + shape.entry.length > to || " +
       "!shape.standsAt(view, at)) {",

@@ -29,8 +29,8 @@ pub const Answer = extern struct {
 const group_max = 32;
 
 /// Answers as many of `count` keys, each `u32` length and bytes, as fit into `target`: an `Answer`
-/// for each and then its value, without padding. Returns how many these are. A value that does not fit
-/// even as the only answer is `gathered.left_out`.
+/// for each and then its value, without padding. Returns how many these are. A value that does not
+/// fit even as the only answer is `gathered.left_out`.
 pub fn getBatch(map: *Map, keys: []const u8, count: u32, target: []u8) Error!u32 {
     if (target.len < @sizeOf(Answer)) return error.InvalidArgument;
     var group: Group = undefined;
