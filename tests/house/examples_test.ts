@@ -11,6 +11,7 @@ import { test } from "node:test";
 import { Mmap, SharedMap, SharedValue } from "../../mod.ts";
 import {
   atEnd,
+  CHILDREN,
   executable,
   freshDirectory,
   NEEDS,
@@ -95,7 +96,7 @@ function segments(): string[] {
 }
 
 for (const [example, patterns] of Object.entries(SAYS)) {
-  for (const runtime of RUNTIMES) {
+  for (const runtime of CHILDREN) {
     const reason = example === "sessions_server.ts" ? NEEDS.portSharing : undefined;
     testUnless(
       reason,

@@ -4,7 +4,7 @@
 //! Each segment has a shape of its own, drawn from the seed: stripes, ceiling, kind of lock, how
 //! large keys and values are, what is done to them more often. How the images come about is in
 //! `zig/testing/replay.zig`, what is looked at in `zig/testing/images.zig`. A violation names
-//! the seed of its segment; `shmap-proof-enumerate segment <seed>` does that one alone.
+//! the seed of its segment; `shmap-proof-recorded enumerate segment <seed>` does that one alone.
 
 const std = @import("std");
 const shmap = @import("shmap");
@@ -14,8 +14,6 @@ const Act = shmap.testing.replay.Act;
 const Effects = shmap.testing.replay.Effects;
 const Replay = shmap.testing.replay.Replay;
 const gpa = std.heap.smp_allocator;
-
-pub const records_stores = true;
 
 extern fn alarm(seconds: c_uint) c_uint;
 
@@ -266,7 +264,7 @@ fn runOne(totals: *Totals, seed: u64, images: u64) !void {
     defer totals.add(&world.replay);
     world.run(images) catch |err| {
         totals.found += 1;
-        std.debug.print("{t}; to see it again: shmap-proof-enumerate segment {d} {d}\n", .{
+        std.debug.print("{t}; to see it again: shmap-proof-recorded enumerate segment {d} {d}\n", .{
             err, seed, images,
         });
     };

@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filters } from "../left_out.mjs";
 import { ROOT, run } from "../process.mjs";
+import { PROGRAM_OF } from "../proof_programs.mjs";
 
 const LIMIT_MS = 10 * 60_000;
 const COPIED = ["zig", "tests/proof", "tools", "build.zig", "build.zig.zon"];
@@ -80,17 +81,17 @@ function isCaughtBy(mutant) {
   return mutant.suite ? failsSuite(mutant) : isFoundByProof(mutant);
 }
 
-/** The program of a part of the proof, built in the copy if it is a native one. */
+/** The start of the command of a part of the proof, built in the copy if it is a native one. */
 async function programOf(part, copy, name) {
   if (existsSync(join(copy, "tests", "proof", `${part}.mjs`))) {
     symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
     return ["node", join("tests", "proof", `${part}.mjs`)];
   }
-  const root = ["--dep", "shmap", `-Mroot=tests/proof/${part}.zig`];
+  const root = ["--dep", "shmap", `-Mroot=tests/proof/${PROGRAM_OF[part]}.zig`];
   const modules = [...root, "-Mshmap=zig/root.zig", "-lc"];
   const built = await runIn(copy, "zig", "build-exe", ...modules, "--name", "part");
   if (!built.isOk) throw new Error(`does not compile: ${name}\n${built.output}`);
-  return [join(copy, "part")];
+  return [join(copy, "part"), part];
 }
 
 /**
