@@ -43,6 +43,7 @@ export type { AsyncLockOptions, LockOptions, RegionLockOptions } from "./src/loc
 export type { AnonymousOptions, AttachOptions, OpenOptions } from "./src/segment/options.ts";
 export type { SharedObject } from "./src/segment/shared_object.ts";
 export type { MapStats } from "./src/segment/segment.ts";
+export type { Expiry, ExpiryOptions } from "./src/segment/expiry.ts";
 export type { SegmentInfo } from "./src/segment/directory.ts";
 export type { VerifyReport } from "./src/segment/entries.ts";
 export type { MmapOptions } from "./src/segment/region.ts";

@@ -6,6 +6,7 @@
 import { checkFunction } from "./arguments.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
+import { checkHandleTtl, type Expiry } from "./segment/expiry.ts";
 import { frozenIn, MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
@@ -56,9 +57,9 @@ export class SharedMap<V = unknown> extends SharedObject {
     });
   }
 
-  private constructor(segment: Segment, isFrozen: boolean) {
+  private constructor(segment: Segment, isFrozen: boolean, ttl: number) {
     super(segment);
-    this.#entries = new Entries(segment, isFrozen);
+    this.#entries = new Entries(segment, isFrozen, ttl);
   }
 
   /**
@@ -81,7 +82,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(openSegment(MAP, name, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(openSegment(MAP, name, options), isFrozen, ttl);
   }
 
   /**
@@ -101,7 +103,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(anonymousSegment(MAP, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(anonymousSegment(MAP, options), isFrozen, ttl);
   }
 
   /**
@@ -124,7 +127,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(attachSegment(MAP, token, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(attachSegment(MAP, token, options), isFrozen, ttl);
   }
 
   /**
@@ -145,7 +149,10 @@ export class SharedMap<V = unknown> extends SharedObject {
     return listSegments(options);
   }
 
-  /** How many entries there are. */
+  /**
+   * How many entries are stored. Among them may be some that have ended: they are removed within
+   * about a second by a process that has the map open for writing, and sooner by those that write.
+   */
   get size(): number {
     return this.#entries.size;
   }
@@ -189,6 +196,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key A non-empty string of up to 65,535 bytes in UTF-8, without lone surrogates.
    * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
+   * @param expiry When the entry ends: milliseconds from now, or `{ ttl }`, or `{ expires }`, a time.
+   * Default: after the `ttl` of this handle, or never. It lasts no shorter, and up to 20 ms longer.
    * @returns This map.
    * @throws {TypeError | RangeError} For a key or a value that cannot be stored.
    *
@@ -201,8 +210,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.deepEqual(map.get("b"), new Map([["c", new Date(0)]]));
    * ```
    */
-  set(key: string, value: V): this {
-    this.#entries.put(key, value, 0);
+  set(key: string, value: V, expiry?: Expiry): this {
+    this.#entries.put(key, value, 0, expiry);
     return this;
   }
 
@@ -211,6 +220,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param value The value.
+   * @param expiry When the entry ends, as in `set`.
    * @returns Whether this call stored it.
    *
    * @example
@@ -221,13 +231,13 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.deepEqual([map.add("a", 1), map.add("a", 2), map.get("a")], [true, false, 1]);
    * ```
    */
-  add(key: string, value: V): boolean {
-    return this.#entries.put(key, value, ONLY_IF_ABSENT) === 1;
+  add(key: string, value: V, expiry?: Expiry): boolean {
+    return this.#entries.put(key, value, ONLY_IF_ABSENT, expiry) === 1;
   }
 
-  /** The value of `key`; stores `value` first if there is none. */
-  getOrInsert(key: string, value: V): V {
-    return this.getOrInsertComputed(key, () => value);
+  /** The value of `key`; stores `value` first if there is none, with an end as in `set`. */
+  getOrInsert(key: string, value: V, expiry?: Expiry): V {
+    return this.getOrInsertComputed(key, () => value, expiry);
   }
 
   /**
@@ -236,6 +246,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param compute Called with the key, at most once, if it is absent.
+   * @param expiry When the entry ends that is stored, as in `set`.
    * @returns The value that was there, or the one that was stored.
    *
    * @example
@@ -246,8 +257,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.getOrInsertComputed("four", (key) => key.length), 4);
    * ```
    */
-  getOrInsertComputed(key: string, compute: (key: string) => V): V {
-    return this.#entries.getOrInsertComputed(key, compute);
+  getOrInsertComputed(key: string, compute: (key: string) => V, expiry?: Expiry): V {
+    return this.#entries.getOrInsertComputed(key, compute, expiry);
   }
 
   /**
@@ -256,6 +267,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param fn Gets the value or undefined, and returns the next. If it throws, nothing changes.
+   * @param expiry When the entry ends, as in `set`. Default: as it did before; of a new entry, as
+   * in `set`.
    * @returns The value that was stored.
    *
    * @example
@@ -267,8 +280,34 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.get("count"), 3);
    * ```
    */
-  update(key: string, fn: (current: V | undefined) => V): V {
-    return this.#entries.update(key, fn);
+  update(key: string, fn: (current: V | undefined) => V, expiry?: Expiry): V {
+    return this.#entries.update(key, fn, expiry);
+  }
+
+  /**
+   * Gives the entry of `key` another end; its value stays. Reading never does so.
+   *
+   * @param key The key.
+   * @param expiry The new end, as in `set`: `Infinity` takes it away, one that has passed removes
+   * the entry.
+   * @returns Whether there was an entry.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using sessions = SharedMap.anonymous<string>({ ttl: 20 * 60_000 }).set("a1b2", "ada");
+   * assert.equal(sessions.touch("a1b2", 20 * 60_000), true); // with each request
+   * assert.equal(sessions.touch("gone", 20 * 60_000), false);
+   * ```
+   */
+  touch(key: string, expiry: Expiry): boolean {
+    return this.#entries.touch(key, expiry);
+  }
+
+  /** Removes all entries that have ended, at once. Returns how many. No program needs to do so. */
+  prune(): number {
+    return this.#entries.prune();
   }
 
   /** Whether there is a value under `key`. */
@@ -313,7 +352,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * Stores many entries, after all of them were checked and encoded. Each is stored by itself:
    * other processes may see some before the rest, and an error may leave some of them stored.
    *
-   * @param entries Keys and values.
+   * @param entries Keys and values, and when each ends if that is not as in `set` by default.
    * @throws {SharedMemoryError} `stored` says how many entries were stored before the error.
    *
    * @example
@@ -325,7 +364,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.size, 2);
    * ```
    */
-  setMany(entries: Iterable<readonly [string, V]>): void {
+  setMany(entries: Iterable<readonly [key: string, value: V, expiry?: Expiry]>): void {
     this.#entries.setMany(entries);
   }
 

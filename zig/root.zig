@@ -26,6 +26,7 @@ pub const isolate_end = @import("abi/isolate_end.zig");
 pub const attach = @import("map/attach.zig");
 pub const attach_test = @import("map/attach_test.zig");
 pub const bulk = @import("map/bulk.zig");
+pub const expiry = @import("map/expiry.zig");
 pub const gathered = @import("map/gathered.zig");
 pub const iterate = @import("map/iterate.zig");
 pub const map = @import("map/map.zig");
@@ -40,6 +41,7 @@ pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");
 
+pub const ends = @import("stripe/ends.zig");
 pub const entry = @import("stripe/entry.zig");
 pub const hash = @import("stripe/hash.zig");
 pub const heap = @import("stripe/heap.zig");
@@ -89,6 +91,7 @@ test {
     _ = @import("abi/waits_test.zig");
     _ = @import("lock/user_lock_test.zig");
     _ = @import("map/bulk_test.zig");
+    _ = @import("map/expiry_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");

@@ -114,7 +114,7 @@ pub const Library = struct {
     attach: *const fn (Bytes, u32, Bytes, u32, u32, f64, ?[*]u8) callconv(.c) i32,
     token: *const fn (u32, ?[*]u8, u32) callconv(.c) i32,
     put: *const fn (u32, Bytes, u32, Bytes, u32, u32) callconv(.c) i32,
-    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64) callconv(.c) i32,
+    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, f64) callconv(.c) i32,
     getVersion: *const fn (u32, Bytes, u32, ?[*]u8, u32) callconv(.c) i32,
     delete: *const fn (u32, Bytes, u32) callconv(.c) i32,
     clear: *const fn (u32) callconv(.c) i32,
@@ -230,7 +230,7 @@ const Child = struct {
                 const got = library.getVersion(handle, key.ptr, key_len, &room, room.len);
                 const at: usize = @intCast(@max(got, 0));
                 const version: f64 = if (got < 0) 0 else @bitCast(room[at + 1 ..][0..8].*);
-                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version);
+                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version, 0);
             },
             .delete => library.delete(handle, key.ptr, key_len),
             .clear => library.clear(handle),

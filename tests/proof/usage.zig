@@ -202,7 +202,7 @@ fn putVersion(handle: u32, key: []const u8) void {
     const got = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len });
     if (got < 0 or @as(usize, @intCast(got)) + 9 > room.len) return;
     const version: f64 = @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
-    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version });
+    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version, 0 });
 }
 
 fn gatherAll(handle: u32, image: *const images.Image, keys_only: bool) void {

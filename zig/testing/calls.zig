@@ -213,10 +213,51 @@ pub fn put(
             handle, key.ptr, key_len, value.ptr, len, @as(u32, kind) | only_if_absent,
         }),
         .version => |version| call(.shm_map_put_version, .{
-            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)),
+            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)), 0,
         }),
     };
     return (try answerOf(result)).? == 1;
+}
+
+/// As `put`, with an end; 0 for never, null for the one that the entry has.
+pub fn putUntil(
+    map: *Map,
+    key: []const u8,
+    value: []const u8,
+    kind: u8,
+    condition: write.Condition,
+    expires: ?u64,
+) Error!bool {
+    const handle = handleOf(map);
+    const key_len = word(key.len);
+    const len = word(value.len);
+    const end: f64 = if (expires) |ms| @floatFromInt(ms) else -1;
+    const flags: u32 = if (condition == .absent) @as(u32, kind) | 256 else kind;
+    const result = switch (condition) {
+        .none, .absent => call(.shm_map_put_until, .{
+            handle, key.ptr, key_len, value.ptr, len, flags, end,
+        }),
+        .version => |version| call(.shm_map_put_version, .{
+            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)), end,
+        }),
+    };
+    return (try answerOf(result)).? == 1;
+}
+
+/// Gives an entry another end, 0 for never. False: there is none.
+pub fn touch(map: *Map, key: []const u8, expires: u64) Error!bool {
+    const end: f64 = @floatFromInt(expires);
+    const arguments = .{ handleOf(map), key.ptr, word(key.len), end };
+    return (try answerOf(call(.shm_map_touch, arguments))).? == 1;
+}
+
+pub fn prune(map: *Map) Error!u64 {
+    return (try answerOf(call(.shm_map_prune, .{handleOf(map)}))).?;
+}
+
+/// In how many milliseconds to call again; null: no entry ends.
+pub fn sweep(map: *Map) Error!?u64 {
+    return answerOf(call(.shm_map_sweep, .{handleOf(map)}));
 }
 
 pub fn delete(map: *Map, key: []const u8) Error!bool {
