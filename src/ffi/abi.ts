@@ -1,8 +1,8 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x21c66414;
+export const fingerprint = 0x941ad9c5;
 
-export const layoutVersion = 4;
+export const layoutVersion = 5;
 
 export const statuses = {
   absent: -1,
@@ -90,7 +90,7 @@ export const records = {
     },
   },
   Stats: {
-    bytes: 152,
+    bytes: 176,
     fields: {
       entries: [0, "f64"],
       allocatedBytes: [8, "f64"],
@@ -111,6 +111,9 @@ export const records = {
       state: [128, "f64"],
       hardenedStripes: [136, "f64"],
       otherWriters: [144, "f64"],
+      expiring: [152, "f64"],
+      expirations: [160, "f64"],
+      writes: [168, "f64"],
     },
   },
   Verdict: {
@@ -140,9 +143,10 @@ export const records = {
   Record: {
     bytes: 16,
     fields: {
-      keyLen: [0, "u32"],
-      valueLen: [4, "u32"],
-      kind: [8, "u32"],
+      valueLen: [0, "u32"],
+      keyLen: [4, "u16"],
+      kind: [6, "u16"],
+      expires: [8, "f64"],
     },
   },
   Answer: {
@@ -189,7 +193,11 @@ export const symbols = {
   shm_map_get: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_version: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_put: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32"], returns: "i32" },
-  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_until: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
+  shm_map_touch: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
+  shm_map_prune: { args: ["u32"], returns: "f64" },
+  shm_map_sweep: { args: ["u32"], returns: "i32" },
   shm_map_has: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_delete: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_clear: { args: ["u32"], returns: "i32" },
