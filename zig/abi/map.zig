@@ -37,27 +37,12 @@ pub export fn shm_map_get(
         return status.status(error.InvalidArgument);
     const room = marshal.mutable(target, target_len);
     var meta: Meta = undefined;
-    switch (read.getFast(map, key_bytes, room, &meta)) {
+    switch (read.getFast(map, key_bytes, room, &meta, .call)) {
         .hit => room[meta.len] = meta.kind,
         .miss => return @intFromEnum(status.Status.absent),
-        .ending => return getEnding(map, key_bytes, room, meta.len, meta.kind, meta.expires),
         .retry => return getSlow(map, key_bytes, room),
     }
     return @intCast(meta.len);
-}
-
-/// A hit of the fast path, which is none if the entry has ended. Separate, as `getSlow` is.
-noinline fn getEnding(
-    map: *Map,
-    key: []const u8,
-    room: []u8,
-    len: u32,
-    kind: u8,
-    expires: u64,
-) i32 {
-    if (expires <= map.takeNow()) return getSlow(map, key, room);
-    room[len] = kind;
-    return @intCast(len);
 }
 
 noinline fn getSlow(map: *Map, key: []const u8, room: []u8) i32 {
@@ -323,15 +308,9 @@ pub export fn shm_map_get_unless(
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     var meta: Meta = undefined;
-    if (version > 0) {
-        const is_there = switch (read.getFast(map, key_bytes, null, &meta)) {
-            .hit => true,
-            .ending => !marshal.isOver(map, meta.expires),
-            .miss, .retry => false,
-        };
-        if (is_there and @as(f64, @floatFromInt(meta.version)) == version)
-            return @intFromEnum(status.Status.unchanged);
-    }
+    if (version > 0 and read.getFast(map, key_bytes, null, &meta, .call) == .hit and
+        @as(f64, @floatFromInt(meta.version)) == version)
+        return @intFromEnum(status.Status.unchanged);
     return marshal.valueWithTail(map, key_bytes, marshal.mutable(target, target_len));
 }
 

@@ -96,17 +96,11 @@ pub fn handOut(object: anytype) Error!u32 {
 /// As `read.getMeta`, as a call of its own.
 pub inline fn metaOf(map: *Map, key: []const u8) Error!?Meta {
     var meta: Meta = undefined;
-    return switch (read.getFast(map, key, null, &meta)) {
+    return switch (read.getFast(map, key, null, &meta, .call)) {
         .hit => meta,
         .miss => null,
-        .ending => if (isOver(map, meta.expires)) readSlow(map, key, &.{}, 1) else meta,
         .retry => readSlow(map, key, &.{}, 1),
     };
-}
-
-/// Whether a hit of the fast path, as a call of its own, has ended by now.
-pub noinline fn isOver(map: *Map, expires: u64) bool {
-    return expires <= map.takeNow();
 }
 
 /// An end that crossed as `f64`: 0 for never, -1 to keep the one there is.
@@ -125,10 +119,9 @@ pub const ValueTail = extern struct { kind: u8, version: f64 align(1) };
 /// Reads the value of `key`, with its tail behind it: its length, or `absent`.
 pub fn valueWithTail(map: *Map, key: []const u8, room: []u8) i32 {
     var meta: Meta = undefined;
-    switch (read.getFast(map, key, room, &meta)) {
+    switch (read.getFast(map, key, room, &meta, .call)) {
         .hit => {},
         .miss => return @intFromEnum(status.Status.absent),
-        .ending => if (isOver(map, meta.expires)) return valueWithTailSlow(map, key, room),
         .retry => return valueWithTailSlow(map, key, room),
     }
     return withTail(&meta, room);

@@ -47,10 +47,9 @@ pub fn lockAsLastResort(map: *Map, index: u32) Error!StripeOp {
 pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {
     std.debug.assert(reserve <= atomics.step_bytes);
     var meta: Meta = undefined;
-    return switch (getFast(map, key, target, &meta)) {
+    return switch (getFast(map, key, target, &meta, .part)) {
         .hit => meta,
         .miss => null,
-        .ending => if (map.isOver(meta.expires)) getSlow(map, key, target, reserve) else meta,
         .retry => getSlow(map, key, target, reserve),
     };
 }
@@ -58,23 +57,26 @@ pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!
 /// As `get`, without a copy.
 pub fn getMeta(map: *Map, key: []const u8) Error!?Meta {
     var meta: Meta = undefined;
-    return switch (getFast(map, key, null, &meta)) {
+    return switch (getFast(map, key, null, &meta, .part)) {
         .hit => meta,
         .miss => null,
-        .ending => if (map.isOver(meta.expires)) getSlow(map, key, &.{}, 1) else meta,
         .retry => getSlow(map, key, &.{}, 1),
     };
 }
 
-/// What the fast path of a read came to. `ending`: a hit, whose end the caller compares with its
-/// *now*. An end that is yet to come counts; one that has passed was loaded before the clock was
-/// read, and may be another by now: then `getSlow` decides.
-pub const Fast = enum { hit, ending, miss, retry };
+/// Whether a read is a call of its own, which has no *now* yet, or a part of one.
+pub const Role = enum { call, part };
 
 /// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit,
 /// or the value is large; then call `getSlow`. Separate, so that the fast path spills no registers.
 /// The value must fit with `atomics.step_bytes` to spare; without a target it is not copied.
-pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) Fast {
+pub inline fn getFast(
+    map: *Map,
+    key: []const u8,
+    target: ?[]u8,
+    meta: *Meta,
+    comptime role: Role,
+) tables.Lookup {
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
     const generation = atomics.loadAcquire(&stripe.generation);
@@ -87,13 +89,42 @@ pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) Fa
     const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, max, &probe);
     if (lookup == .retry) return .retry;
     if (lookup == .hit) {
+        if (probe.entry.expires() != 0) {
+            // In the same way, but for the clock; and out of the way of all other entries.
+            const ending: Ending = .{
+                .stripe = stripe,
+                .generation = generation,
+                .entry = probe.entry,
+                .key_len = key.len,
+                .target = target,
+            };
+            meta.* = probe.entry.meta();
+            return if (ending.isRead(map, meta.expires, role)) .hit else .retry;
+        }
         if (target) |room| if (!probe.entry.copyFast(key.len, room)) return .retry;
         meta.* = probe.entry.meta();
     }
-    if (!isStill(stripe, generation)) return .retry;
-    if (lookup == .miss) return .miss;
-    return if (meta.expires == 0) .hit else .ending;
+    return if (isStill(stripe, generation)) lookup else .retry;
 }
+
+/// An entry with an end that the fast path has found.
+const Ending = struct {
+    stripe: *const Stripe,
+    generation: u64,
+    entry: entries.EntryView,
+    key_len: usize,
+    target: ?[]u8,
+
+    /// Copies the value. An end that is yet to come counts: the entry had it when it was loaded.
+    /// One that has passed was loaded before the clock was read, and the entry may have another by
+    /// now: `getSlow` decides.
+    noinline fn isRead(ending: *const Ending, map: *Map, expires: u64, comptime role: Role) bool {
+        if (ending.target) |room|
+            if (!ending.entry.copyFast(ending.key_len, room)) return false;
+        if (!isStill(ending.stripe, ending.generation)) return false;
+        return expires > if (role == .call) map.takeNow() else map.now();
+    }
+};
 
 /// Whether what was read since the generation was `generation` is whole. Pairs with the fence in
 /// `heap.advance`: if a block was reused while we read it, the generation shows. One advance is
