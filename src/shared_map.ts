@@ -4,12 +4,22 @@
  * @module
  */
 import { checkFunction } from "./arguments.ts";
+import {
+  type Entry,
+  remove,
+  replace,
+  swap,
+  take,
+  type VersionOptions,
+} from "./segment/conditions.ts";
+import { type Counted, type CountOptions, increment, incrementEntry } from "./segment/counters.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
 import { frozenIn, MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { headOf, orReason, printBy, shownEntries } from "./segment/printing.ts";
+import { type PrefixOptions, scan, type ScanOptions, type ScanPage } from "./segment/scan.ts";
 import { SharedObject } from "./segment/shared_object.ts";
 
 /**
@@ -277,18 +287,167 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Removes `key` and its value. Returns whether it was there. What follows the key is ignored, so
-   * that `keys.forEach(map.delete, map)` works.
+   * Value and version of `key`, of one moment. The value is a copy of its own, also from a handle
+   * that was opened with `frozen`.
+   *
+   * @param key The key.
+   * @returns An entry in any case: of a key that is absent it has version 0.
+   *
+   * @example Change what nobody else has changed
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<string>().set("job", "waiting");
+   * const { version } = map.getEntry("job");
+   * assert.equal(map.replace("job", "running", { ifVersion: version }), true);
+   * assert.equal(map.replace("job", "running", { ifVersion: version }), false);
+   * ```
    */
-  delete(key: string): boolean {
-    return this.#entries.delete(key);
+  getEntry(key: string): Entry<V> {
+    return this.#entries.getEntry(key);
   }
 
   /**
-   * Removes all entries, part by part: others may see it half done, and may add entries meanwhile.
+   * Stores `value` only if `key` is there, and, with `ifVersion`, only if its entry still has that
+   * version.
+   *
+   * @param key The key.
+   * @param value The value.
+   * @param options Which version it must have.
+   * @returns Whether this call stored it.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>().set("a", 1);
+   * assert.deepEqual([map.replace("a", 2), map.replace("b", 2)], [true, false]);
+   * ```
    */
-  clear(): void {
-    this.#entries.clear();
+  replace(key: string, value: V, options?: VersionOptions): boolean {
+    return replace(this.#entries.segment, key, value, options);
+  }
+
+  /**
+   * Stores `value` and gives the value that it replaces, in one step.
+   *
+   * @param key The key.
+   * @param value The value.
+   * @returns What was there; undefined if nothing was.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<string>();
+   * assert.equal(map.swap("leader", "a"), undefined);
+   * assert.equal(map.swap("leader", "b"), "a");
+   * ```
+   */
+  swap(key: string, value: V): V | undefined {
+    return swap(this.#entries.segment, key, value);
+  }
+
+  /**
+   * Removes `key` and gives its value, in one step: of any number of callers at most one gets it,
+   * and exactly one if none of them is killed.
+   *
+   * @param key The key.
+   * @returns What was there; undefined if nothing was.
+   *
+   * @example A token that is good once
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using tokens = SharedMap.anonymous<string>().set("token", "ann");
+   * assert.equal(tokens.take("token"), "ann");
+   * assert.equal(tokens.take("token"), undefined);
+   * ```
+   */
+  take(key: string): V | undefined {
+    return take(this.#entries.segment, key);
+  }
+
+  /**
+   * Removes `key` and its value, with `ifVersion` only if its entry still has that version. A
+   * number, or anything else but an object, behind the key is ignored, so that
+   * `keys.forEach(map.delete, map)` works.
+   *
+   * @param key The key.
+   * @param options Which version it must have.
+   * @returns Whether this call removed it.
+   */
+  delete(key: string): boolean;
+  delete(key: string, options: VersionOptions | undefined): boolean;
+  delete(key: string, options?: VersionOptions): boolean {
+    return remove(this.#entries.segment, key, options);
+  }
+
+  /**
+   * Adds to a number in one step, whatever other processes add to it meanwhile.
+   *
+   * @param key The key.
+   * @param by A number to add to a number, or a bigint to add to a bigint.
+   * @param options What it starts at, if this call is the one that makes it.
+   * @returns The sum.
+   * @throws {TypeError} If the value is of another type than `by`; nothing has changed.
+   * @throws {RangeError} If a sum of numbers is beyond ±(2^53 − 1); nothing has changed.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number | bigint>();
+   * assert.equal(map.increment("hits"), 1);
+   * assert.equal(map.increment("hits", 9), 10);
+   * assert.equal(map.increment("bytes", 2n ** 64n), 18446744073709551616n);
+   * ```
+   */
+  increment(key: string, by?: number, options?: CountOptions): number;
+  increment(key: string, by: bigint, options?: CountOptions<bigint>): bigint;
+  increment(
+    key: string,
+    by?: number | bigint,
+    options?: CountOptions<number | bigint>,
+  ): number | bigint {
+    return increment(this.#entries.segment, key, by, options);
+  }
+
+  /**
+   * As `increment`; gives the whole entry, as this very step has left it.
+   *
+   * @param key The key.
+   * @param by A number to add to a number, or a bigint to add to a bigint.
+   * @param options What it starts at, if this call is the one that makes it.
+   * @returns The entry with the sum.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>();
+   * const { value, version } = map.incrementEntry("hits");
+   * assert.deepEqual([value, version], [1, map.getEntry("hits").version]);
+   * ```
+   */
+  incrementEntry(key: string, by?: number, options?: CountOptions): Counted<number>;
+  incrementEntry(key: string, by: bigint, options?: CountOptions<bigint>): Counted<bigint>;
+  incrementEntry(
+    key: string,
+    by?: number | bigint,
+    options?: CountOptions<number | bigint>,
+  ): Counted<number> | Counted<bigint> {
+    return incrementEntry(this.#entries.segment, key, by, options) as Counted<number>;
+  }
+
+  /**
+   * Removes all entries, or those whose keys begin with `prefix`, part by part: others may see it
+   * half done, and may add entries meanwhile.
+   *
+   * @param options Which keys.
+   */
+  clear(options?: PrefixOptions): void {
+    this.#entries.clear(options);
   }
 
   /**
@@ -357,22 +516,60 @@ export class SharedMap<V = unknown> extends SharedObject {
    * Iterates over the keys, one part of the map after the other, as all iteration here does: in no
    * order; a key that stays all the time is seen once, and none is seen twice. A key that is
    * deleted after its part was copied still comes, and one that is added may come or not.
+   *
+   * @param options Which keys: with `prefix`, those that begin so. What does not is not copied.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>().set("user:1", 1).set("job:1", 2);
+   * assert.deepEqual([...map.keys({ prefix: "user:" })], ["user:1"]);
+   * ```
    */
-  keys(): MapIterator<string> {
-    return this.#entries.keys();
+  keys(options?: PrefixOptions): MapIterator<string> {
+    return this.#entries.keys(options);
   }
 
   /** Iterates over the values, as `keys` does. */
-  values(): MapIterator<V> {
-    return this.#entries.iterate((_key, value) => value);
+  values(options?: PrefixOptions): MapIterator<V> {
+    return this.#entries.iterate(options, (_key, value) => value);
   }
 
   /**
    * Iterates over keys and values, as `keys` does. A value of more than 64 KiB is read when its
    * turn comes.
    */
-  entries(): MapIterator<[string, V]> {
-    return this.#entries.iterate((key, value): [string, V] => [key, value]);
+  entries(options?: PrefixOptions): MapIterator<[string, V]> {
+    return this.#entries.iterate(options, (key, value): [string, V] => [key, value]);
+  }
+
+  /**
+   * Keys page by page. A page ends at a place in an order that all processes agree on, so another
+   * process, or a later request, goes on with `cursor`; the order says nothing of the keys. A key
+   * that stays all the time is in exactly one page, whatever is stored and deleted in between.
+   *
+   * @param options Which keys, from where on, and how many.
+   * @returns As many keys as there are, `limit` at most, and where the next page begins.
+   * @throws {TypeError} For a `cursor` that is none.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>();
+   * for (let i = 0; i < 25; i += 1) map.set(`user:${i}`, i);
+   * const found: string[] = [];
+   * for (let cursor: string | undefined, isFirst = true; isFirst || cursor; isFirst = false) {
+   *   const page = map.scan({ prefix: "user:", limit: 10, cursor });
+   *   found.push(...page.keys);
+   *   cursor = page.cursor;
+   * }
+   * assert.equal(new Set(found).size, 25);
+   * ```
+   */
+  scan(options?: ScanOptions): ScanPage {
+    return scan(this.#entries.segment, options);
   }
 
   /** The very function `entries`, for `for … of`, spread and `new Map(map)`. */

@@ -8,8 +8,10 @@ import { readRecord } from "../ffi/fields.ts";
 import { DATA, KEY, OUT } from "../ffi/scratch.ts";
 import { BYTES_KIND, decode, isBytes, TEXT_KINDS, writeKey } from "../values/kinds.ts";
 import { askMany, markMany, putMany } from "./batches.ts";
+import type { Entry } from "./conditions.ts";
 import { FrozenTable } from "./frozen.ts";
 import { Records } from "./records.ts";
+import { prefixIn, type PrefixOptions } from "./scan.ts";
 import type { Segment } from "./segment.ts";
 import {
   bytesOf,
@@ -225,21 +227,24 @@ export class Entries<V> {
     return result === 1;
   }
 
-  delete(key: string): boolean {
+  /** Value, version and end of `key`, of one moment. The value is a copy, also if frozen. */
+  getEntry(key: string): Entry<V> {
     const { segment } = this;
-    if (segment.writeHandle === 0) segment.assertWritable("write");
-    segment.locker.assertFree("write");
-    const keyLength = writeKey(key, KEY.bytes, 0);
-    const result = segment.native.shm_map_delete(segment.writeHandle, KEY.bytes, keyLength);
-    if (result < 0) throw segment.failure(result, "write");
-    return result === 1;
+    const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
+    if (length < 0) return { key, value: undefined, version: NO_VERSION, expires: undefined };
+    const version = versionBehind(length);
+    return { key, value: takeValue<V>(segment, length, key), version, expires: undefined };
   }
 
-  clear(): void {
+  clear(options: PrefixOptions | undefined): void {
     const { segment } = this;
     segment.assertWritable("clear");
     segment.locker.assertFree("clear");
-    const result = segment.native.shm_map_clear(segment.writeHandle);
+    const prefix = prefixIn(options);
+    const { native, writeHandle } = segment;
+    const result = prefix === undefined
+      ? native.shm_map_clear(writeHandle)
+      : native.shm_map_clear_prefix(writeHandle, prefix, prefix.length);
     if (result < 0) throw segment.failure(result, "clear");
   }
 
@@ -303,26 +308,34 @@ export class Entries<V> {
     return object;
   }
 
-  keys(): Generator<string, undefined> {
+  keys(options: PrefixOptions | undefined): Generator<string, undefined> {
     this.segment.assertOpen("iterate over");
-    return this.#walk(flags.keysOnly, (key) => key);
+    return this.#walk(prefixIn(options), flags.keysOnly, (key) => key);
   }
 
   /** Iterates over the entries; `pick` makes the results. */
-  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined> {
+  iterate<T>(
+    options: PrefixOptions | undefined,
+    pick: (key: string, value: V) => T,
+  ): Generator<T, undefined> {
     this.segment.assertOpen("iterate over");
-    return this.#walk(0, pick);
+    return this.#walk(prefixIn(options), 0, pick);
   }
 
   /** Iterates stripe by stripe. With `keysOnly` in `gatherFlags` there are no values to pick. */
   *#walk<T>(
+    prefix: Uint8Array | undefined,
     gatherFlags: number,
     pick: (key: string, value: V) => T,
   ): Generator<T, undefined> {
     const { segment } = this;
     const records = new Records();
+    const start = prefix ?? null;
+    const length = prefix?.length ?? 0;
     for (let stripe = 0; stripe < segment.stripes; stripe += 1) {
-      records.take(segment, segment.native.shm_map_gather(segment.handle, stripe, gatherFlags));
+      const { native, handle } = segment;
+      const found = native.shm_map_gather(handle, stripe, start, length, gatherFlags);
+      records.take(segment, found);
       while (records.next()) {
         const { key } = records;
         segment.assertOpen("iterate over");

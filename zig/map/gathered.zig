@@ -39,12 +39,6 @@ pub fn reserve(map: *Map, bytes: u64) Error![]u8 {
     return room;
 }
 
-/// Adds the entry that a slot names. `Corrupt` may only mean that its block was reused: the caller
-/// validates.
-pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
-    return appendEntry(map, try entries.ofSlot(&map.segment.view, slot), detail);
-}
-
 /// Adds an entry; what it says may be anything until the caller has validated it.
 pub fn appendEntry(map: *Map, entry: entries.EntryView, detail: Detail) Error!void {
     const key_len = entry.sizes.key_len;

@@ -2,6 +2,8 @@
 //! stripe after another (`stripe_op.zig`).
 
 const atomics = @import("../atomics.zig");
+const gathered = @import("gathered.zig");
+const iterate = @import("iterate.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
 const put_fast = @import("put_fast.zig");
@@ -15,7 +17,7 @@ const Map = maps.Map;
 const StripeOp = stripe_ops.StripeOp;
 
 /// What a put asks of the entry it replaces.
-pub const Condition = union(enum) { none, absent, version: u64 };
+pub const Condition = union(enum) { none, absent, present, version: u64 };
 
 /// Stores a value, as a part of a call. False: the condition did not hold, and nothing changed.
 pub fn put(
@@ -78,6 +80,7 @@ fn putOnce(
     switch (condition) {
         .none => {},
         .absent => if (cursor.is_found) return false,
+        .present => if (!cursor.is_found) return false,
         .version => |wanted| if (cursor.version() != wanted) return false,
     }
     op.begin();
@@ -86,7 +89,7 @@ fn putOnce(
 }
 
 /// Refuses what could never be stored.
-inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
+pub inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
     const view = &map.segment.view;
     const fits = bytes + layout.unit_bytes <= view.ceiling - view.data_start;
     if (fits and value_len <= layout.value_bytes_max) return;
@@ -128,8 +131,21 @@ pub fn clear(map: *Map) Error!void {
     spaces.coalescePool(&map.segment);
 }
 
+/// Empties the map of the keys that begin with `prefix`, each a commit of its own.
+pub fn clearPrefix(map: *Map, prefix: []const u8) Error!void {
+    try map.segment.checkWritable();
+    for (0..map.segment.view.stripeCount()) |i| {
+        const wanted: iterate.Wanted = .{ .detail = .keys, .prefix = prefix };
+        const bytes = try iterate.gatherStripe(map, @intCast(i), wanted);
+        var at: usize = 0;
+        while (at < bytes) : (at += gathered.recordBytes(map.gathered, at))
+            _ = try delete(map, gathered.keyOf(map.gathered, at));
+    }
+    gathered.giveBack(map);
+}
+
 /// Gives back to the pool what any stripe can spare. False: none could.
-fn reclaim(map: *Map) Error!bool {
+pub fn reclaim(map: *Map) Error!bool {
     var any = false;
     for (0..map.segment.view.stripeCount()) |i| {
         const stripe = map.segment.view.stripe(@intCast(i));
