@@ -77,6 +77,7 @@ const CURSOR = /^[0-9a-f]{16}(?:[0-9a-f]{16})?$/;
 
 /** The bytes of a prefix; undefined: any key begins so. */
 export function prefixIn(options: PrefixOptions | undefined): Uint8Array | undefined {
+  if (options === undefined) return undefined;
   const { prefix } = checkOptions(options, ["prefix"]);
   return bytesOf(prefix);
 }

@@ -5,6 +5,7 @@ const bigint = @import("bigint.zig");
 const calls = @import("../testing/calls.zig");
 const count = @import("count.zig");
 const layout = @import("../layout.zig");
+const os = @import("../os/os.zig");
 const support = @import("../testing/support.zig");
 const Map = @import("map.zig").Map;
 
@@ -241,4 +242,122 @@ test "threads count every step, and take every token once" {
         try expectEqual(@as(f64, @floatFromInt(workers_max * steps)), counted.value);
         try support.expectSound(map);
     }
+}
+
+const Takers = struct {
+    const many = 100;
+    started: u32,
+    go: u32,
+    /// By process: 1 for what it got.
+    got: [many]u32,
+
+    fn child(takers: *Takers, token: []const u8, number: usize) !void {
+        const own = try support.openToken(token, 20_000);
+        _ = @atomicRmw(u32, &takers.started, .Add, 1, .seq_cst);
+        while (@atomicLoad(u32, &takers.go, .seq_cst) == 0) std.Thread.yield() catch {};
+        var target: [16]u8 = undefined;
+        const taken = try calls.take(own, "token", &target);
+        if (taken != null) @atomicStore(u32, &takers.got[number], 1, .seq_cst);
+    }
+};
+
+test "of a hundred processes that take one key exactly one gets it; with kills, at most one" {
+    if (!support.has_forks) return error.SkipZigTest;
+    for (locks) |lock| for ([_]bool{ false, true }) |with_kills| {
+        const map = try support.openMapOf(lock, 2, 4 << 20);
+        defer support.closeMap(map);
+        var buffer: [200]u8 = undefined;
+        const token = buffer[0..try map.segment.token(&buffer)];
+        const takers = try support.shared(Takers);
+        try expect(try calls.put(map, "token", "t", 3, .none));
+        var pids: [Takers.many]std.c.pid_t = undefined;
+        for (&pids, 0..) |*pid, i| {
+            pid.* = std.c.fork();
+            if (pid.* != 0) continue;
+            takers.child(token, i) catch std.c._exit(1);
+            std.c._exit(0);
+        }
+        while (@atomicLoad(u32, &takers.started, .seq_cst) < Takers.many)
+            std.Thread.yield() catch {};
+        @atomicStore(u32, &takers.go, 1, .seq_cst);
+        if (with_kills) for (pids, 0..) |pid, i| {
+            if (i % 3 == 0) _ = std.c.kill(pid, .KILL);
+        };
+        var lost: u32 = 0;
+        for (pids) |pid| {
+            var end: c_int = undefined;
+            _ = std.c.waitpid(pid, &end, 0);
+            if (end != 0) lost += 1;
+        }
+        var winners: u32 = 0;
+        for (takers.got) |got| winners += got;
+        if (with_kills) {
+            try expect(winners <= 1 and lost <= (Takers.many + 2) / 3);
+        } else {
+            try expectEqual(@as(u32, 1), winners);
+            try expectEqual(@as(u32, 0), lost);
+        }
+        try expect(!try calls.has(map, "token"));
+        try support.expectSound(map);
+    };
+}
+
+const Counting = struct {
+    acked: [8]u64,
+    stop: u32,
+
+    fn child(counting: *Counting, token: []const u8, number: usize) !void {
+        const own = try support.openToken(token, 20_000);
+        var counted: count.Counted = undefined;
+        while (@atomicLoad(u32, &counting.stop, .seq_cst) == 0) {
+            if (try calls.increment(own, "n", 1, 0, &counted) != .counted) return error.NotCounted;
+            _ = @atomicRmw(u64, &counting.acked[number], .Add, 1, .seq_cst);
+        }
+    }
+};
+
+test "eight processes that count, some of them killed, lose no acknowledged step" {
+    if (!support.has_forks) return error.SkipZigTest;
+    for (locks) |lock| {
+        const map = try support.openMapOf(lock, 0, 4 << 20);
+        defer support.closeMap(map);
+        var buffer: [200]u8 = undefined;
+        const token = buffer[0..try map.segment.token(&buffer)];
+        const counting = try support.shared(Counting);
+        var pids: [8]std.c.pid_t = undefined;
+        var prng: std.Random.DefaultPrng = .init(support.seedOf(9));
+        var kills: u64 = 0;
+        for (&pids, 0..) |*pid, i| pid.* = try startCounting(counting, token, i);
+        for (0..60) |round| {
+            os.sleepNs(prng.random().uintLessThan(u64, 2_000_000));
+            const i = round % pids.len;
+            _ = std.c.kill(pids[i], .KILL);
+            var end: c_int = undefined;
+            _ = std.c.waitpid(pids[i], &end, 0);
+            kills += 1;
+            pids[i] = try startCounting(counting, token, i);
+        }
+        @atomicStore(u32, &counting.stop, 1, .seq_cst);
+        for (pids) |pid| {
+            var end: c_int = undefined;
+            _ = std.c.waitpid(pid, &end, 0);
+            try expectEqual(@as(c_int, 0), end);
+        }
+        var acked: f64 = 0;
+        for (counting.acked) |steps| acked += @floatFromInt(steps);
+        var counted: count.Counted = undefined;
+        try expectEqual(.counted, try calls.increment(map, "n", 0, 0, &counted));
+        try expect(acked > 100);
+        try expect(counted.value >= acked);
+        try expect(counted.value <= acked + @as(f64, @floatFromInt(kills)));
+        try support.expectSound(map);
+    }
+}
+
+fn startCounting(counting: *Counting, token: []const u8, number: usize) !std.c.pid_t {
+    const pid = std.c.fork();
+    if (pid < 0) return error.NoProcess;
+    if (pid > 0) return pid;
+    counting.child(token, number) catch std.c._exit(1);
+    std.c._exit(0);
 }

@@ -18,6 +18,8 @@ pub const slots = workers_max + 1;
 const records_max = 16 * 1024;
 /// A torn value, which no process wrote.
 const torn = std.math.maxInt(u64);
+/// Keys that have numbers; their numbers in the records follow those of the other keys.
+const counters = 2;
 const value_bytes_max = 5 * 1024;
 /// What a call may take: far longer than a process is ever stopped.
 const timeout_ms = 20_000;
@@ -169,6 +171,69 @@ const Worker = struct {
         worker.returned(record);
     }
 
+    fn take(worker: *Worker, n: u32) !void {
+        const key = keyOf(n, &worker.key);
+        const record = worker.called(&.{.{ .kind = .take, .key = n }});
+        record[0].found = worker.idIn(try calls.take(worker.map, key, &worker.seen));
+        worker.returned(record);
+    }
+
+    fn swap(worker: *Worker, n: u32) !void {
+        const key = keyOf(n, &worker.key);
+        const id = worker.nextId(0);
+        const value = valueOf(id, &worker.value);
+        const record = worker.called(&.{.{ .kind = .swap, .key = n, .value = id }});
+        record[0].found = worker.idIn(try calls.swap(worker.map, key, value, 1, &worker.seen));
+        worker.returned(record);
+    }
+
+    /// Which value lies in `seen`.
+    fn idIn(worker: *const Worker, value: ?calls.Value) u64 {
+        const found = value orelse return 0;
+        return if (found.len < worker.seen.len) idOf(worker.seen[0..found.len]) else torn;
+    }
+
+    fn replace(worker: *Worker, n: u32) !void {
+        const key = keyOf(n, &worker.key);
+        const id = worker.nextId(0);
+        const value = valueOf(id, &worker.value);
+        const record = worker.called(&.{.{ .kind = .replace, .key = n, .value = id }});
+        record[0].ok = try calls.replace(worker.map, key, value, 1, null);
+        worker.returned(record);
+    }
+
+    /// One of the keys that have numbers: one more, or what is there is taken, or only read.
+    fn count(worker: *Worker) !void {
+        const n = worker.setting.keys + worker.random.uintLessThan(u32, counters);
+        var buffer: KeyBytes = undefined;
+        const key = std.fmt.bufPrint(&buffer, "count {d}", .{n - worker.setting.keys}) catch
+            unreachable; // it has room for any
+        const kind: check.Kind = switch (worker.random.uintLessThan(u8, 20)) {
+            0 => .take,
+            1...5 => .get,
+            else => .count,
+        };
+        const record = worker.called(&.{.{ .kind = kind, .key = n }});
+        record[0].found = switch (kind) {
+            .count => blk: {
+                var counted: shmap.count.Counted = undefined;
+                const outcome = try calls.increment(worker.map, key, 1, 0, &counted);
+                if (outcome != .counted) return error.NotCounted;
+                break :blk @intFromFloat(counted.value);
+            },
+            .get => worker.numberIn(try calls.getValue(worker.map, key, &worker.seen)),
+            else => worker.numberIn(try calls.take(worker.map, key, &worker.seen)),
+        };
+        worker.returned(record);
+    }
+
+    fn numberIn(worker: *const Worker, value: ?calls.Value) u64 {
+        const found = value orelse return 0;
+        if (found.len != 8) return torn;
+        const number: f64 = @bitCast(worker.seen[0..8].*);
+        return if (number >= 0 and number < 1 << 53) @intFromFloat(number) else torn;
+    }
+
     /// What `update` does: reads, and stores if that is still there.
     fn update(worker: *Worker, n: u32) !void {
         const before = try worker.get(n);
@@ -230,6 +295,10 @@ const Worker = struct {
         while (at < len) {
             const head = std.mem.bytesToValue(shmap.gathered.Record, bytes[at..][0..16]);
             const key = bytes[at + 16 ..][0..head.key_len];
+            if (key[0] == 'c') { // a counter: its readers are those of `count`
+                at += 16 + std.mem.alignForward(usize, head.key_len + head.value_len, 8);
+                continue;
+            }
             const n = std.fmt.parseInt(u32, key["key ".len..], 10) catch return error.Corrupt;
             const id = idOf(bytes[at + 16 + head.key_len ..][0..head.value_len]);
             records[n].found = if (records[n].found == 0) id else torn; // the same key twice
@@ -266,8 +335,12 @@ const Worker = struct {
     fn act(worker: *Worker) !void {
         const few = worker.setting.keys <= 16;
         switch (worker.random.uintLessThan(u16, 1000)) {
-            0...389 => _ = try worker.get(worker.anyKey()),
-            390...619 => try worker.put(worker.anyKey(), .put, 0, 0),
+            0...239 => _ = try worker.get(worker.anyKey()),
+            240...299 => try worker.count(),
+            300...334 => try worker.take(worker.anyKey()),
+            335...369 => try worker.swap(worker.anyKey()),
+            370...404 => try worker.replace(worker.anyKey()),
+            405...619 => try worker.put(worker.anyKey(), .put, 0, 0),
             620...719 => try worker.put(worker.anyKey(), .add, 0, 0),
             720...829 => try worker.delete(worker.anyKey()),
             830...934 => try worker.update(worker.anyKey()),
@@ -498,7 +571,7 @@ const Round = struct {
         defer records.deinit(round.gpa);
         for (round.logs) |*log| try records.appendSlice(round.gpa, log.records[0..log.count]);
         var checker: check.Checker =
-            try .init(round.gpa, records.items, round.kills.items, round.setting.keys);
+            try .init(round.gpa, records.items, round.kills.items, round.setting.keys + counters);
         defer checker.deinit();
         round.outcome.found += try checker.run();
         round.outcome.widest = checker.widest;
