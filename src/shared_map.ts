@@ -7,6 +7,7 @@ import { checkFunction } from "./arguments.ts";
 import {
   type Entry,
   remove,
+  type ReplaceOptions,
   replace,
   swap,
   take,
@@ -15,6 +16,7 @@ import {
 import { type Counted, type CountOptions, increment, incrementEntry } from "./segment/counters.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
+import { checkHandleTtl, type Expiry } from "./segment/expiry.ts";
 import { frozenIn, MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
@@ -66,9 +68,9 @@ export class SharedMap<V = unknown> extends SharedObject {
     });
   }
 
-  private constructor(segment: Segment, isFrozen: boolean) {
+  private constructor(segment: Segment, isFrozen: boolean, ttl: number) {
     super(segment);
-    this.#entries = new Entries(segment, isFrozen);
+    this.#entries = new Entries(segment, isFrozen, ttl);
   }
 
   /**
@@ -91,7 +93,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(openSegment(MAP, name, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(openSegment(MAP, name, options), isFrozen, ttl);
   }
 
   /**
@@ -111,7 +114,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(anonymousSegment(MAP, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(anonymousSegment(MAP, options), isFrozen, ttl);
   }
 
   /**
@@ -134,7 +138,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(attachSegment(MAP, token, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(attachSegment(MAP, token, options), isFrozen, ttl);
   }
 
   /**
@@ -155,7 +160,10 @@ export class SharedMap<V = unknown> extends SharedObject {
     return listSegments(options);
   }
 
-  /** How many entries there are. */
+  /**
+   * How many entries are stored. Among them may be some that have ended: they are removed within
+   * about a second by a process that has the map open for writing, and sooner by those that write.
+   */
   get size(): number {
     return this.#entries.size;
   }
@@ -199,6 +207,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key A non-empty string of up to 65,535 bytes in UTF-8, without lone surrogates.
    * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
+   * @param expiry When the entry ends: milliseconds from now, or `{ ttl }`, or `{ expires }`, a time.
+   * Default: after the `ttl` of this handle, or never. It lasts no shorter, and up to 20 ms longer.
    * @returns This map.
    * @throws {TypeError | RangeError} For a key or a value that cannot be stored.
    *
@@ -211,8 +221,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.deepEqual(map.get("b"), new Map([["c", new Date(0)]]));
    * ```
    */
-  set(key: string, value: V): this {
-    this.#entries.put(key, value, 0);
+  set(key: string, value: V, expiry?: Expiry): this {
+    this.#entries.put(key, value, 0, expiry);
     return this;
   }
 
@@ -221,6 +231,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param value The value.
+   * @param expiry When the entry ends, as in `set`.
    * @returns Whether this call stored it.
    *
    * @example
@@ -231,13 +242,13 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.deepEqual([map.add("a", 1), map.add("a", 2), map.get("a")], [true, false, 1]);
    * ```
    */
-  add(key: string, value: V): boolean {
-    return this.#entries.put(key, value, ONLY_IF_ABSENT) === 1;
+  add(key: string, value: V, expiry?: Expiry): boolean {
+    return this.#entries.put(key, value, ONLY_IF_ABSENT, expiry) === 1;
   }
 
-  /** The value of `key`; stores `value` first if there is none. */
-  getOrInsert(key: string, value: V): V {
-    return this.getOrInsertComputed(key, () => value);
+  /** The value of `key`; stores `value` first if there is none, with an end as in `set`. */
+  getOrInsert(key: string, value: V, expiry?: Expiry): V {
+    return this.getOrInsertComputed(key, () => value, expiry);
   }
 
   /**
@@ -246,6 +257,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param compute Called with the key, at most once, if it is absent.
+   * @param expiry When the entry ends that is stored, as in `set`.
    * @returns The value that was there, or the one that was stored.
    *
    * @example
@@ -256,8 +268,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.getOrInsertComputed("four", (key) => key.length), 4);
    * ```
    */
-  getOrInsertComputed(key: string, compute: (key: string) => V): V {
-    return this.#entries.getOrInsertComputed(key, compute);
+  getOrInsertComputed(key: string, compute: (key: string) => V, expiry?: Expiry): V {
+    return this.#entries.getOrInsertComputed(key, compute, expiry);
   }
 
   /**
@@ -266,6 +278,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param fn Gets the value or undefined, and returns the next. If it throws, nothing changes.
+   * @param expiry When the entry ends, as in `set`. Default: as it did before; of a new entry, as
+   * in `set`.
    * @returns The value that was stored.
    *
    * @example
@@ -277,8 +291,34 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.get("count"), 3);
    * ```
    */
-  update(key: string, fn: (current: V | undefined) => V): V {
-    return this.#entries.update(key, fn);
+  update(key: string, fn: (current: V | undefined) => V, expiry?: Expiry): V {
+    return this.#entries.update(key, fn, expiry);
+  }
+
+  /**
+   * Gives the entry of `key` another end; its value stays. Reading never does so.
+   *
+   * @param key The key.
+   * @param expiry The new end, as in `set`: `Infinity` takes it away, one that has passed removes
+   * the entry.
+   * @returns Whether there was an entry.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using sessions = SharedMap.anonymous<string>({ ttl: 20 * 60_000 }).set("a1b2", "ada");
+   * assert.equal(sessions.touch("a1b2", 20 * 60_000), true); // with each request
+   * assert.equal(sessions.touch("gone", 20 * 60_000), false);
+   * ```
+   */
+  touch(key: string, expiry: Expiry): boolean {
+    return this.#entries.touch(key, expiry);
+  }
+
+  /** Removes all entries that have ended, at once. Returns how many. No program needs to do so. */
+  prune(): number {
+    return this.#entries.prune();
   }
 
   /** Whether there is a value under `key`. */
@@ -287,7 +327,7 @@ export class SharedMap<V = unknown> extends SharedObject {
   }
 
   /**
-   * Value and version of `key`, of one moment. The value is a copy of its own, also from a handle
+   * Value, version and end of `key`, of one moment. The value is a copy of its own, also from a handle
    * that was opened with `frozen`.
    *
    * @param key The key.
@@ -313,7 +353,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param value The value.
-   * @param options Which version it must have.
+   * @param options When it ends, as in `set`, and which version it must have.
    * @returns Whether this call stored it.
    *
    * @example
@@ -324,8 +364,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.deepEqual([map.replace("a", 2), map.replace("b", 2)], [true, false]);
    * ```
    */
-  replace(key: string, value: V, options?: VersionOptions): boolean {
-    return replace(this.#entries.segment, key, value, options);
+  replace(key: string, value: V, options?: number | ReplaceOptions): boolean {
+    return replace(this.#entries, key, value, options);
   }
 
   /**
@@ -333,6 +373,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param value The value.
+   * @param expiry When the entry ends, as in `set`.
    * @returns What was there; undefined if nothing was.
    *
    * @example
@@ -344,8 +385,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.swap("leader", "b"), "a");
    * ```
    */
-  swap(key: string, value: V): V | undefined {
-    return swap(this.#entries.segment, key, value);
+  swap(key: string, value: V, expiry?: Expiry): V | undefined {
+    return swap(this.#entries, key, value, expiry);
   }
 
   /**
@@ -388,7 +429,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param by A number to add to a number, or a bigint to add to a bigint.
-   * @param options What it starts at, if this call is the one that makes it.
+   * @param options What it starts at and when it ends, if this call is the one that makes it.
    * @returns The sum.
    * @throws {TypeError} If the value is of another type than `by`; nothing has changed.
    * @throws {RangeError} If a sum of numbers is beyond ±(2^53 − 1); nothing has changed.
@@ -410,7 +451,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     by?: number | bigint,
     options?: CountOptions<number | bigint>,
   ): number | bigint {
-    return increment(this.#entries.segment, key, by, options);
+    return increment(this.#entries, key, by, options);
   }
 
   /**
@@ -418,7 +459,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    *
    * @param key The key.
    * @param by A number to add to a number, or a bigint to add to a bigint.
-   * @param options What it starts at, if this call is the one that makes it.
+   * @param options What it starts at and when it ends, if this call is the one that makes it.
    * @returns The entry with the sum.
    *
    * @example
@@ -437,7 +478,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     by?: number | bigint,
     options?: CountOptions<number | bigint>,
   ): Counted<number> | Counted<bigint> {
-    return incrementEntry(this.#entries.segment, key, by, options) as Counted<number>;
+    return incrementEntry(this.#entries, key, by, options) as Counted<number>;
   }
 
   /**
@@ -472,7 +513,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * Stores many entries, after all of them were checked and encoded. Each is stored by itself:
    * other processes may see some before the rest, and an error may leave some of them stored.
    *
-   * @param entries Keys and values.
+   * @param entries Keys and values, and when each ends if that is not as in `set` by default.
    * @throws {SharedMemoryError} `stored` says how many entries were stored before the error.
    *
    * @example
@@ -484,7 +525,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.size, 2);
    * ```
    */
-  setMany(entries: Iterable<readonly [string, V]>): void {
+  setMany(entries: Iterable<readonly [key: string, value: V, expiry?: Expiry]>): void {
     this.#entries.setMany(entries);
   }
 

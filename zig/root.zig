@@ -30,6 +30,7 @@ pub const bigint = @import("map/bigint.zig");
 pub const bulk = @import("map/bulk.zig");
 pub const conditions = @import("map/conditions.zig");
 pub const count = @import("map/count.zig");
+pub const expiry = @import("map/expiry.zig");
 pub const gathered = @import("map/gathered.zig");
 pub const iterate = @import("map/iterate.zig");
 pub const map = @import("map/map.zig");
@@ -45,6 +46,7 @@ pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");
 
+pub const ends = @import("stripe/ends.zig");
 pub const entry = @import("stripe/entry.zig");
 pub const hash = @import("stripe/hash.zig");
 pub const heap = @import("stripe/heap.zig");
@@ -96,6 +98,7 @@ test {
     _ = @import("map/bulk_test.zig");
     _ = @import("map/conditions_test.zig");
     _ = @import("map/scan_test.zig");
+    _ = @import("map/expiry_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
     _ = @import("map/snapshot_test.zig");

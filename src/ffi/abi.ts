@@ -1,8 +1,8 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x8854ff2b;
+export const fingerprint = 0xb87832eb;
 
-export const layoutVersion = 4;
+export const layoutVersion = 5;
 
 export const statuses = {
   absent: -1,
@@ -104,7 +104,7 @@ export const records = {
     },
   },
   Stats: {
-    bytes: 152,
+    bytes: 176,
     fields: {
       entries: [0, "f64"],
       allocatedBytes: [8, "f64"],
@@ -125,6 +125,9 @@ export const records = {
       state: [128, "f64"],
       hardenedStripes: [136, "f64"],
       otherWriters: [144, "f64"],
+      expiring: [152, "f64"],
+      expirations: [160, "f64"],
+      writes: [168, "f64"],
     },
   },
   Verdict: {
@@ -154,9 +157,10 @@ export const records = {
   Record: {
     bytes: 16,
     fields: {
-      keyLen: [0, "u32"],
-      valueLen: [4, "u32"],
-      kind: [8, "u32"],
+      valueLen: [0, "u32"],
+      keyLen: [4, "u16"],
+      kind: [6, "u16"],
+      expires: [8, "f64"],
     },
   },
   Answer: {
@@ -173,6 +177,14 @@ export const records = {
       version: [1, "f64"],
     },
   },
+  EntryTail: {
+    bytes: 17,
+    fields: {
+      kind: [0, "u8"],
+      version: [1, "f64"],
+      expires: [9, "f64"],
+    },
+  },
   ScanCursor: {
     bytes: 24,
     fields: {
@@ -182,12 +194,13 @@ export const records = {
     },
   },
   Counted: {
-    bytes: 24,
+    bytes: 32,
     fields: {
       value: [0, "f64"],
       version: [8, "f64"],
-      len: [16, "u32"],
-      kind: [20, "u32"],
+      expires: [16, "f64"],
+      len: [24, "u32"],
+      kind: [28, "u32"],
     },
   },
   WakeTicket: {
@@ -220,7 +233,11 @@ export const symbols = {
   shm_map_get: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_version: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_put: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32"], returns: "i32" },
-  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_until: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
+  shm_map_touch: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
+  shm_map_prune: { args: ["u32"], returns: "f64" },
+  shm_map_sweep: { args: ["u32"], returns: "i32" },
   shm_map_has: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_delete: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_clear: { args: ["u32"], returns: "i32" },
@@ -239,11 +256,12 @@ export const symbols = {
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_take: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
-  shm_map_swap: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
-  shm_map_replace: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_get_entry: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_swap: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_replace: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
   shm_map_delete_version: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
-  shm_map_increment: { args: ["u32", "bytes", "u32", "f64", "f64", "bytes", "u32"], returns: "i32" },
-  shm_map_increment_big: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_increment: { args: ["u32", "bytes", "u32", "f64", "f64", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_increment_big: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_get: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_put: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },
   shm_value_version: { args: ["u32"], returns: "f64" },

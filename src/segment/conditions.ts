@@ -7,6 +7,8 @@ import { statuses } from "../ffi/abi.ts";
 import { DATA, KEY, OUT } from "../ffi/scratch.ts";
 import { writeKey } from "../values/kinds.ts";
 import type { Segment } from "./segment.ts";
+import { endOf, type Expiry, type ExpiryOptions, NEVER } from "./expiry.ts";
+import { noteEnds } from "./sweeper.ts";
 import { bytesOf, encodeValue, isFinal, KIND_BYTES, takeValue } from "./value_io.ts";
 
 /**
@@ -56,13 +58,32 @@ export interface VersionOptions {
   ifVersion?: number | undefined;
 }
 
+/**
+ * When a value ends that replaces another, and which version that must have.
+ *
+ * @example
+ * ```ts
+ * import { type ReplaceOptions, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * using map = SharedMap.anonymous<number>().set("a", 1);
+ * const options: ReplaceOptions = { ttl: 60_000, ifVersion: map.getEntry("a").version };
+ * assert.equal(map.replace("a", 2, options), true);
+ * ```
+ */
+export interface ReplaceOptions extends ExpiryOptions, VersionOptions {}
+
+/** The entries of an open segment, and after how many milliseconds they end by default. */
+export interface Target {
+  readonly segment: Segment;
+  readonly ttl: number;
+}
+
 /** What the library takes for any version. */
 const ANY_VERSION = -1;
 const { absent: ABSENT } = statuses;
 
 /** The version that was asked for, or `ANY_VERSION`. */
-function versionIn(options: VersionOptions | undefined): number {
-  const { ifVersion } = checkOptions(options, ["ifVersion"]);
+function versionIn({ ifVersion }: VersionOptions): number {
   return checkInteger("ifVersion", ifVersion, 0) ?? ANY_VERSION;
 }
 
@@ -88,8 +109,14 @@ function isWritten(segment: Segment, length: number): boolean {
 }
 
 /** Stores `value` under `key` and gives the value that was there; undefined if there was none. */
-export function swap<V>(segment: Segment, key: string, value: V): V | undefined {
+export function swap<V>(
+  { segment, ttl }: Target,
+  key: string,
+  value: V,
+  expiry: Expiry | undefined,
+): V | undefined {
   if (segment.writeHandle === 0) segment.assertWritable("write");
+  const end = endOf(expiry, ttl);
   let length: number;
   try {
     const kind = encodeValue(segment, value, "write");
@@ -105,6 +132,7 @@ export function swap<V>(segment: Segment, key: string, value: V): V | undefined 
         valueBytes,
         OUT.end,
         kind,
+        end,
         bytes,
         bytes.length,
       );
@@ -112,18 +140,27 @@ export function swap<V>(segment: Segment, key: string, value: V): V | undefined 
   } finally {
     OUT.release();
   }
+  if (end !== NEVER) noteEnds(segment);
   return length < 0 ? undefined : takeValue<V>(segment, length, key);
 }
 
 /** Stores `value` if `key` is there, and has the version asked for. Whether it did. */
 export function replace<V>(
-  segment: Segment,
+  { segment, ttl }: Target,
   key: string,
   value: V,
-  options: VersionOptions | undefined,
+  options: number | ReplaceOptions | undefined,
 ): boolean {
   if (segment.writeHandle === 0) segment.assertWritable("write");
-  const version = versionIn(options);
+  let version = ANY_VERSION;
+  let expiry: Expiry | undefined;
+  if (typeof options === "number") expiry = options;
+  else if (options !== undefined) {
+    const stated = checkOptions(options, ["ttl", "expires", "ifVersion"]);
+    version = versionIn(stated);
+    expiry = { ttl: stated.ttl, expires: stated.expires };
+  }
+  const end = endOf(expiry, ttl);
   let result: number;
   try {
     const kind = encodeValue(segment, value, "write");
@@ -138,11 +175,13 @@ export function replace<V>(
       OUT.end,
       kind,
       version,
+      end,
     );
   } finally {
     OUT.release();
   }
   if (result < 0) throw segment.failure(result, "write");
+  if (end !== NEVER) noteEnds(segment);
   return result === 1;
 }
 
@@ -154,7 +193,9 @@ export function remove(segment: Segment, key: string, options: unknown): boolean
   if (segment.writeHandle === 0) segment.assertWritable("write");
   segment.locker.assertFree("write");
   const isAsked = typeof options === "object" && options !== null;
-  const version = isAsked ? versionIn(options as VersionOptions) : ANY_VERSION;
+  const version = isAsked
+    ? versionIn(checkOptions(options as VersionOptions, ["ifVersion"]))
+    : ANY_VERSION;
   const keyLength = writeKey(key, KEY.bytes, 0);
   const { native, writeHandle } = segment;
   const result = version === ANY_VERSION

@@ -6,8 +6,10 @@ import { outcomes, records } from "../ffi/abi.ts";
 import { offsetOf } from "../ffi/fields.ts";
 import { DATA, KEY, OUT } from "../ffi/scratch.ts";
 import { decode, encode, writeKey } from "../values/kinds.ts";
-import type { Entry } from "./conditions.ts";
+import type { Entry, Target } from "./conditions.ts";
+import { endOf, type Expiry, type ExpiryOptions, NEVER } from "./expiry.ts";
 import type { Segment } from "./segment.ts";
+import { noteEnds } from "./sweeper.ts";
 import { shortened } from "./value_io.ts";
 
 /**
@@ -27,7 +29,8 @@ import { shortened } from "./value_io.ts";
 export type Counted<N extends number | bigint> = Entry<N> & { readonly value: N };
 
 /**
- * How an increment makes a counter that is absent. A counter that is there is only added to.
+ * How an increment makes a counter that is absent: what it starts at, and when it ends. A counter
+ * that is there is only added to, and keeps its end.
  *
  * @typeParam N `number` or `bigint`.
  *
@@ -41,7 +44,7 @@ export type Counted<N extends number | bigint> = Entry<N> & { readonly value: N 
  * assert.equal(map.increment("left", -1, options), 98);
  * ```
  */
-export interface CountOptions<N extends number | bigint = number> {
+export interface CountOptions<N extends number | bigint = number> extends ExpiryOptions {
   /** What is added to where there is no counter yet: 0 by default. */
   initial?: N | undefined;
 }
@@ -52,17 +55,25 @@ const VERSION = offsetOf("Counted", "version");
 const LENGTH = offsetOf("Counted", "len");
 const KIND = offsetOf("Counted", "kind");
 const { counted: COUNTED, otherType: OTHER_TYPE, outOfRange: OUT_OF_RANGE } = outcomes;
-const NAMES = ["initial"];
+const EXPIRES = offsetOf("Counted", "expires");
+const NAMES = ["initial", "ttl", "expires"];
 
 /** Adds `by` to the number under `key`. The sum; the record of it is in `DATA`. */
 export function increment(
-  segment: Segment,
+  { segment, ttl }: Target,
   key: string,
   by: number | bigint = 1,
   options?: CountOptions<number | bigint>,
 ): number | bigint {
   if (segment.writeHandle === 0) segment.assertWritable("write");
-  const { initial } = options === undefined ? {} as never : checkOptions(options, NAMES);
+  let initial: number | bigint | undefined;
+  let expiry: Expiry | undefined;
+  if (options !== undefined) {
+    const stated = checkOptions(options, NAMES);
+    initial = stated.initial;
+    expiry = { ttl: stated.ttl, expires: stated.expires };
+  }
+  const end = endOf(expiry, ttl);
   if (typeof by !== "number" && typeof by !== "bigint") {
     throw wrongType("by", "a number or a bigint", by);
   }
@@ -70,7 +81,11 @@ export function increment(
     throw wrongType("initial", `a ${typeof by}, as what is added`, initial);
   }
   segment.locker.assertFree("write");
-  if (typeof by === "bigint") return incrementBig(segment, key, by, initial as bigint ?? 0n);
+  if (typeof by === "bigint") {
+    const sum = incrementBig(segment, key, by, initial as bigint ?? 0n, end);
+    if (end !== NEVER) noteEnds(segment);
+    return sum;
+  }
   const keyLength = writeKey(key, KEY.bytes, 0);
   const outcome = segment.native.shm_map_increment(
     segment.writeHandle,
@@ -78,26 +93,35 @@ export function increment(
     keyLength,
     by,
     initial as number ?? 0,
+    end,
     DATA.bytes,
     DATA.bytes.length,
   );
   if (outcome !== COUNTED) throw refusal(segment, outcome, key, by);
+  if (end !== NEVER) noteEnds(segment);
   return DATA.view.getFloat64(VALUE, true);
 }
 
 /** As `increment`; the entry as this step has left it. */
 export function incrementEntry(
-  segment: Segment,
+  target: Target,
   key: string,
   by: number | bigint | undefined,
   options: CountOptions<number | bigint> | undefined,
 ): Counted<number | bigint> {
-  const value = increment(segment, key, by, options);
+  const value = increment(target, key, by, options);
   const version = DATA.view.getFloat64(VERSION, true);
-  return { key, value, version, expires: undefined };
+  const expires = DATA.view.getFloat64(EXPIRES, true);
+  return { key, value, version, expires: expires === NEVER ? undefined : expires };
 }
 
-function incrementBig(segment: Segment, key: string, by: bigint, initial: bigint): bigint {
+function incrementBig(
+  segment: Segment,
+  key: string,
+  by: bigint,
+  initial: bigint,
+  end: number,
+): bigint {
   try {
     OUT.end = 0;
     const byKind = encode(by, undefined, OUT);
@@ -113,6 +137,7 @@ function incrementBig(segment: Segment, key: string, by: bigint, initial: bigint
         OUT.end,
         byLength,
         kinds,
+        end,
         DATA.bytes,
         DATA.bytes.length,
       );

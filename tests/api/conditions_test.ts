@@ -8,6 +8,7 @@ import {
   freshAnonymous,
   freshMap,
   isArgumentError,
+  pause,
   thrown,
   untyped,
 } from "../support/support.ts";
@@ -285,4 +286,64 @@ test("A value that cannot be read back is reported by take and swap", (t) => {
   thrown("Corrupt", () => map.getEntry("a"));
   thrown("Corrupt", () => map.swap("a", 1));
   assert.equal(map.get("a"), 1);
+});
+
+test("Conditions and counters have ends: of their own, kept, or the handle's", async (t) => {
+  const map = freshMap<unknown>(t);
+  const hour = 3_600_000;
+  const near = (expires: number | undefined, wanted: number) => {
+    assert.ok(Math.abs(expires! - wanted) < 60_000, `${expires} is not near ${wanted}`);
+  };
+  map.set("k", 1);
+  assert.equal(map.replace("k", 2, hour), true);
+  near(map.getEntry("k").expires, Date.now() + hour);
+  const { version } = map.getEntry("k");
+  assert.equal(map.replace("k", 3, { ttl: 2 * hour, ifVersion: version }), true);
+  near(map.getEntry("k").expires, Date.now() + 2 * hour);
+  assert.equal(map.replace("k", 4), true);
+  assert.equal(map.getEntry("k").expires, undefined);
+  assert.equal(map.swap("k", 5, { expires: Date.now() + hour }), 4);
+  near(map.getEntry("k").expires, Date.now() + hour);
+
+  const first = map.incrementEntry("hits", 1, { ttl: hour, initial: 10 });
+  assert.equal(first.value, 11);
+  near(first.expires, Date.now() + hour);
+  const second = map.incrementEntry("hits", 1, { ttl: 9 * hour });
+  assert.deepEqual([second.value, second.expires], [12, first.expires]);
+  assert.equal(map.getEntry("hits").expires, first.expires);
+  const big = map.incrementEntry("big", 2n ** 70n, { ttl: hour });
+  near(big.expires, Date.now() + hour);
+  assert.equal(map.incrementEntry("big", 1n).expires, big.expires);
+
+  assert.equal(map.incrementEntry("over", 1, { ttl: 0 }).value, 1);
+  assert.equal(map.has("over"), false);
+  assert.equal(map.swap("k", 6, { ttl: -1 }), 5);
+  assert.equal(map.replace("hits", 6, 0), true);
+  assert.deepEqual([map.has("k"), map.has("hits")], [false, false]);
+
+  const lending = SharedMap.attach<unknown>(map.token, { ttl: hour });
+  near(lending.incrementEntry("n").expires, Date.now() + hour);
+  lending.swap("s", 1);
+  near(map.getEntry("s").expires, Date.now() + hour);
+  assert.equal(map.increment("m"), 1);
+  assert.equal(lending.incrementEntry("m").expires, undefined); // it was there
+  lending.close();
+  for (const bad of [{ ttl: 1, expires: 1 }, { ttl: NaN }, { ttl: "1" }].map(untyped)) {
+    assert.throws(() => map.increment("m", 1, bad), TypeError);
+    assert.throws(() => map.swap("s", 1, bad), TypeError);
+    assert.throws(() => map.replace("s", 1, bad), TypeError);
+  }
+  assert.deepEqual([map.get("m"), map.get("s")], [2, 1]);
+
+  map.set("short", 1, 20);
+  const { version: ended } = map.getEntry("short");
+  while (map.has("short")) await pause(5);
+  assert.equal(map.take("short"), undefined);
+  assert.equal(map.replace("short", 2), false);
+  assert.equal(map.delete("short", { ifVersion: ended }), false);
+  assert.deepEqual(map.scan({ prefix: "short" }).keys, []);
+  assert.equal(map.getEntry("short").version, 0);
+  assert.equal(map.swap("short", 2), undefined);
+  assert.equal(map.get("short"), 2);
+  assertSound(map);
 });

@@ -109,6 +109,15 @@ export const TABLE = {
     on: "robust kernel",
     not: because("step storm history faults", "it deletes key by key, which is tried there"),
   },
+  shm_map_get_entry: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+    },
+  },
   shm_map_take: {
     by: "enumerate step storm history corrupt api",
     on: "robust kernel",

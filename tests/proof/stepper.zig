@@ -119,7 +119,7 @@ pub const Library = struct {
     attach: *const fn (Bytes, u32, Bytes, u32, u32, f64, ?[*]u8) callconv(.c) i32,
     token: *const fn (u32, ?[*]u8, u32) callconv(.c) i32,
     put: *const fn (u32, Bytes, u32, Bytes, u32, u32) callconv(.c) i32,
-    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64) callconv(.c) i32,
+    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, f64) callconv(.c) i32,
     getVersion: *const fn (u32, Bytes, u32, ?[*]u8, u32) callconv(.c) i32,
     delete: *const fn (u32, Bytes, u32) callconv(.c) i32,
     clear: *const fn (u32) callconv(.c) i32,
@@ -129,10 +129,10 @@ pub const Library = struct {
     release: *const fn (u32, u32) callconv(.c) i32,
     valuePut: *const fn (u32, Bytes, u32, u32) callconv(.c) i32,
     take: *const fn (u32, Bytes, u32, ?[*]u8, u32) callconv(.c) i32,
-    swap: *const fn (u32, Bytes, u32, Bytes, u32, u32, ?[*]u8, u32) callconv(.c) i32,
-    replace: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64) callconv(.c) i32,
+    swap: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, ?[*]u8, u32) callconv(.c) i32,
+    replace: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, f64) callconv(.c) i32,
     deleteVersion: *const fn (u32, Bytes, u32, f64) callconv(.c) i32,
-    increment: *const fn (u32, Bytes, u32, f64, f64, ?[*]u8, u32) callconv(.c) i32,
+    increment: *const fn (u32, Bytes, u32, f64, f64, f64, ?[*]u8, u32) callconv(.c) i32,
 
     pub fn open(path: []const u8) !Library {
         var library: Library = undefined;
@@ -262,15 +262,15 @@ const Child = struct {
             .add => library.put(handle, key.ptr, key_len, value, len, 256 + 2),
             .compare_and_set => blk: {
                 const version = child.versionOf(key);
-                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version);
+                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version, 0);
             },
             .delete_version => library.deleteVersion(handle, key.ptr, key_len, child.versionOf(key)),
             .take => noneIsZero(library.take(handle, key.ptr, key_len, &room, room.len)),
             .swap => noneIsZero(
-                library.swap(handle, key.ptr, key_len, value, len, 4, &room, room.len),
+                library.swap(handle, key.ptr, key_len, value, len, 4, 0, &room, room.len),
             ),
-            .replace => library.replace(handle, key.ptr, key_len, value, len, 5, -1),
-            .count => library.increment(handle, key.ptr, key_len, 1, 0, &room, room.len),
+            .replace => library.replace(handle, key.ptr, key_len, value, len, 5, -1, 0),
+            .count => library.increment(handle, key.ptr, key_len, 1, 0, 0, &room, room.len),
             .delete => library.delete(handle, key.ptr, key_len),
             .clear => library.clear(handle),
             .put_many => library.putMany(handle, value, value.len, command.count, 0),

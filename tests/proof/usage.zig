@@ -142,7 +142,7 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
     switch (random.uintLessThan(u8, 38)) {
         0...5 => _ = calls.call(.shm_map_get, .{ handle, key.ptr, len, &room, room.len }),
         6 => _ = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len }),
-        7 => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
+        7 => _ = calls.call(.shm_map_get_entry, .{ handle, key.ptr, len, &room, room.len }),
         8...13 => _ = calls.call(.shm_map_put, .{
             handle,
             key.ptr,
@@ -167,12 +167,14 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
         31 => scanAll(handle, prefixOf(key, random), random),
         32 => _ = calls.call(.shm_map_take, .{ handle, key.ptr, len, &room, lengthFor(random) }),
         33 => _ = calls.call(.shm_map_swap, .{
-            handle, key.ptr, len, &filler, lengthFor(random), kind, &room, lengthFor(random),
+            handle, key.ptr, len, &filler, lengthFor(random), kind, 0, &room, lengthFor(random),
         }),
         34 => replaceOrDelete(handle, key, random),
-        35 => _ = calls.call(.shm_map_increment, .{ handle, key.ptr, len, 1, 0, &room, room.len }),
+        35 => _ = calls.call(.shm_map_increment, .{
+            handle, key.ptr, len, 1, 0, 0, &room, room.len,
+        }),
         36 => _ = calls.call(.shm_map_increment_big, .{
-            handle, key.ptr, len, &filler, 16, 8, 7 | 7 << 8, &room, room.len,
+            handle, key.ptr, len, &filler, 16, 8, 7 | 7 << 8, 0, &room, room.len,
         }),
         else => switch (random.uintLessThan(u8, 9)) {
             8 => _ = calls.call(.shm_map_clear_prefix, .{ handle, key.ptr, @min(len, 2) }),
@@ -213,7 +215,7 @@ fn putVersion(handle: u32, key: []const u8) void {
     const got = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len });
     if (got < 0 or @as(usize, @intCast(got)) + 9 > room.len) return;
     const version: f64 = @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
-    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version });
+    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version, 0 });
 }
 
 fn prefixOf(key: []const u8, random: std.Random) []const u8 {
@@ -238,7 +240,7 @@ fn replaceOrDelete(handle: u32, key: []const u8, random: std.Random) void {
     const any: f64 = if (random.boolean()) -1 else version;
     if (random.boolean()) {
         _ = calls.call(.shm_map_replace, .{
-            handle, key.ptr, len, &filler, lengthFor(random), 3, any,
+            handle, key.ptr, len, &filler, lengthFor(random), 3, any, 0,
         });
     } else _ = calls.call(.shm_map_delete_version, .{ handle, key.ptr, len, version });
 }

@@ -134,6 +134,31 @@ function writeOthers(map: SharedMap, { keys }: { keys: number }): number {
   return count;
 }
 
+/**
+ * Stores, touches and deletes sessions under shared keys until told to stop; what is read
+ * must be whole and its key's own.
+ */
+function sessions(map: SharedMap, { seed, keyCount }: StormArgs): number {
+  const random = seededRandom(seed);
+  let count = 0;
+  for (; count % 64 !== 0 || !isStopped(map); count += 1) {
+    const key = `session ${random(keyCount)}`;
+    const dice = random(100);
+    if (dice < 40) map.set(key, checkedValue(key, count), 1 + random(SESSION_MS));
+    else if (dice < 50) map.add(key, checkedValue(key, count), 1 + random(SESSION_MS));
+    else if (dice < 60) map.delete(key);
+    else if (dice < 75) map.touch(key, random(SESSION_MS));
+    else if (dice < 76) map.touch(key, Infinity);
+    else {
+      const value = map.get(key);
+      if (value !== undefined) checkedSequence(key, value);
+    }
+  }
+  return count;
+}
+
+const SESSION_MS = 20;
+
 /** Replaces one value by others of its size, each of one byte throughout. */
 function replaceLarge(map: SharedMap, { key, size }: { key: string; size: number }): number {
   const value = new Uint8Array(size);
@@ -349,6 +374,7 @@ export const TASKS: Record<string, Task> = {
   fill,
   fillMany,
   writeOthers,
+  sessions,
   replaceLarge,
   checkFill,
   increment,

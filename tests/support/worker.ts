@@ -18,7 +18,7 @@ let lock: Lock;
 
 const COMMANDS: Record<string, (args: Json) => unknown> = {
   attach: ({ token }) => void (map = SharedMap.attach(token)),
-  set: ({ key, value }) => void map.set(key, value),
+  set: ({ key, value, expiry }) => void map.set(key, value, expiry),
   lock: ({ options }) => (lock = map.lock(options)).recovered,
   tryLock: () => map.tryLock() !== undefined,
   lockAsync: async ({ options }) => (lock = await map.lockAsync(options)).recovered,

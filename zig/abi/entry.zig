@@ -6,6 +6,7 @@ const conditions = @import("../map/conditions.zig");
 const count = @import("../map/count.zig");
 const handles = @import("handles.zig");
 const marshal = @import("marshal.zig");
+const read = @import("../map/read.zig");
 const status = @import("../status.zig");
 const write = @import("../map/write.zig");
 const Error = status.Error;
@@ -42,8 +43,37 @@ fn answerWith(meta: ?Meta, room: []u8) i32 {
     return @intCast(found.len);
 }
 
-/// Stores a value and copies the one it replaces, as `shm_map_take` does: if that does not fit,
-/// nothing is stored.
+/// What follows the value of an entry: its kind and version, and when it ends, 0 for never.
+pub const EntryTail = extern struct { kind: u8, version: f64 align(1), expires: f64 align(1) };
+
+/// As `shm_map_get`; behind the value lies the record `EntryTail`.
+pub export fn shm_map_get_entry(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    target: ?[*]u8,
+    target_len: u32,
+) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const room = marshal.mutable(target, target_len);
+    const found = read.get(map, key_bytes, room, @sizeOf(EntryTail)) catch |err|
+        return status.status(err);
+    const meta = found orelse return @intFromEnum(status.Status.absent);
+    if (@as(u64, meta.len) + @sizeOf(EntryTail) <= room.len) {
+        const tail: EntryTail = .{
+            .kind = meta.kind,
+            .version = @floatFromInt(meta.version),
+            .expires = @floatFromInt(meta.expires),
+        };
+        @memcpy(room[meta.len..][0..@sizeOf(EntryTail)], std.mem.asBytes(&tail));
+    }
+    return @intCast(meta.len);
+}
+
+/// Stores a value with an end, 0 for never, and copies the one it replaces, as `shm_map_take` does:
+/// if that does not fit, nothing is stored.
 pub export fn shm_map_swap(
     handle: u32,
     key: ?[*]const u8,
@@ -51,6 +81,7 @@ pub export fn shm_map_swap(
     value: ?[*]const u8,
     value_len: u32,
     kind: u32,
+    expires: f64,
     target: ?[*]u8,
     target_len: u32,
 ) i32 {
@@ -58,15 +89,23 @@ pub export fn shm_map_swap(
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     const room = marshal.mutable(target, target_len);
-    const bytes = marshal.slice(value, value_len);
+    const item = itemOf(value, value_len, kind, expires) catch |err| return status.status(err);
     map.startQuickCall();
-    const meta = conditions.swap(map, key_bytes, bytes, @truncate(kind), room, 1) catch |err|
+    const meta = conditions.swap(map, key_bytes, item, room, 1) catch |err|
         return failed(map, err);
     return answerWith(meta, room);
 }
 
-/// Stores a value if there is one, and, unless `version` is below zero, if that has this version.
-/// 1, or 0: not so.
+fn itemOf(value: ?[*]const u8, value_len: u32, kind: u32, expires: f64) Error!write.Item {
+    return .{
+        .value = marshal.slice(value, value_len),
+        .kind = @truncate(kind),
+        .expires = try marshal.wholeOf(expires),
+    };
+}
+
+/// Stores a value with an end, 0 for never, if there is one, and, unless `version` is below zero, if
+/// that has this version. 1, or 0: not so.
 pub export fn shm_map_replace(
     handle: u32,
     key: ?[*]const u8,
@@ -75,6 +114,7 @@ pub export fn shm_map_replace(
     value_len: u32,
     kind: u32,
     version: f64,
+    expires: f64,
 ) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
@@ -82,9 +122,9 @@ pub export fn shm_map_replace(
     const condition: write.Condition = if (version < 0) .present else .{
         .version = versionOf(version) catch |err| return status.status(err),
     };
-    const bytes = marshal.slice(value, value_len);
+    const item = itemOf(value, value_len, kind, expires) catch |err| return status.status(err);
     map.startQuickCall();
-    const stored = write.putSlow(map, key_bytes, bytes, @truncate(kind), condition) catch |err|
+    const stored = write.putSlow(map, key_bytes, item, condition) catch |err|
         return failed(map, err);
     return @intFromBool(stored);
 }
@@ -112,14 +152,15 @@ pub export fn shm_map_delete_version(
     return @intFromBool(was);
 }
 
-/// Adds `by` to the number under `key`, or to `initial` if there is none. An `Outcome`; if it is
-/// `counted`, `target` has the record `Counted`.
+/// Adds `by` to the number under `key`, or to `initial` if there is none, which then ends at
+/// `expires`, 0 for never. An `Outcome`; if it is `counted`, `target` has the record `Counted`.
 pub export fn shm_map_increment(
     handle: u32,
     key: ?[*]const u8,
     key_len: u32,
     by: f64,
     initial: f64,
+    expires: f64,
     target: ?[*]u8,
     target_len: u32,
 ) i32 {
@@ -128,9 +169,11 @@ pub export fn shm_map_increment(
         return status.status(error.InvalidArgument);
     const room = marshal.mutable(target, target_len);
     if (room.len < @sizeOf(count.Counted)) return status.status(error.InvalidArgument);
+    const end = marshal.wholeOf(expires) catch |err| return status.status(err);
     map.startQuickCall();
     var counted: count.Counted = undefined;
-    const outcome = count.add(map, key_bytes, by, initial, &counted) catch |err|
+    const beginning: count.Beginning(f64) = .{ .initial = initial, .expires = end };
+    const outcome = count.add(map, key_bytes, by, beginning, &counted) catch |err|
         return failed(map, err);
     if (outcome == .counted) @memcpy(room[0..@sizeOf(count.Counted)], std.mem.asBytes(&counted));
     return @intCast(@intFromEnum(outcome));
@@ -147,6 +190,7 @@ pub export fn shm_map_increment_big(
     operands_len: u32,
     by_len: u32,
     kinds: u32,
+    expires: f64,
     target: ?[*]u8,
     target_len: u32,
 ) i32 {
@@ -158,7 +202,11 @@ pub export fn shm_map_increment_big(
     const by: count.Operand = .{ .bytes = bytes[0..by_len], .kind = @truncate(kinds) };
     const initial: count.Operand = .{ .bytes = bytes[by_len..], .kind = @truncate(kinds >> 8) };
     const room = marshal.mutable(target, target_len);
-    const outcome = count.addBig(map, key_bytes, by, initial, room) catch |err|
+    const beginning: count.Beginning(count.Operand) = .{
+        .initial = initial,
+        .expires = marshal.wholeOf(expires) catch |err| return status.status(err),
+    };
+    const outcome = count.addBig(map, key_bytes, by, beginning, room) catch |err|
         return status.status(err);
     return @intCast(@intFromEnum(outcome));
 }

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const bulk = @import("../map/bulk.zig");
+const expiry = @import("../map/expiry.zig");
 const gathered = @import("../map/gathered.zig");
 const handles = @import("handles.zig");
 const iterate = @import("../map/iterate.zig");
@@ -40,9 +41,24 @@ pub export fn shm_map_get(
     switch (read.getFast(map, key_bytes, room, &meta)) {
         .hit => room[meta.len] = meta.kind,
         .miss => return @intFromEnum(status.Status.absent),
+        .ending => return getEnding(map, key_bytes, room, meta.len, meta.kind, meta.expires),
         .retry => return getSlow(map, key_bytes, room),
     }
     return @intCast(meta.len);
+}
+
+/// A hit of the fast path, which is none if the entry has ended. Separate, as `getSlow` is.
+noinline fn getEnding(
+    map: *Map,
+    key: []const u8,
+    room: []u8,
+    len: u32,
+    kind: u8,
+    expires: u64,
+) i32 {
+    if (expires <= map.takeNow()) return getSlow(map, key, room);
+    room[len] = kind;
+    return @intCast(len);
 }
 
 noinline fn getSlow(map: *Map, key: []const u8, room: []u8) i32 {
@@ -82,8 +98,32 @@ pub export fn shm_map_put(
     const bytes = marshal.slice(value, value_len);
     if (put_flags & only_if_absent != 0)
         return putSlow(map, key_bytes, bytes, put_flags, .absent);
-    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags), .call)) return 1;
+    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags), 0, .call)) return 1;
     return putSlow(map, key_bytes, bytes, put_flags, .none);
+}
+
+/// As `shm_map_put`, with an end: milliseconds since 1970, 0 for never, -1 for the end that the
+/// entry has. One that has passed leaves the key absent.
+pub export fn shm_map_put_until(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    value: ?[*]const u8,
+    value_len: u32,
+    put_flags: u32,
+    expires: f64,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const bytes = marshal.slice(value, value_len);
+    const end = marshal.endOf(expires) catch |err| return status.status(err);
+    const kind: u8 = @truncate(put_flags);
+    const item: write.Item = .{ .value = bytes, .kind = kind, .expires = end };
+    if (put_flags & only_if_absent != 0) return putItem(map, key_bytes, item, .absent);
+    if (item.isPlain() and
+        put_fast.putFast(map, key_bytes, bytes, kind, end, .call)) return 1;
+    return putItem(map, key_bytes, item, .none);
 }
 
 /// Separate, so that the fast path spills no registers.
@@ -94,8 +134,17 @@ noinline fn putSlow(
     put_flags: u32,
     condition: write.Condition,
 ) i32 {
+    return putItem(map, key, .{ .value = value, .kind = @truncate(put_flags) }, condition);
+}
+
+inline fn putItem(
+    map: *Map,
+    key: []const u8,
+    item: write.Item,
+    condition: write.Condition,
+) i32 {
     map.startQuickCall();
-    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err| {
+    const stored = write.putSlow(map, key, item, condition) catch |err| {
         map.segment.deadline.is_used = true;
         return status.status(err);
     };
@@ -103,6 +152,7 @@ noinline fn putSlow(
 }
 
 /// Stores a value if the key's version is still `version` (0: if it is absent). 1, or 0: it is not.
+/// `expires` as in `shm_map_put_until`.
 pub export fn shm_map_put_version(
     handle: u32,
     key: ?[*]const u8,
@@ -111,13 +161,52 @@ pub export fn shm_map_put_version(
     value_len: u32,
     put_flags: u32,
     version: f64,
+    expires: f64,
 ) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     const wanted = marshal.wholeOf(version) catch |err| return status.status(err);
     const condition: write.Condition = if (wanted == 0) .absent else .{ .version = wanted };
-    return putSlow(map, key_bytes, marshal.slice(value, value_len), put_flags, condition);
+    return putItem(map, key_bytes, .{
+        .value = marshal.slice(value, value_len),
+        .kind = @truncate(put_flags),
+        .expires = marshal.endOf(expires) catch |err| return status.status(err),
+    }, condition);
+}
+
+/// Gives the entry of `key` another end (`expiry.touch`): milliseconds since 1970, 0 for never. 1,
+/// or 0: there is none.
+pub export fn shm_map_touch(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    expires: f64,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const end = marshal.wholeOf(expires) catch |err| return status.status(err);
+    map.startQuickCall();
+    const was = expiry.touch(map, key_bytes, end) catch |err| {
+        map.segment.deadline.is_used = true;
+        return status.status(err);
+    };
+    return @intFromBool(was);
+}
+
+/// Removes every entry that has ended. How many.
+pub export fn shm_map_prune(handle: u32) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(expiry.prune(map));
+}
+
+/// Removes entries that have ended, if no process has looked for them within the last second
+/// (`expiry.sweep`). In how many milliseconds to call again, or `absent`: no entry ends.
+pub export fn shm_map_sweep(handle: u32) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const after_ms = expiry.sweep(map) catch |err| return status.status(err);
+    return @intCast(after_ms orelse return @intFromEnum(status.Status.absent));
 }
 
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
@@ -243,9 +332,15 @@ pub export fn shm_map_get_unless(
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     var meta: Meta = undefined;
-    if (version > 0 and read.getFast(map, key_bytes, null, &meta) == .hit and
-        @as(f64, @floatFromInt(meta.version)) == version)
-        return @intFromEnum(status.Status.unchanged);
+    if (version > 0) {
+        const is_there = switch (read.getFast(map, key_bytes, null, &meta)) {
+            .hit => true,
+            .ending => !marshal.isOver(map, meta.expires),
+            .miss, .retry => false,
+        };
+        if (is_there and @as(f64, @floatFromInt(meta.version)) == version)
+            return @intFromEnum(status.Status.unchanged);
+    }
     return marshal.valueWithTail(map, key_bytes, marshal.mutable(target, target_len));
 }
 

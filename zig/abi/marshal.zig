@@ -8,6 +8,7 @@ const layout = @import("../layout.zig");
 const read = @import("../map/read.zig");
 const status = @import("../status.zig");
 const isolate_end = @import("isolate_end.zig");
+const write = @import("../map/write.zig");
 const Map = @import("../map/map.zig").Map;
 const Meta = @import("../stripe/entry.zig").Meta;
 const Options = @import("../segment/segment.zig").Options;
@@ -98,8 +99,19 @@ pub inline fn metaOf(map: *Map, key: []const u8) Error!?Meta {
     return switch (read.getFast(map, key, null, &meta)) {
         .hit => meta,
         .miss => null,
+        .ending => if (isOver(map, meta.expires)) readSlow(map, key, &.{}, 1) else meta,
         .retry => readSlow(map, key, &.{}, 1),
     };
+}
+
+/// Whether a hit of the fast path, as a call of its own, has ended by now.
+pub noinline fn isOver(map: *Map, expires: u64) bool {
+    return expires <= map.takeNow();
+}
+
+/// An end that crossed as `f64`: 0 for never, -1 to keep the one there is.
+pub fn endOf(expires: f64) Error!u64 {
+    return if (expires == -1) write.Item.kept else wholeOf(expires);
 }
 
 noinline fn readSlow(map: *Map, key: []const u8, room: []u8, reserve: u32) Error!?Meta {
@@ -116,12 +128,20 @@ pub fn valueWithTail(map: *Map, key: []const u8, room: []u8) i32 {
     switch (read.getFast(map, key, room, &meta)) {
         .hit => {},
         .miss => return @intFromEnum(status.Status.absent),
-        .retry => {
-            const found = readSlow(map, key, room, @sizeOf(ValueTail)) catch |err|
-                return status.status(err);
-            meta = found orelse return @intFromEnum(status.Status.absent);
-        },
+        .ending => if (isOver(map, meta.expires)) return valueWithTailSlow(map, key, room),
+        .retry => return valueWithTailSlow(map, key, room),
     }
+    return withTail(&meta, room);
+}
+
+fn valueWithTailSlow(map: *Map, key: []const u8, room: []u8) i32 {
+    const found = readSlow(map, key, room, @sizeOf(ValueTail)) catch |err|
+        return status.status(err);
+    const meta = found orelse return @intFromEnum(status.Status.absent);
+    return withTail(&meta, room);
+}
+
+inline fn withTail(meta: *const Meta, room: []u8) i32 {
     if (@as(u64, meta.len) + @sizeOf(ValueTail) <= room.len) {
         const tail: ValueTail = .{ .kind = meta.kind, .version = @floatFromInt(meta.version) };
         @memcpy(room[meta.len..][0..@sizeOf(ValueTail)], std.mem.asBytes(&tail));

@@ -37,6 +37,7 @@ pub const records = .{
     .Record = @import("../map/gathered.zig").Record,
     .Answer = @import("../map/bulk.zig").Answer,
     .ValueTail = marshal.ValueTail,
+    .EntryTail = @import("entry.zig").EntryTail,
     .ScanCursor = @import("../map/scan.zig").Cursor,
     .Counted = counters.Counted,
     .WakeTicket = @import("lock.zig").WakeTicket,

@@ -3,7 +3,9 @@
 //! callers one is the first.
 
 const std = @import("std");
+const atomics = @import("../atomics.zig");
 const entries = @import("../stripe/entry.zig");
+const expiry = @import("expiry.zig");
 const layout = @import("../layout.zig");
 const status = @import("../status.zig");
 const stripe_ops = @import("stripe_op.zig");
@@ -26,14 +28,23 @@ pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta 
     defer op.unlock();
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    if (!cursor.is_found) return null;
+    if (!op.isThere(&cursor)) return null;
     const meta = cursor.probe.entry.meta();
     if (!fits(meta, target, reserve)) return meta;
     // Before the commit: the block may be given out again behind it.
     cursor.probe.entry.copyOut(target, reserve);
-    op.begin();
-    op.remove(&cursor);
+    remove(&op, &cursor);
     return meta;
+}
+
+/// Removes the entry that `find` found.
+pub inline fn remove(op: *StripeOp, cursor: *const Cursor) void {
+    if (atomics.load(&op.stripe.next_end) != 0) {
+        _ = expiry.deleteAmongEnding(op, cursor);
+        return;
+    }
+    op.begin();
+    op.remove(cursor);
 }
 
 /// Whether a value fits with so many bytes to spare.
@@ -41,7 +52,7 @@ pub fn fits(meta: Meta, target: []const u8, reserve: u32) bool {
     return @as(u64, meta.len) + reserve <= target.len;
 }
 
-/// Removes an entry if it has this version. False: there is none that has.
+/// Removes an entry if it has this version, which is not 0. False: there is none that has.
 pub fn deleteVersion(map: *Map, key: []const u8, version: u64) Error!bool {
     try map.segment.checkWritable();
     const key_hash = map.hashOf(key);
@@ -51,26 +62,25 @@ pub fn deleteVersion(map: *Map, key: []const u8, version: u64) Error!bool {
     defer op.unlock();
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    if (!cursor.is_found or cursor.version() != version) return false;
-    op.begin();
-    op.remove(&cursor);
+    if (op.versionOf(&cursor) != version) return false;
+    remove(&op, &cursor);
     return true;
 }
 
 /// Stores a value and copies the one it replaces, if that fits with `reserve` bytes to spare; else
-/// nothing changes. Null: there was none, and the value is stored.
+/// nothing changes. Null: there was none, and the value is stored. With an end that has passed the
+/// key is absent afterwards.
 pub fn swap(
     map: *Map,
     key: []const u8,
-    value: []const u8,
-    kind: u8,
+    item: write.Item,
     target: []u8,
     reserve: u32,
 ) Error!?Meta {
-    return swapOnce(map, key, value, kind, target, reserve) catch |err| {
+    return swapOnce(map, key, &item, target, reserve) catch |err| {
         if (err != error.NoSpace) return err;
         try reclaimed(map);
-        return swapOnce(map, key, value, kind, target, reserve);
+        return swapOnce(map, key, &item, target, reserve);
     };
 }
 
@@ -86,11 +96,11 @@ pub noinline fn reclaimed(map: *Map) Error!void {
 fn swapOnce(
     map: *Map,
     key: []const u8,
-    value: []const u8,
-    kind: u8,
+    item: *const write.Item,
     target: []u8,
     reserve: u32,
 ) Error!?Meta {
+    const value = item.value;
     try map.segment.checkWritable();
     try write.checkSize(map, layout.Entry.bytesFor(key.len, value.len), value.len);
     const key_hash = map.hashOf(key);
@@ -100,12 +110,17 @@ fn swapOnce(
     defer op.unlock();
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    const before: ?Meta = if (cursor.is_found) cursor.probe.entry.meta() else null;
+    const before: ?Meta = if (op.isThere(&cursor)) cursor.probe.entry.meta() else null;
     if (before) |meta| {
         if (!fits(meta, target, reserve)) return meta;
         cursor.probe.entry.copyOut(target, reserve); // before the commit, as in `take`
     }
+    if (map.isOver(item.expires)) {
+        if (cursor.is_found) remove(&op, &cursor);
+        return before;
+    }
     op.begin();
-    try op.insert(&cursor, value, kind);
+    try op.insert(&cursor, value, item.kind, item.expires);
+    expiry.removeSome(&op);
     return before;
 }

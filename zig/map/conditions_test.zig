@@ -4,9 +4,12 @@ const std = @import("std");
 const bigint = @import("bigint.zig");
 const calls = @import("../testing/calls.zig");
 const count = @import("count.zig");
+const gathered = @import("gathered.zig");
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
+const scan = @import("scan.zig");
 const support = @import("../testing/support.zig");
+const write = @import("write.zig");
 const Map = @import("map.zig").Map;
 
 const expect = std.testing.expect;
@@ -360,4 +363,68 @@ fn startCounting(counting: *Counting, token: []const u8, number: usize) !std.c.p
     if (pid > 0) return pid;
     counting.child(token, number) catch std.c._exit(1);
     std.c._exit(0);
+}
+
+test "an entry that has ended is absent for conditions and counters, and a counter keeps its end" {
+    const start_ms = 1_800_000_000_000;
+    os.end_clock = start_ms;
+    defer os.end_clock = null;
+    for (locks) |lock| {
+        os.end_clock = start_ms;
+        const map = try support.openMapOf(lock, 0, 4 << 20);
+        defer support.closeMap(map);
+        var target: [64]u8 = undefined;
+        const keys = [_][]const u8{ "take", "swap", "replace", "delete", "count" };
+        for (keys) |key| _ = try calls.putUntil(map, key, "old", 3, .none, start_ms + 10);
+        const version = (try calls.get(map, "delete", &target, 0)).?.version;
+        const entry = (try calls.getEntry(map, "take", &target)).?;
+        try expectEqual(@as(u64, start_ms + 10), entry.expires);
+        os.end_clock = start_ms + 10;
+        try expectEqual(null, try calls.getEntry(map, "take", &target));
+        try expectEqual(null, try calls.take(map, "take", &target));
+        try expectEqual(null, try calls.swap(map, "swap", "new", 3, &target));
+        try expect(!try calls.replace(map, "replace", "new", 3, null));
+        try expect(!try calls.deleteVersion(map, "delete", version));
+        var cursor: scan.Cursor = .{};
+        const bytes = try calls.scan(map, "", &cursor, 10);
+        try expectEqual(@as(u64, 1), gathered.countRecords(map, bytes)); // "swap"
+        try expect(try calls.has(map, "swap") and !try calls.has(map, "replace"));
+        // The text that has ended is no reason to refuse; the new counter has an end of its own.
+        var counted: count.Counted = undefined;
+        const beginning: count.Beginning(f64) = .{ .initial = 5, .expires = start_ms + 50 };
+        try expectEqual(.counted, try calls.incrementUntil(map, "count", 1, beginning, &counted));
+        try expectEqual(@as(f64, 6), counted.value);
+        try expectEqual(@as(f64, start_ms + 50), counted.expires);
+        const later: count.Beginning(f64) = .{ .initial = 100, .expires = start_ms + 900 };
+        try expectEqual(.counted, try calls.incrementUntil(map, "count", 1, later, &counted));
+        try expectEqual(@as(f64, 7), counted.value);
+        try expectEqual(@as(f64, start_ms + 50), counted.expires);
+        const seen = (try calls.getEntry(map, "count", &target)).?;
+        try expectEqual(@as(u64, start_ms + 50), seen.expires);
+        try expectEqual(@as(u64, @intFromFloat(counted.version)), seen.version);
+        os.end_clock = start_ms + 50;
+        try expectEqual(.counted, try calls.incrementUntil(map, "count", 1, later, &counted));
+        try expectEqual(@as(f64, 101), counted.value);
+        // With an end that has passed nothing stays: neither of what was there nor of the new.
+        const past: count.Beginning(f64) = .{ .initial = 0, .expires = 1 };
+        try expectEqual(.counted, try calls.incrementUntil(map, "past", 1, past, &counted));
+        try expectEqual(@as(f64, 0), counted.version);
+        try expect(!try calls.has(map, "past"));
+        const over: write.Item = .{ .value = "over", .kind = 3, .expires = 1 };
+        try expectEqual(@as(u32, 3), (try calls.swapUntil(map, "swap", over, &target)).?.len);
+        try expect(!try calls.has(map, "swap"));
+        _ = try calls.put(map, "replace", "new", 3, .none);
+        try expect(try calls.replaceUntil(map, "replace", over, null));
+        try expect(!try calls.has(map, "replace"));
+        // A store without an end takes the old one away.
+        _ = try calls.putUntil(map, "k", "v", 3, .none, start_ms + 100);
+        try expect(try calls.replace(map, "k", "w", 3, null));
+        _ = try calls.putUntil(map, "l", "v", 3, .none, start_ms + 100);
+        try expect(try calls.swap(map, "l", "w", 3, &target) != null);
+        os.end_clock = start_ms + 100_000;
+        try expect(try calls.has(map, "k") and try calls.has(map, "l"));
+        _ = try calls.prune(map);
+        try expectEqual(@as(u64, 2), try calls.size(map));
+        try support.expectSound(map);
+    }
 }

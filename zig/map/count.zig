@@ -5,6 +5,7 @@ const std = @import("std");
 const atomics = @import("../atomics.zig");
 const bigint = @import("bigint.zig");
 const conditions = @import("conditions.zig");
+const expiry = @import("expiry.zig");
 const gathered = @import("gathered.zig");
 const layout = @import("../layout.zig");
 const status = @import("../status.zig");
@@ -32,8 +33,10 @@ pub const Outcome = enum(u32) {
 pub const Counted = extern struct {
     /// The sum, of numbers.
     value: f64 = 0,
-    /// The version of the new entry.
+    /// The version of the new entry; 0: its end has passed, and nothing is stored.
     version: f64 = 0,
+    /// When it ends, 0 for never.
+    expires: f64 = 0,
     /// The length and the kind of the sum's bytes.
     len: u32 = 0,
     kind: u32 = 0,
@@ -42,16 +45,34 @@ pub const Counted = extern struct {
 /// As far as a `f64` counts without a gap.
 const most: f64 = (1 << 53) - 1;
 
-/// Adds to the number under `key`, or to `initial` if there is none.
-pub fn add(map: *Map, key: []const u8, by: f64, initial: f64, result: *Counted) Error!Outcome {
-    return addOnce(map, key, by, initial, result) catch |err| {
+/// How a counter begins that is absent: what is added to, and when it ends, 0 for never. One that
+/// is there keeps its end. With an end that has passed the key is absent afterwards.
+pub fn Beginning(comptime Number: type) type {
+    return struct { initial: Number, expires: u64 = 0 };
+}
+
+/// Adds to the number under `key`.
+pub fn add(
+    map: *Map,
+    key: []const u8,
+    by: f64,
+    beginning: Beginning(f64),
+    result: *Counted,
+) Error!Outcome {
+    return addOnce(map, key, by, &beginning, result) catch |err| {
         if (err != error.NoSpace) return err;
         try conditions.reclaimed(map);
-        return addOnce(map, key, by, initial, result);
+        return addOnce(map, key, by, &beginning, result);
     };
 }
 
-fn addOnce(map: *Map, key: []const u8, by: f64, initial: f64, result: *Counted) Error!Outcome {
+fn addOnce(
+    map: *Map,
+    key: []const u8,
+    by: f64,
+    beginning: *const Beginning(f64),
+    result: *Counted,
+) Error!Outcome {
     try map.segment.checkWritable();
     try write.checkSize(map, layout.Entry.bytesFor(key.len, @sizeOf(f64)), @sizeOf(f64));
     const key_hash = map.hashOf(key);
@@ -61,8 +82,9 @@ fn addOnce(map: *Map, key: []const u8, by: f64, initial: f64, result: *Counted) 
     defer op.unlock();
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    var before = initial;
-    if (cursor.is_found) {
+    var before = beginning.initial;
+    const is_there = op.isThere(&cursor);
+    if (is_there) {
         const entry = cursor.probe.entry;
         const kind = @intFromEnum(bigint.Kind.number);
         if (entry.sizes.kind != kind or entry.sizes.value_len != @sizeOf(f64)) return .otherType;
@@ -70,15 +92,34 @@ fn addOnce(map: *Map, key: []const u8, by: f64, initial: f64, result: *Counted) 
     }
     const sum = before + by;
     if (!(@abs(sum) <= most)) return .outOfRange;
-    op.begin();
-    try op.insert(&cursor, std.mem.asBytes(&sum), @intFromEnum(bigint.Kind.number));
     result.* = .{
         .value = sum,
-        .version = @floatFromInt(atomics.load(&op.stripe.begin)),
         .len = @sizeOf(f64),
         .kind = @intFromEnum(bigint.Kind.number),
     };
+    try store(&op, &cursor, std.mem.asBytes(&sum), if (is_there) null else beginning.expires, result);
     return .counted;
+}
+
+/// Stores a sum, whose kind `result` has, and completes the record. `expires`: null to keep the end
+/// that the entry has.
+inline fn store(
+    op: *StripeOp,
+    cursor: *Cursor,
+    bytes: []const u8,
+    expires: ?u64,
+    result: *Counted,
+) Error!void {
+    const end = expires orelse cursor.probe.entry.expires();
+    result.expires = @floatFromInt(end);
+    if (expires != null and op.map.isOver(end)) {
+        if (cursor.is_found) conditions.remove(op, cursor); // one that had ended before
+        return;
+    }
+    op.begin();
+    try op.insert(cursor, bytes, @intCast(result.kind), end);
+    result.version = @floatFromInt(atomics.load(&op.stripe.begin));
+    expiry.removeSome(op);
 }
 
 /// A bigint that came from outside, as its stored bytes.
@@ -89,13 +130,13 @@ pub fn addBig(
     map: *Map,
     key: []const u8,
     by: Operand,
-    initial: Operand,
+    beginning: Beginning(Operand),
     target: []u8,
 ) Error!Outcome {
-    return addBigOnce(map, key, by, initial, target) catch |err| {
+    return addBigOnce(map, key, by, &beginning, target) catch |err| {
         if (err != error.NoSpace) return err;
         try conditions.reclaimed(map);
-        return addBigOnce(map, key, by, initial, target);
+        return addBigOnce(map, key, by, &beginning, target);
     };
 }
 
@@ -103,9 +144,10 @@ fn addBigOnce(
     map: *Map,
     key: []const u8,
     by: Operand,
-    initial: Operand,
+    beginning: *const Beginning(Operand),
     target: []u8,
 ) Error!Outcome {
+    const initial = beginning.initial;
     if (target.len < @sizeOf(Counted)) return error.InvalidArgument;
     var rooms: [2][8]u8 = undefined;
     const step = Whole.of(by.kind, by.bytes, &rooms[0]) orelse return error.InvalidArgument;
@@ -119,7 +161,8 @@ fn addBigOnce(
     defer gathered.giveBack(map);
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    const len: u64 = if (cursor.is_found) cursor.probe.entry.sizes.value_len else 0;
+    const is_there = op.isThere(&cursor);
+    const len: u64 = if (is_there) cursor.probe.entry.sizes.value_len else 0;
     const longest = @max(len, by.bytes.len, initial.bytes.len, 8) + 1;
     map.gathered_len = 0;
     const copy_bytes = std.mem.alignForward(u64, len, 8); // copies are of whole words
@@ -127,7 +170,7 @@ fn addBigOnce(
     const copy = room[0..copy_bytes];
     const sum_room = room[copy_bytes..];
     var before = start;
-    if (cursor.is_found) {
+    if (is_there) {
         atomics.copyOut(copy, cursor.probe.entry.valueWords(), len);
         const kind = cursor.probe.entry.sizes.kind;
         before = Whole.of(kind, copy[0..len], &rooms[1]) orelse return .otherType;
@@ -141,9 +184,7 @@ fn addBigOnce(
     }
     const bytes = layout.Entry.bytesFor(key.len, sum.bytes.len);
     try write.checkSize(map, bytes, sum.bytes.len);
-    op.begin();
-    try op.insert(&cursor, sum.bytes, @intFromEnum(sum.kind));
-    counted.version = @floatFromInt(atomics.load(&op.stripe.begin));
+    try store(&op, &cursor, sum.bytes, if (is_there) null else beginning.expires, &counted);
     @memcpy(target[0..@sizeOf(Counted)], std.mem.asBytes(&counted));
     @memcpy(rest[0..sum.bytes.len], sum.bytes);
     return .counted;

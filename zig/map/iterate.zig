@@ -51,6 +51,7 @@ pub fn gatherStripe(map: *Map, index: u32, wanted: Wanted) Error!u64 {
     if (index >= map.segment.view.stripeCount()) return error.InvalidArgument;
     var progress: Progress = .{ .stripe = index };
     map.gathered_len = 0;
+    _ = map.takeNow(); // before any end is loaded
     while (true) {
         switch (try gatherClass(map, &progress, wanted)) {
             .more => {},
@@ -213,7 +214,9 @@ fn gatherAtOnce(
         const entry = entries.ofSlot(&map.segment.view, slot) catch |err| break err;
         // A key that was overtaken may not look as it does; then the listing does not count.
         if (!entry.hasPrefix(wanted.prefix)) continue;
-        gathered.appendEntry(map, entry, wanted.detail) catch |err| break err;
+        const expires = entry.expires();
+        if (map.isOver(expires)) continue;
+        gathered.appendEntry(map, entry, expires, wanted.detail) catch |err| break err;
     } else {};
     if (!listing.isValid(stripe)) {
         gathered.discard(map, part.start);
@@ -242,17 +245,20 @@ fn gatherKeys(
     const stripe = map.segment.view.stripe(progress.stripe);
     var views: [class_max]entries.EntryView = undefined;
     var pairs: [class_max]read.Pair = undefined;
+    var ends: [class_max]u64 = undefined;
     const slots = listing.slots[0..listing.count];
     const result: Refusal!void = for (slots, 0..) |slot, i| {
         views[i] = entries.ofSlot(&map.segment.view, slot) catch |err| break err;
         pairs[i] = .of(views[i]);
+        ends[i] = views[i].expires();
     } else {};
     if (!listing.isValid(stripe)) return false;
     result catch |err| return damaged(map, err);
     var is_complete = true;
-    for (views[0..slots.len], pairs[0..slots.len]) |entry, pair| {
+    for (views[0..slots.len], pairs[0..slots.len], ends[0..slots.len]) |entry, pair, expires| {
+        if (map.isOver(expires)) continue;
         const at = map.gathered_len;
-        try gathered.appendEntry(map, entry, .keys);
+        try gathered.appendEntry(map, entry, expires, .keys);
         const key = gathered.keyOf(map.gathered, at);
         const is_whole = read.isStill(stripe, listing.generation) or
             read.isStillThere(map, progress.stripe, key, pair);
@@ -297,7 +303,8 @@ fn appendByKey(map: *Map, at: usize) Error!void {
         const record: gathered.Record = .{
             .key_len = @intCast(key_len),
             .value_len = meta.len,
-            .kind = if (is_large) meta.kind | gathered.left_out else meta.kind,
+            .kind = if (is_large) @as(u16, meta.kind) | gathered.left_out else meta.kind,
+            .expires = @floatFromInt(meta.expires),
         };
         @memcpy(room[0..head], std.mem.asBytes(&record));
         @memcpy(room[head..][0..key_len], key);
@@ -326,7 +333,7 @@ test "a key met twice is kept once, also with its value left out" {
             const slot = atomics.load(&table.slots[i]);
             if (slot <= Slot.tombstone) continue;
             const entry = try entries.ofSlot(&map.segment.view, slot);
-            try gathered.appendEntry(map, entry, .small_values);
+            try gathered.appendEntry(map, entry, 0, .small_values);
         }
     }
     try std.testing.expectEqual(@as(u64, 4), gathered.countRecords(map, map.gathered_len));

@@ -50,6 +50,7 @@ pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!
     return switch (getFast(map, key, target, &meta)) {
         .hit => meta,
         .miss => null,
+        .ending => if (map.isOver(meta.expires)) getSlow(map, key, target, reserve) else meta,
         .retry => getSlow(map, key, target, reserve),
     };
 }
@@ -60,14 +61,20 @@ pub fn getMeta(map: *Map, key: []const u8) Error!?Meta {
     return switch (getFast(map, key, null, &meta)) {
         .hit => meta,
         .miss => null,
+        .ending => if (map.isOver(meta.expires)) getSlow(map, key, &.{}, 1) else meta,
         .retry => getSlow(map, key, &.{}, 1),
     };
 }
 
+/// What the fast path of a read came to. `ending`: a hit, whose end the caller compares with its
+/// *now*. An end that is yet to come counts; one that has passed was loaded before the clock was
+/// read, and may be another by now: then `getSlow` decides.
+pub const Fast = enum { hit, ending, miss, retry };
+
 /// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit,
 /// or the value is large; then call `getSlow`. Separate, so that the fast path spills no registers.
 /// The value must fit with `atomics.step_bytes` to spare; without a target it is not copied.
-pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) tables.Lookup {
+pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) Fast {
     const key_hash = map.hashOf(key);
     const stripe = map.segment.view.stripe(key_hash.stripe);
     const generation = atomics.loadAcquire(&stripe.generation);
@@ -83,7 +90,9 @@ pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) ta
         if (target) |room| if (!probe.entry.copyFast(key.len, room)) return .retry;
         meta.* = probe.entry.meta();
     }
-    return if (isStill(stripe, generation)) lookup else .retry;
+    if (!isStill(stripe, generation)) return .retry;
+    if (lookup == .miss) return .miss;
+    return if (meta.expires == 0) .hit else .ending;
 }
 
 /// Whether what was read since the generation was `generation` is whole. Pairs with the fence in
@@ -195,7 +204,14 @@ inline fn look(
     switch (tables.find(view, table, map.tagFor(table, key_hash, key), key, &probe)) {
         .found => {
             seen.* = .{ .entry = probe.entry, .meta = probe.entry.meta() };
-            return .found;
+            if (seen.meta.expires == 0) return .found;
+            // Loaded once more, behind the clock, unless this call has read it before.
+            if (map.now_ms == 0) {
+                _ = map.takeNow();
+                atomics.reached(.clock_read);
+                seen.meta.expires = probe.entry.expires();
+            }
+            return if (map.isOver(seen.meta.expires)) .absent else .found;
         },
         .absent, .full => return .absent, // full: no such key in a table without a gap
         .unmapped => return .unmapped,

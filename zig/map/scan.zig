@@ -41,6 +41,7 @@ pub fn scan(map: *Map, prefix: []const u8, cursor: *Cursor, limit: u32) Error!u6
     if (limit == 0) return error.InvalidArgument;
     try map.segment.check();
     map.gathered_len = 0;
+    _ = map.takeNow(); // before any end is loaded
     const from: Place = .{ .hash = cursor.hash, .tie = cursor.tie };
     var page: Page = .{ .map = map, .prefix = prefix, .from = from, .limit = limit };
     cursor.* = .{};

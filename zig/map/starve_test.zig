@@ -345,6 +345,7 @@ const Refill = struct {
                 waitFor(2);
             },
             .piece_copied => letGo(),
+            .clock_read => {}, // no entry here ends
         }
     }
 
