@@ -43,6 +43,7 @@ export type { AsyncLockOptions, LockOptions, RegionLockOptions } from "./src/loc
 export type { AnonymousOptions, AttachOptions, OpenOptions } from "./src/segment/options.ts";
 export type { Entry, ReplaceOptions, VersionOptions } from "./src/segment/conditions.ts";
 export type { Counted, CountOptions } from "./src/segment/counters.ts";
+export type { MapVerbs } from "./src/segment/verbs.ts";
 export type { PrefixOptions, ScanOptions, ScanPage } from "./src/segment/scan.ts";
 export type { SharedObject } from "./src/segment/shared_object.ts";
 export type { MapStats } from "./src/segment/segment.ts";

@@ -7,8 +7,8 @@ import { checkFunction } from "./arguments.ts";
 import {
   type Entry,
   remove,
-  type ReplaceOptions,
   replace,
+  type ReplaceOptions,
   swap,
   take,
   type VersionOptions,
@@ -22,6 +22,7 @@ import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/opt
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { headOf, orReason, printBy, shownEntries } from "./segment/printing.ts";
 import { type PrefixOptions, scan, type ScanOptions, type ScanPage } from "./segment/scan.ts";
+import type { MapVerbs } from "./segment/verbs.ts";
 import { SharedObject } from "./segment/shared_object.ts";
 
 /**
@@ -53,7 +54,7 @@ import { SharedObject } from "./segment/shared_object.ts";
  * assert.equal(other.get("answer"), 42);
  * ```
  */
-export class SharedMap<V = unknown> extends SharedObject {
+export class SharedMap<V = unknown> extends SharedObject implements MapVerbs<V> {
   readonly #entries: Entries<V>;
 
   static {
@@ -168,13 +169,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.size;
   }
 
-  /**
-   * The value of `key`, as a copy; undefined if there is none.
-   *
-   * @param key The key.
-   * @returns The value or undefined.
-   * @throws {TypeError | RangeError} For a key that is not valid.
-   */
+  /** The value of `key`, as a copy; undefined if there is none. */
   get(key: string): V | undefined {
     return this.#entries.get(key);
   }
@@ -202,116 +197,33 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.getInto(key, target);
   }
 
-  /**
-   * Stores `value` under `key`, in place of the old value.
-   *
-   * @param key A non-empty string of up to 65,535 bytes in UTF-8, without lone surrogates.
-   * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
-   * @param expiry When the entry ends: milliseconds from now, or `{ ttl }`, or `{ expires }`, a time.
-   * Default: after the `ttl` of this handle, or never. It lasts no shorter, and up to 20 ms longer.
-   * @returns This map.
-   * @throws {TypeError | RangeError} For a key or a value that cannot be stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<unknown>();
-   * map.set("a", 1).set("b", new Map([["c", new Date(0)]]));
-   * assert.deepEqual(map.get("b"), new Map([["c", new Date(0)]]));
-   * ```
-   */
+  /** Stores `value` under `key`, in place of the old value. */
   set(key: string, value: V, expiry?: Expiry): this {
     this.#entries.put(key, value, 0, expiry);
     return this;
   }
 
-  /**
-   * Stores `value` only if `key` is absent.
-   *
-   * @param key The key.
-   * @param value The value.
-   * @param expiry When the entry ends, as in `set`.
-   * @returns Whether this call stored it.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous();
-   * assert.deepEqual([map.add("a", 1), map.add("a", 2), map.get("a")], [true, false, 1]);
-   * ```
-   */
+  /** Stores `value` only if `key` is absent; says whether it did. */
   add(key: string, value: V, expiry?: Expiry): boolean {
     return this.#entries.put(key, value, ONLY_IF_ABSENT, expiry) === 1;
   }
 
-  /** The value of `key`; stores `value` first if there is none, with an end as in `set`. */
+  /** The value of `key`; stores `value` first if there is none. */
   getOrInsert(key: string, value: V, expiry?: Expiry): V {
     return this.getOrInsertComputed(key, () => value, expiry);
   }
 
-  /**
-   * The value of `key`; computes and stores one if there is none. No lock is held meanwhile: if
-   * another process stores a value first, that one stays and is returned.
-   *
-   * @param key The key.
-   * @param compute Called with the key, at most once, if it is absent.
-   * @param expiry When the entry ends that is stored, as in `set`.
-   * @returns The value that was there, or the one that was stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>();
-   * assert.equal(map.getOrInsertComputed("four", (key) => key.length), 4);
-   * ```
-   */
+  /** The value of `key`; computes and stores one if there is none. */
   getOrInsertComputed(key: string, compute: (key: string) => V, expiry?: Expiry): V {
     return this.#entries.getOrInsertComputed(key, compute, expiry);
   }
 
-  /**
-   * Replaces the value of `key` by the result of `fn`. If the key changes while `fn` runs, `fn`
-   * runs again with the new value. No lock is held meanwhile.
-   *
-   * @param key The key.
-   * @param fn Gets the value or undefined, and returns the next. If it throws, nothing changes.
-   * @param expiry When the entry ends, as in `set`. Default: as it did before; of a new entry, as
-   * in `set`.
-   * @returns The value that was stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>();
-   * for (let i = 0; i < 3; i += 1) map.update("count", (count = 0) => count + 1);
-   * assert.equal(map.get("count"), 3);
-   * ```
-   */
+  /** Replaces the value of `key` by the result of `fn`. */
   update(key: string, fn: (current: V | undefined) => V, expiry?: Expiry): V {
     return this.#entries.update(key, fn, expiry);
   }
 
-  /**
-   * Gives the entry of `key` another end; its value stays. Reading never does so.
-   *
-   * @param key The key.
-   * @param expiry The new end, as in `set`: `Infinity` takes it away, one that has passed removes
-   * the entry.
-   * @returns Whether there was an entry.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using sessions = SharedMap.anonymous<string>({ ttl: 20 * 60_000 }).set("a1b2", "ada");
-   * assert.equal(sessions.touch("a1b2", 20 * 60_000), true); // with each request
-   * assert.equal(sessions.touch("gone", 20 * 60_000), false);
-   * ```
-   */
+  /** Gives the entry of `key` another end; says whether there is one. */
   touch(key: string, expiry: Expiry): boolean {
     return this.#entries.touch(key, expiry);
   }
@@ -326,124 +238,34 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.has(key);
   }
 
-  /**
-   * Value, version and end of `key`, of one moment. The value is a copy of its own, also from a handle
-   * that was opened with `frozen`.
-   *
-   * @param key The key.
-   * @returns An entry in any case: of a key that is absent it has version 0.
-   *
-   * @example Change what nobody else has changed
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<string>().set("job", "waiting");
-   * const { version } = map.getEntry("job");
-   * assert.equal(map.replace("job", "running", { ifVersion: version }), true);
-   * assert.equal(map.replace("job", "running", { ifVersion: version }), false);
-   * ```
-   */
+  /** Value, version and end of `key`, of one moment. */
   getEntry(key: string): Entry<V> {
     return this.#entries.getEntry(key);
   }
 
-  /**
-   * Stores `value` only if `key` is there, and, with `ifVersion`, only if its entry still has that
-   * version.
-   *
-   * @param key The key.
-   * @param value The value.
-   * @param options When it ends, as in `set`, and which version it must have.
-   * @returns Whether this call stored it.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>().set("a", 1);
-   * assert.deepEqual([map.replace("a", 2), map.replace("b", 2)], [true, false]);
-   * ```
-   */
+  /** Stores `value` only if `key` is there, or has a version; says whether it did. */
   replace(key: string, value: V, options?: number | ReplaceOptions): boolean {
     return replace(this.#entries, key, value, options);
   }
 
-  /**
-   * Stores `value` and gives the value that it replaces, in one step.
-   *
-   * @param key The key.
-   * @param value The value.
-   * @param expiry When the entry ends, as in `set`.
-   * @returns What was there; undefined if nothing was.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<string>();
-   * assert.equal(map.swap("leader", "a"), undefined);
-   * assert.equal(map.swap("leader", "b"), "a");
-   * ```
-   */
+  /** Stores `value` and gives the value that it replaces, in one step. */
   swap(key: string, value: V, expiry?: Expiry): V | undefined {
     return swap(this.#entries, key, value, expiry);
   }
 
-  /**
-   * Removes `key` and gives its value, in one step: of any number of callers at most one gets it,
-   * and exactly one if none of them is killed.
-   *
-   * @param key The key.
-   * @returns What was there; undefined if nothing was.
-   *
-   * @example A token that is good once
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using tokens = SharedMap.anonymous<string>().set("token", "ann");
-   * assert.equal(tokens.take("token"), "ann");
-   * assert.equal(tokens.take("token"), undefined);
-   * ```
-   */
+  /** Removes `key` and gives its value, in one step: at most one caller gets it. */
   take(key: string): V | undefined {
     return take(this.#entries.segment, key);
   }
 
-  /**
-   * Removes `key` and its value, with `ifVersion` only if its entry still has that version. A
-   * number, or anything else but an object, behind the key is ignored, so that
-   * `keys.forEach(map.delete, map)` works.
-   *
-   * @param key The key.
-   * @param options Which version it must have.
-   * @returns Whether this call removed it.
-   */
+  /** Removes `key`, with `ifVersion` if it has that version; says whether it did. */
   delete(key: string): boolean;
   delete(key: string, options: VersionOptions | undefined): boolean;
   delete(key: string, options?: VersionOptions): boolean {
     return remove(this.#entries.segment, key, options);
   }
 
-  /**
-   * Adds to a number in one step, whatever other processes add to it meanwhile.
-   *
-   * @param key The key.
-   * @param by A number to add to a number, or a bigint to add to a bigint.
-   * @param options What it starts at and when it ends, if this call is the one that makes it.
-   * @returns The sum.
-   * @throws {TypeError} If the value is of another type than `by`; nothing has changed.
-   * @throws {RangeError} If a sum of numbers is beyond ±(2^53 − 1); nothing has changed.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number | bigint>();
-   * assert.equal(map.increment("hits"), 1);
-   * assert.equal(map.increment("hits", 9), 10);
-   * assert.equal(map.increment("bytes", 2n ** 64n), 18446744073709551616n);
-   * ```
-   */
+  /** Adds to a number in one step; gives the sum. */
   increment(key: string, by?: number, options?: CountOptions): number;
   increment(key: string, by: bigint, options?: CountOptions<bigint>): bigint;
   increment(
@@ -454,23 +276,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     return increment(this.#entries, key, by, options);
   }
 
-  /**
-   * As `increment`; gives the whole entry, as this very step has left it.
-   *
-   * @param key The key.
-   * @param by A number to add to a number, or a bigint to add to a bigint.
-   * @param options What it starts at and when it ends, if this call is the one that makes it.
-   * @returns The entry with the sum.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>();
-   * const { value, version } = map.incrementEntry("hits");
-   * assert.deepEqual([value, version], [1, map.getEntry("hits").version]);
-   * ```
-   */
+  /** As `increment`; gives the whole entry, as this very step has left it. */
   incrementEntry(key: string, by?: number, options?: CountOptions): Counted<number>;
   incrementEntry(key: string, by: bigint, options?: CountOptions<bigint>): Counted<bigint>;
   incrementEntry(
@@ -491,20 +297,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     this.#entries.clear(options);
   }
 
-  /**
-   * The values of many keys, in one crossing.
-   *
-   * @param keys The keys.
-   * @returns Their values, in the same order; undefined where there is none.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1).set("b", 2);
-   * assert.deepEqual(map.getMany(["b", "c", "a"]), [2, undefined, 1]);
-   * ```
-   */
+  /** The values of many keys, in one crossing. */
   getMany(keys: Iterable<string>): (V | undefined)[] {
     return this.#entries.getMany(keys);
   }
@@ -588,7 +381,7 @@ export class SharedMap<V = unknown> extends SharedObject {
   /**
    * Keys page by page. A page ends at a place in an order that all processes agree on, so another
    * process, or a later request, goes on with `cursor`; the order says nothing of the keys. A key
-   * that stays all the time is in exactly one page, whatever is stored and deleted in between.
+   * that stays all the time is in exactly one page, also where others are stored and deleted.
    *
    * @param options Which keys, from where on, and how many.
    * @returns As many keys as there are, `limit` at most, and where the next page begins.

@@ -121,7 +121,7 @@ function writeCursor(cursor: string | undefined): void {
 
 function readCursor(): string | undefined {
   const { view } = DATA;
-  if (view.getUint32(MORE, true) === 0) return undefined;
+  if (view.getInt32(MORE, true) === 0) return undefined;
   const tie = view.getBigUint64(TIE, true);
   return digits(view.getBigUint64(HASH, true)) + (tie === 0n ? "" : digits(tie));
 }

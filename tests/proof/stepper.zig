@@ -264,7 +264,10 @@ const Child = struct {
                 const version = child.versionOf(key);
                 break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version, 0);
             },
-            .delete_version => library.deleteVersion(handle, key.ptr, key_len, child.versionOf(key)),
+            .delete_version => blk: {
+                const version = child.versionOf(key);
+                break :blk library.deleteVersion(handle, key.ptr, key_len, version);
+            },
             .take => noneIsZero(library.take(handle, key.ptr, key_len, &room, room.len)),
             .swap => noneIsZero(
                 library.swap(handle, key.ptr, key_len, value, len, 4, 0, &room, room.len),

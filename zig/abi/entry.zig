@@ -104,8 +104,8 @@ fn itemOf(value: ?[*]const u8, value_len: u32, kind: u32, expires: f64) Error!wr
     };
 }
 
-/// Stores a value with an end, 0 for never, if there is one, and, unless `version` is below zero, if
-/// that has this version. 1, or 0: not so.
+/// Stores a value with an end, 0 for never, if there is one, and, unless `version` is below zero,
+/// if that has this version. 1, or 0: not so.
 pub export fn shm_map_replace(
     handle: u32,
     key: ?[*]const u8,

@@ -97,7 +97,8 @@ fn addOnce(
         .len = @sizeOf(f64),
         .kind = @intFromEnum(bigint.Kind.number),
     };
-    try store(&op, &cursor, std.mem.asBytes(&sum), if (is_there) null else beginning.expires, result);
+    const bytes = std.mem.asBytes(&sum);
+    try store(&op, &cursor, bytes, if (is_there) null else beginning.expires, result);
     return .counted;
 }
 

@@ -1,5 +1,5 @@
-//! Tests of pages of keys: each key that stays is in exactly one, whatever happens to the tables and
-//! to other keys between two of them.
+//! Tests of pages of keys: each key that stays is in exactly one, also if tables grow and other
+//! keys come and go between two of them.
 
 const std = @import("std");
 const calls = @import("../testing/calls.zig");
@@ -113,7 +113,8 @@ test "a table that grows and shrinks between pages loses no key and repeats none
             try seen.page(by, try calls.scan(by, "stays", &cursor, limit), limit);
             if (cursor.more == 0) break;
             if (page % 4 == 1) {
-                for (0..3000) |i| _ = try calls.put(map, name(&buffer, "more {d}", i), "v", 3, .none);
+                for (0..3000) |i|
+                    _ = try calls.put(map, name(&buffer, "more {d}", i), "v", 3, .none);
             }
             if (page % 4 == 3) {
                 for (0..3000) |i| _ = try calls.delete(map, name(&buffer, "more {d}", i));
