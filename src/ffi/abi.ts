@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x941ad9c5;
+export const fingerprint = 0xb87832eb;
 
 export const layoutVersion = 5;
 
@@ -72,6 +72,20 @@ export const flags = {
   regionWrite: 1024,
   regionPrivate: 2048,
   regionDescriptor: 4096,
+} as const;
+
+export const numberKinds = {
+  number: 6,
+  int64: 7,
+  positive: 8,
+  negative: 9,
+} as const;
+
+export const outcomes = {
+  counted: 0,
+  otherType: 1,
+  outOfRange: 2,
+  noRoom: 3,
 } as const;
 
 export const records = {
@@ -163,6 +177,32 @@ export const records = {
       version: [1, "f64"],
     },
   },
+  EntryTail: {
+    bytes: 17,
+    fields: {
+      kind: [0, "u8"],
+      version: [1, "f64"],
+      expires: [9, "f64"],
+    },
+  },
+  ScanCursor: {
+    bytes: 24,
+    fields: {
+      hash: [0, "bytes8"],
+      tie: [8, "bytes8"],
+      more: [16, "u32"],
+    },
+  },
+  Counted: {
+    bytes: 32,
+    fields: {
+      value: [0, "f64"],
+      version: [8, "f64"],
+      expires: [16, "f64"],
+      len: [24, "u32"],
+      kind: [28, "u32"],
+    },
+  },
   WakeTicket: {
     bytes: 16,
     fields: {
@@ -201,6 +241,7 @@ export const symbols = {
   shm_map_has: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_delete: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_clear: { args: ["u32"], returns: "i32" },
+  shm_map_clear_prefix: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_size: { args: ["u32"], returns: "f64" },
   shm_map_get_many: { args: ["u32", "bytes", "u32", "u32"], returns: "f64" },
   shm_map_get_batch: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
@@ -209,10 +250,18 @@ export const symbols = {
   shm_map_delete_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_unless: { args: ["u32", "bytes", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_put_many: { args: ["u32", "bytes", "u32", "u32", "u32"], returns: "i32" },
-  shm_map_gather: { args: ["u32", "u32", "u32"], returns: "f64" },
+  shm_map_gather: { args: ["u32", "u32", "bytes", "u32", "u32"], returns: "f64" },
+  shm_map_scan: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_take: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_get_entry: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_swap: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_replace: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
+  shm_map_delete_version: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
+  shm_map_increment: { args: ["u32", "bytes", "u32", "f64", "f64", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_increment_big: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_get: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_put: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },
   shm_value_version: { args: ["u32"], returns: "f64" },

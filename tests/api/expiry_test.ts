@@ -55,9 +55,11 @@ const READS: Record<string, (map: SharedMap<unknown>, key: string) => unknown> =
   },
   shm_map_get_into: (map, key) => map.getInto(`${key} bytes`, new Uint8Array(8)),
   shm_map_get_batch: (map, key) => map.getMany([key])[0],
+  shm_map_get_entry: (map, key) => map.getEntry(key).version,
   shm_map_has: (map, key) => map.has(key),
   shm_map_has_many: (map, key) => map.hasMany([key])[0],
   shm_map_gather: (map, key) => [...map.keys()].includes(key) && new Map(map).has(key),
+  shm_map_scan: (map, key) => map.scan({ prefix: key }).keys.includes(key),
   shm_map_snapshot: (map, key) => map.toObject()[key],
   // What no call of a map comes to, `zig/map/expiry_test.zig` tries; a value has no end.
   shm_map_get_many: () => undefined,
@@ -66,8 +68,18 @@ const READS: Record<string, (map: SharedMap<unknown>, key: string) => unknown> =
 };
 const UNREACHED = ["shm_map_get_many", "shm_value_get", "shm_value_version"];
 
-/** The exported functions of maps and values that read no entry, or store or remove one. */
+/**
+ * The exported functions of maps and values that read no entry, or store or remove one;
+ * `conditions_test.ts` has those that do both.
+ */
 const NO_READS = [
+  "shm_map_take",
+  "shm_map_swap",
+  "shm_map_replace",
+  "shm_map_delete_version",
+  "shm_map_increment",
+  "shm_map_increment_big",
+  "shm_map_clear_prefix",
   "shm_map_put",
   "shm_map_put_until",
   "shm_map_put_version",

@@ -104,6 +104,58 @@ export const TABLE = {
     on: "robust kernel",
     not: {},
   },
+  shm_map_clear_prefix: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "it deletes key by key, which is tried there"),
+  },
+  shm_map_get_entry: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+    },
+  },
+  shm_map_take: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_swap: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_replace: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_delete_version: {
+    by: "enumerate step corrupt api",
+    on: "robust kernel",
+    not: because("storm history faults", TRIED),
+  },
+  shm_map_increment: {
+    by: "enumerate step history corrupt api",
+    on: "robust kernel",
+    not: because("storm faults", TRIED),
+  },
+  shm_map_increment_big: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "its commit is that of an increment"),
+  },
+  shm_map_scan: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history faults", "it walks by the code of a gather"),
+    },
+  },
   shm_map_size: {
     by: "enumerate storm history corrupt faults api",
     on: ON_ALL,

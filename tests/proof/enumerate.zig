@@ -41,11 +41,17 @@ const Phase = enum {
         const n = random.uintLessThan(u8, 100);
         return switch (phase) {
             .fill => if (n < 80) .put else if (n < 88) .put_many else if (n < 94) .add else .delete,
-            .churn => if (n < 45) .put else if (n < 60) .compare_and_set else if (n < 95)
+            .churn => if (n < 35) .put else if (n < 48) .compare_and_set else if (n < 73)
                 .delete
+            else if (n < 78)
+                .put_many
+            else if (n < 99)
+                ([_]std.meta.Tag(Act){
+                    .take, .swap, .replace, .delete_version, .count, .count, .count_big,
+                })[n % 7]
             else
-                .put_many,
-            .drain => if (n < 90) .delete else if (n < 97) .put else .clear,
+                .clear_prefix,
+            .drain => if (n < 45) .delete else if (n < 90) .take else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
                 .repair, .recover_stripe, .recover_all, .rebuild_pool, .put, .delete,
             })[n % 6],
@@ -163,6 +169,18 @@ const World = struct {
             .add => .{ .add = .{ .key = key, .value = world.value() } },
             .compare_and_set => .{ .compare_and_set = .{ .key = key, .value = world.value() } },
             .delete => .{ .delete = key },
+            .take => .{ .take = key },
+            .swap => .{ .swap = .{ .key = key, .value = world.value() } },
+            .replace => .{ .replace = .{ .key = key, .value = world.value() } },
+            .delete_version => .{ .delete_version = key },
+            // Values are drawn with any kind; one that is no number is refused.
+            .count => .{ .count = .{ .key = key, .by = @floatFromInt(random.int(i32)) } },
+            .count_big => .{ .count_big = .{ .key = key, .len = random.int(u8) } },
+            // Where no two keys begin alike, as `makeKeys` has it.
+            .clear_prefix => if (world.flavour == .flood)
+                .{ .delete = key }
+            else
+                .{ .clear_prefix = key[0] },
             .put_many => world.putMany(),
             .recover_stripe => .{
                 .recover_stripe = random.uintLessThan(u32, world.replay.site.stripeCount()),

@@ -72,6 +72,36 @@ function increment(map: SharedMap, { keys, times }: { keys: string[]; times: num
   return runs;
 }
 
+/** Takes keys of `fill` one after the other; gives the numbers of those it got. */
+function takeAll(map: SharedMap, { count, prefix }: { count: number; prefix: string }): number[] {
+  const got = [];
+  for (let i = 0; i < count; i += 1) {
+    const key = `${prefix}${fillKey(i)}`;
+    const value = map.take(key);
+    if (value === undefined) continue;
+    assert.equal(value, key);
+    got.push(i);
+  }
+  return got;
+}
+
+/** Counts on by one under each of some keys, and says a dot behind each step. */
+function countForever(map: SharedMap, { keys }: { keys: number }, say: (text: string) => void) {
+  for (let i = 0; !isTooOld(); i += 1) {
+    map.increment(`count ${i % keys}`);
+    say(".");
+  }
+}
+
+/** Adds to one number, or to one bigint, this many times. */
+function countTimes(map: SharedMap, { times, by, big }: Json): void {
+  const unit = 2n ** 62n;
+  for (let i = 0; i < times; i += 1) {
+    if (big) map.increment("bigint", BigInt(by) * unit);
+    else map.increment("number", by);
+  }
+}
+
 /** Writes keys of this owner, and keys all owners share. */
 function writeBoth(map: SharedMap, { owner, count }: { owner: number; count: number }): void {
   for (let i = 0; i < count; i += 1) {
@@ -348,6 +378,9 @@ export const TASKS: Record<string, Task> = {
   replaceLarge,
   checkFill,
   increment,
+  takeAll,
+  countForever,
+  countTimes,
   writeBoth,
   addRace,
   insertRace,

@@ -24,6 +24,7 @@ const COMMANDS: Record<string, (args: Json) => unknown> = {
   lockAsync: async ({ options }) => (lock = await map.lockAsync(options)).recovered,
   unlock: () => lock.unlock(),
   close: () => map.close(),
+  call: ({ method, args }) => (map as Json)[method](...args),
   task: ({ task, ...args }) => LOCK_TASKS[task](map, args as never, () => {}),
   /** Ends this thread, which may hold a lock. */
   end: () => scope.close ? scope.close() : process.exit(),

@@ -359,4 +359,99 @@ export const ENGINE_MUTANTS = [
     to: "        const chunk = checked(walk.view, walk.next) catch return null;\n",
     tests: "a recovery that cannot reach a chunk",
   },
+  {
+    name: "a take that another caller was faster at gives what it had read before",
+    edits: [
+      {
+        file: "map/conditions.zig",
+        from: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n",
+        to: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n" +
+          '    const early = try @import("read.zig").get(map, key, target, reserve);\n',
+      },
+      {
+        file: "map/conditions.zig",
+        from: "    if (!cursor.is_found) return null;\n" +
+          "    const meta = cursor.probe.entry.meta();\n",
+        to: "    if (!cursor.is_found) return early;\n" +
+          "    const meta = cursor.probe.entry.meta();\n",
+      },
+    ],
+    tests: "threads count every step",
+  },
+  {
+    name: "a counter is read before its stripe's lock is taken",
+    edits: [
+      {
+        file: "map/count.zig",
+        from: "    try write.checkSize(map, layout.Entry.bytesFor(key.len, @sizeOf(f64)), " +
+          "@sizeOf(f64));\n",
+        to: "    var early: [48]u8 align(8) = undefined;\n" +
+          '    _ = try @import("read.zig").get(map, key, &early, 0);\n',
+      },
+      {
+        file: "map/count.zig",
+        from: "        before = @bitCast(atomics.load(&entry.valueWords()[0]));\n",
+        to: "        before = @bitCast(early[0..8].*);\n",
+      },
+    ],
+    tests: "threads count every step",
+  },
+  {
+    name: "a sum that is no number is stored",
+    file: "map/count.zig",
+    from: "    if (!(@abs(sum) <= most)) return .outOfRange;\n",
+    to: "    if (@abs(sum) > most) return .outOfRange;\n",
+    tests: "a counter adds",
+  },
+  {
+    name: "a bigint's carry is dropped",
+    file: "map/bigint.zig",
+    from: "        carry >>= 8;\n",
+    to: "        carry = 0;\n",
+    tests: "sum",
+  },
+  {
+    name: "a replace ignores the version",
+    file: "abi/entry.zig",
+    from: "if (version < 0) .present else .{\n",
+    to: "if (version < 1e15) .present else .{\n",
+    tests: "replace and delete ask",
+  },
+  {
+    name: "a swap stores although the value before does not fit",
+    file: "map/conditions.zig",
+    from: "        if (!fits(meta, target, reserve)) return meta;\n" +
+      "        cursor.probe.entry.copyOut",
+    to: "        cursor.probe.entry.copyOut",
+    tests: "swap gives",
+  },
+  {
+    name: "a page goes on at the next class of a small table",
+    file: "map/scan.zig",
+    from: "            if (try page.settle(start)) |next| return next;\n",
+    to: "            if (try page.settle(start)) |next|\n" +
+      "                return .{ .hash = next.hash | @as(u64, 0xfff) << restBits(bits) };\n",
+    tests: "pages of any size",
+  },
+  {
+    name: "a page goes on where the walk is, which a larger class leaves behind",
+    file: "map/scan.zig",
+    from: "            page.from = placeAt(index, bits, progress.next);\n",
+    to: "            page.from = placeAt(index, bits, progress.next + 4000);\n",
+    tests: "pages of any size",
+  },
+  {
+    name: "a stripe of SipHash is scanned in the order of its table",
+    file: "map/scan.zig",
+    from: "            if (progress.sip) {\n",
+    to: "            if (progress.sip and index > 1000) {\n",
+    tests: "SipHash between two pages",
+  },
+  {
+    name: "a prefix is compared by whole words",
+    file: "stripe/entry.zig",
+    from: "        return atomics.load(&stored[whole]) & mask == atomics.lastWord(prefix);\n",
+    to: "        return mask != 0;\n",
+    tests: "a prefix of any length",
+  },
 ];

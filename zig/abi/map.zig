@@ -11,6 +11,7 @@ const marshal = @import("marshal.zig");
 const put_fast = @import("../map/put_fast.zig");
 const read = @import("../map/read.zig");
 const read_into = @import("../map/read_into.zig");
+const scan = @import("../map/scan.zig");
 const snapshot = @import("../map/snapshot.zig");
 const status = @import("../status.zig");
 const verify = @import("../map/verify.zig");
@@ -219,6 +220,14 @@ pub export fn shm_map_clear(handle: u32) i32 {
     return marshal.done(write.clear(map));
 }
 
+/// Removes the entries whose keys begin with `prefix`.
+pub export fn shm_map_clear_prefix(handle: u32, prefix: ?[*]const u8, prefix_len: u32) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const result = write.clearPrefix(map, marshal.slice(prefix, prefix_len));
+    if (result) |_| {} else |_| gathered.giveBack(map);
+    return marshal.done(result);
+}
+
 pub export fn shm_map_size(handle: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(read.size(map));
@@ -333,10 +342,41 @@ pub export fn shm_map_put_many(
     return @intCast(stored);
 }
 
-/// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
-pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
+/// Gathers the records of one stripe whose keys begin with `prefix`; `flags` may say keysOnly. The
+/// bytes gathered.
+pub export fn shm_map_gather(
+    handle: u32,
+    stripe: u32,
+    prefix: ?[*]const u8,
+    prefix_len: u32,
+    flags: u32,
+) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return gatheredLen(map, iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
+    const wanted: iterate.Wanted = .{
+        .detail = if (Flags.keysOnly.in(flags)) .keys else .small_values,
+        .prefix = marshal.slice(prefix, prefix_len),
+    };
+    return gatheredLen(map, iterate.gatherStripe(map, stripe, wanted));
+}
+
+/// Gathers the next keys that begin with `prefix`, `limit` at most. `cursor` is a record `Cursor`,
+/// all zeros for the first page, and is moved to the next one. The bytes gathered.
+pub export fn shm_map_scan(
+    handle: u32,
+    prefix: ?[*]const u8,
+    prefix_len: u32,
+    limit: u32,
+    cursor: ?[*]u8,
+    cursor_len: u32,
+) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    const bytes = marshal.mutable(cursor, cursor_len);
+    const record_bytes = @sizeOf(scan.Cursor);
+    if (bytes.len < record_bytes) return marshal.long(error.InvalidArgument);
+    var place = std.mem.bytesToValue(scan.Cursor, bytes[0..record_bytes]);
+    const result = scan.scan(map, marshal.slice(prefix, prefix_len), &place, limit);
+    if (result) |_| @memcpy(bytes[0..record_bytes], std.mem.asBytes(&place)) else |_| {}
+    return gatheredLen(map, result);
 }
 
 /// Gathers the records of the whole map as they were at one instant. The bytes gathered.

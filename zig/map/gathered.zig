@@ -40,14 +40,6 @@ pub fn reserve(map: *Map, bytes: u64) Error![]u8 {
     return room;
 }
 
-/// Adds the entry that a slot names, if it has not ended. `Corrupt` may only mean that its block
-/// was reused: the caller validates, and has read the clock before.
-pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
-    const entry = try entries.ofSlot(&map.segment.view, slot);
-    const expires = entry.expires();
-    if (!map.isOver(expires)) return appendEntry(map, entry, expires, detail);
-}
-
 /// Adds an entry; what it says may be anything until the caller has validated it.
 pub fn appendEntry(
     map: *Map,

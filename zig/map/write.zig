@@ -5,6 +5,8 @@ const std = @import("std");
 const atomics = @import("../atomics.zig");
 const ends = @import("../stripe/ends.zig");
 const expiry = @import("expiry.zig");
+const gathered = @import("gathered.zig");
+const iterate = @import("iterate.zig");
 const layout = @import("../layout.zig");
 const maps = @import("map.zig");
 const put_fast = @import("put_fast.zig");
@@ -18,7 +20,7 @@ const Map = maps.Map;
 const StripeOp = stripe_ops.StripeOp;
 
 /// What a put asks of the entry it replaces.
-pub const Condition = union(enum) { none, absent, version: u64 };
+pub const Condition = union(enum) { none, absent, present, version: u64 };
 
 /// What a put stores. `expires`: 0 for no end; `kept` for that of the entry it replaces, if there
 /// is one. With an end that has passed the key is absent afterwards.
@@ -79,6 +81,7 @@ fn putOnce(map: *Map, key: []const u8, item: *const Item, condition: Condition) 
     switch (condition) {
         .none => {},
         .absent => if (op.isThere(&cursor)) return false,
+        .present => if (!op.isThere(&cursor)) return false,
         .version => |wanted| if (op.versionOf(&cursor) != wanted) return false,
     }
     const expires = if (item.expires == 0) 0 else endOf(&op, &cursor, item);
@@ -101,7 +104,7 @@ fn endOf(op: *const StripeOp, cursor: *const Cursor, item: *const Item) u64 {
 }
 
 /// Refuses what could never be stored.
-inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
+pub inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
     const view = &map.segment.view;
     const fits = bytes + layout.unit_bytes <= view.ceiling - view.data_start;
     if (fits and value_len <= layout.value_bytes_max) return;
@@ -144,8 +147,21 @@ pub fn clear(map: *Map) Error!void {
     spaces.coalescePool(&map.segment);
 }
 
+/// Empties the map of the keys that begin with `prefix`, each a commit of its own.
+pub fn clearPrefix(map: *Map, prefix: []const u8) Error!void {
+    try map.segment.checkWritable();
+    for (0..map.segment.view.stripeCount()) |i| {
+        const wanted: iterate.Wanted = .{ .detail = .keys, .prefix = prefix };
+        const bytes = try iterate.gatherStripe(map, @intCast(i), wanted);
+        var at: usize = 0;
+        while (at < bytes) : (at += gathered.recordBytes(map.gathered, at))
+            _ = try delete(map, gathered.keyOf(map.gathered, at));
+    }
+    gathered.giveBack(map);
+}
+
 /// Gives back to the pool what any stripe can spare. False: none could.
-fn reclaim(map: *Map) Error!bool {
+pub fn reclaim(map: *Map) Error!bool {
     var any = false;
     for (0..map.segment.view.stripeCount()) |i| {
         const stripe = map.segment.view.stripe(@intCast(i));

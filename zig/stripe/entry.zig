@@ -80,6 +80,19 @@ pub const EntryView = struct {
         return other.len % 8 == 0 or atomics.load(&stored[whole]) == atomics.lastWord(other);
     }
 
+    /// Whether the key begins with these bytes.
+    pub fn hasPrefix(entry: *const EntryView, prefix: []const u8) bool {
+        if (entry.sizes.key_len < prefix.len) return false;
+        const stored = entry.keyWords();
+        const whole = prefix.len / 8;
+        for (0..whole) |i| {
+            if (atomics.load(&stored[i]) != atomics.wholeWord(prefix, i)) return false;
+        }
+        if (prefix.len % 8 == 0) return true;
+        const mask = (@as(u64, 1) << @intCast(prefix.len % 8 * 8)) - 1;
+        return atomics.load(&stored[whole]) & mask == atomics.lastWord(prefix);
+    }
+
     /// Copies the value if it fits with `reserve` bytes to spare.
     pub fn copyOut(entry: *const EntryView, target: []u8, reserve: u32) void {
         const len: u64 = entry.sizes.value_len;
@@ -145,6 +158,26 @@ pub fn slotWord(tag: layout.Tag, offset: u64) u64 {
     return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
 }
 
+test "a prefix of any length is told from others by each of its bytes" {
+    var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
+    var view: View = .ofMemory(&memory, 0);
+    const key = "0123456789abcdefghijklmno";
+    write(view.at(9216), 1, key, "v", 3, 0);
+    const entry = try ofSlot(&view, slotWord(5, 9216));
+    var prefix: [key.len + 1]u8 = undefined;
+    for (0..key.len + 1) |len| {
+        @memcpy(prefix[0..len], key[0..len]);
+        try std.testing.expect(entry.hasPrefix(prefix[0..len]));
+        for (0..len) |i| {
+            prefix[i] ^= 1;
+            try std.testing.expect(!entry.hasPrefix(prefix[0..len]));
+            prefix[i] ^= 1;
+        }
+    }
+    prefix[key.len] = 0; // what pads a key is no part of it
+    try std.testing.expect(!entry.hasPrefix(&prefix));
+}
+
 test write {
     var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
     var view: View = .ofMemory(&memory, 0);
@@ -154,6 +187,8 @@ test write {
     try std.testing.expectEqual(Meta{ .len = 5, .kind = 3, .version = 7 }, entry.meta());
     try std.testing.expectEqualStrings("key", entry.key());
     try std.testing.expect(entry.hasKey("key") and !entry.hasKey("kez") and !entry.hasKey("keys"));
+    try std.testing.expect(entry.hasPrefix("") and entry.hasPrefix("k") and entry.hasPrefix("key"));
+    try std.testing.expect(!entry.hasPrefix("K") and !entry.hasPrefix("keys"));
     var target: [5]u8 = @splat('-');
     entry.copyOut(&target, 1); // no room to spare
     try std.testing.expectEqualStrings("-----", &target);

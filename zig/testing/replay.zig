@@ -3,6 +3,7 @@
 //! had died there. The same for the stores of recoveries.
 
 const std = @import("std");
+const count = @import("../map/count.zig");
 const write = @import("../map/write.zig");
 const StripeOp = @import("../map/stripe_op.zig").StripeOp;
 const calls = @import("calls.zig");
@@ -278,6 +279,15 @@ pub const Act = union(enum) {
     add: struct { key: []const u8, value: []const u8 },
     compare_and_set: struct { key: []const u8, value: []const u8 },
     delete: []const u8,
+    take: []const u8,
+    swap: struct { key: []const u8, value: []const u8 },
+    replace: struct { key: []const u8, value: []const u8 },
+    delete_version: []const u8,
+    count: struct { key: []const u8, by: f64 },
+    /// A bigint of so many bytes.
+    count_big: struct { key: []const u8, len: u8 },
+    /// The keys that begin with this byte, each by itself.
+    clear_prefix: u8,
     /// Records as `gather.putMany` wants them.
     put_many: struct { records: []const u8, count: u32 },
     clear,
@@ -299,6 +309,31 @@ pub const Act = union(enum) {
                 _ = try calls.put(map, put.key, put.value, 3, condition);
             },
             .delete => |key| _ = try calls.delete(map, key),
+            .take => |key| {
+                var room: [16_000]u8 = undefined;
+                _ = try calls.take(map, key, &room);
+            },
+            .swap => |put| {
+                var room: [16_000]u8 = undefined;
+                _ = try calls.swap(map, put.key, put.value, 4, &room);
+            },
+            .replace => |put| _ = try calls.replace(map, put.key, put.value, 5, null),
+            .delete_version => |key| {
+                const found = try calls.get(map, key, &.{}, 1);
+                _ = try calls.deleteVersion(map, key, if (found) |value| value.version else 0);
+            },
+            .count => |step| {
+                var counted: count.Counted = undefined;
+                _ = try calls.increment(map, step.key, step.by, 0, &counted);
+            },
+            .count_big => |step| {
+                var room: [16_000]u8 = undefined;
+                const bytes: [255]u8 = @splat(0xfe);
+                const by: count.Operand = .{ .bytes = bytes[0..step.len], .kind = 8 };
+                const none: count.Operand = .{ .bytes = "", .kind = 8 };
+                _ = try calls.incrementBig(map, step.key, by, none, &room);
+            },
+            .clear_prefix => |byte| try calls.clearPrefix(map, &.{byte}),
             .put_many => |many| {
                 var stored: u32 = 0;
                 try calls.putMany(map, many.records, many.count, &stored);
