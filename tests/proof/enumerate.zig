@@ -32,6 +32,7 @@ const Flavour = enum { plain, many, full, held, value, flood };
 const Phase = enum {
     fill,
     churn,
+    ends,
     drain,
     upkeep,
 
@@ -39,11 +40,19 @@ const Phase = enum {
         const n = random.uintLessThan(u8, 100);
         return switch (phase) {
             .fill => if (n < 80) .put else if (n < 88) .put_many else if (n < 94) .add else .delete,
-            .churn => if (n < 45) .put else if (n < 60) .compare_and_set else if (n < 95)
+            .churn => if (n < 35) .put else if (n < 48) .compare_and_set else if (n < 73)
                 .delete
+            else if (n < 78)
+                .put_many
+            else if (n < 99)
+                ([_]std.meta.Tag(Act){
+                    .take, .swap, .replace, .delete_version, .count, .count, .count_big,
+                })[n % 7]
             else
-                .put_many,
-            .drain => if (n < 90) .delete else if (n < 97) .put else .clear,
+                .clear_prefix,
+            .ends => if (n < 40) .put_until else if (n < 65) .touch else if (n < 75) .put else //
+            ([_]std.meta.Tag(Act){ .delete, .prune, .sweep, .add, .recover_stripe })[n % 5],
+            .drain => if (n < 45) .delete else if (n < 90) .take else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
                 .repair, .recover_stripe, .recover_all, .rebuild_pool, .put, .delete,
             })[n % 6],
@@ -93,6 +102,8 @@ const World = struct {
             .large = if (flavour == .many) 0 else random.uintLessThan(u8, 6),
             .medium_bytes = if (flavour == .full) .{ 3000, 4000 } else .{ 0, 2000 },
         };
+        world.replay.site.has_ends = true;
+        shmap.os.end_clock = 1_800_000_000_000;
         world.makeKeys();
     }
 
@@ -139,6 +150,18 @@ const World = struct {
         return world.value_bytes[0..len];
     }
 
+    /// An end: soon, later, never, or one that has passed.
+    fn end(world: *World) u64 {
+        const random = world.random;
+        const now = shmap.os.end_clock.?;
+        return switch (random.uintLessThan(u8, 10)) {
+            0 => 0,
+            1 => now - 1,
+            2, 3 => now + 1_000_000,
+            else => now + 1 + random.uintLessThan(u8, 8),
+        };
+    }
+
     fn anyKey(world: *World) []const u8 {
         return world.keys[world.random.uintLessThan(usize, world.keys.len)];
     }
@@ -161,12 +184,30 @@ const World = struct {
             .add => .{ .add = .{ .key = key, .value = world.value() } },
             .compare_and_set => .{ .compare_and_set = .{ .key = key, .value = world.value() } },
             .delete => .{ .delete = key },
+            .put_until => .{ .put_until = .{
+                .key = key,
+                .value = world.value(),
+                .expires = if (random.uintLessThan(u8, 5) == 0) null else world.end(),
+            } },
+            .touch => .{ .touch = .{ .key = key, .expires = world.end() } },
+            .take => .{ .take = key },
+            .swap => .{ .swap = .{ .key = key, .value = world.value() } },
+            .replace => .{ .replace = .{ .key = key, .value = world.value() } },
+            .delete_version => .{ .delete_version = key },
+            // Values are drawn with any kind; one that is no number is refused.
+            .count => .{ .count = .{ .key = key, .by = @floatFromInt(random.int(i32)) } },
+            .count_big => .{ .count_big = .{ .key = key, .len = random.int(u8) } },
+            // Where no two keys begin alike, as `makeKeys` has it.
+            .clear_prefix => if (world.flavour == .flood)
+                .{ .delete = key }
+            else
+                .{ .clear_prefix = key[0] },
             .put_many => world.putMany(),
             .recover_stripe => .{
                 .recover_stripe = random.uintLessThan(u32, world.replay.site.stripeCount()),
             },
             .recover_all => .{ .recover_all = random.boolean() },
-            inline .clear, .repair, .rebuild_pool, .lock, .unlock => |same| same,
+            inline .clear, .prune, .sweep, .repair, .rebuild_pool, .lock, .unlock => |same| same,
         };
     }
 
@@ -220,6 +261,9 @@ const World = struct {
             }
             const act = world.actOf(phase.actOf(random));
             try world.enumerate(act);
+            // So far at times that a recovery removes what had ended before.
+            const is_far = random.uintLessThan(u8, 40) == 0;
+            shmap.os.end_clock.? += if (is_far) 20_000 else random.uintLessThan(u8, 2);
         }
     }
 

@@ -65,6 +65,13 @@ const Scenario = enum {
     delete_locked,
     value_put,
     value_replace,
+    take,
+    swap,
+    swap_new,
+    replace_present,
+    delete_version,
+    count,
+    count_new,
 };
 
 const Totals = struct {
@@ -144,6 +151,8 @@ const Author = struct {
                 if (scenario == .replace_many) author.puts(6, small);
                 author.script.add(.{ .call = .put_many, .count = 4, .value_len = author.upTo(90) });
             },
+            .take, .swap, .swap_new, .replace_present, .delete_version, .count, .count_new => //
+            author.toCondition(scenario),
             .repair => {
                 author.puts(5, small);
                 author.deletes(0, 2);
@@ -248,6 +257,22 @@ const Author = struct {
                 author.puts(4, author.upTo(200));
                 author.add(.delete, author.upTo(3), 0);
             },
+        }
+    }
+
+    fn toCondition(author: *Author, scenario: Scenario) void {
+        author.puts(3, author.upTo(60));
+        switch (scenario) {
+            .take => author.add(.take, author.upTo(3), 0),
+            .swap => author.add(.swap, author.upTo(2), author.upTo(60)),
+            .swap_new => author.add(.swap, 3, author.upTo(60)),
+            .replace_present => author.add(.replace, author.upTo(2), author.upTo(200)),
+            .delete_version => author.add(.delete_version, author.upTo(2), 0),
+            .count => {
+                for (0..author.upTo(20) + 1) |_| author.add(.count, 4, 0);
+                author.add(.count, 4, 0);
+            },
+            else => author.add(.count, 4, 0),
         }
     }
 
@@ -363,6 +388,11 @@ fn actOf(script: *const Script, command: *const steppers.Command, bytes: []const
         .repair => .repair,
         .lock => .lock,
         .unlock => .unlock,
+        .take => .{ .take = key },
+        .swap => .{ .swap = .{ .key = key, .value = value } },
+        .replace => .{ .replace = .{ .key = key, .value = value } },
+        .delete_version => .{ .delete_version = key },
+        .count => .{ .count = .{ .key = key, .by = 1 } },
     };
 }
 

@@ -167,6 +167,7 @@ pub fn putMany(map: *Map, entries: []const u8, count: u32, stored: *u32) Error!v
     var group: Group = undefined;
     var values: [group_max][]const u8 = undefined;
     var kinds: [group_max]u8 = undefined;
+    var ends: [group_max]u64 = undefined;
     var at: usize = 0;
     while (stored.* < count) {
         // What is wrong with a record shows when its turn comes, behind those before it.
@@ -179,18 +180,24 @@ pub fn putMany(map: *Map, entries: []const u8, count: u32, stored: *u32) Error!v
             };
             values[size] = taken.value;
             kinds[size] = taken.kind;
+            ends[size] = taken.expires;
             group.add(map, size, taken.key, .write);
         }
         group.prefetchEntries(map, size);
-        for (group.keys[0..size], values[0..size], kinds[0..size]) |key, value, kind| {
-            _ = try write.put(map, key, value, kind, .none);
+        for (group.keys[0..size], 0..) |key, i| {
+            const item: write.Item = .{
+                .value = values[i],
+                .kind = kinds[i],
+                .expires = ends[i],
+            };
+            _ = try write.put(map, key, item, .none);
             stored.* += 1;
         }
         if (wrong) |err| return err;
     }
 }
 
-const Taken = struct { key: []const u8, value: []const u8, kind: u8 };
+const Taken = struct { key: []const u8, value: []const u8, kind: u8, expires: u64 };
 
 fn takeRecord(entries: []const u8, at: *usize) Error!Taken {
     if (at.* + @sizeOf(Record) > entries.len) return error.InvalidArgument;
@@ -199,10 +206,14 @@ fn takeRecord(entries: []const u8, at: *usize) Error!Taken {
     const body = @as(u64, record.key_len) + record.value_len;
     if (record.key_len == 0 or record.key_len > layout.key_bytes_max or
         key_at + body > entries.len or record.kind > 255) return error.InvalidArgument;
+    const expires = record.expires;
+    if (!(expires >= 0 and expires < 1 << 53) or @trunc(expires) != expires)
+        return error.InvalidArgument;
     at.* = @min(key_at + std.mem.alignForward(u64, body, 8), entries.len);
     return .{
         .key = entries[key_at..][0..record.key_len],
         .value = entries[key_at + record.key_len ..][0..record.value_len],
         .kind = @intCast(record.kind),
+        .expires = @intFromFloat(expires),
     };
 }
