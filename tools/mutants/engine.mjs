@@ -370,9 +370,9 @@ export const ENGINE_MUTANTS = [
       },
       {
         file: "map/conditions.zig",
-        from: "    if (!cursor.is_found) return null;\n" +
+        from: "    if (!op.isThere(&cursor)) return null;\n" +
           "    const meta = cursor.probe.entry.meta();\n",
-        to: "    if (!cursor.is_found) return early;\n" +
+        to: "    if (!op.isThere(&cursor)) return early;\n" +
           "    const meta = cursor.probe.entry.meta();\n",
       },
     ],
@@ -422,7 +422,7 @@ export const ENGINE_MUTANTS = [
     file: "map/conditions.zig",
     from: "        if (!fits(meta, target, reserve)) return meta;\n" +
       "        cursor.probe.entry.copyOut",
-    to: "        cursor.probe.entry.copyOut",
+    to: "        _ = meta;\n        cursor.probe.entry.copyOut",
     tests: "swap gives",
   },
   {
