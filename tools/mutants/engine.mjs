@@ -527,7 +527,7 @@ export const ENGINE_MUTANTS = [
     file: "map/conditions.zig",
     from: "        if (!fits(meta, target, reserve)) return meta;\n" +
       "        cursor.probe.entry.copyOut",
-    to: "        cursor.probe.entry.copyOut",
+    to: "        _ = meta;\n        cursor.probe.entry.copyOut",
     tests: "swap gives",
   },
   {
