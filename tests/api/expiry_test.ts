@@ -3,13 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Expiry, SharedMap, SharedValue } from "../../mod.ts";
 import { symbols } from "../../src/ffi/abi.ts";
-import {
-  assertSound,
-  content,
-  freshMap,
-  until,
-  untyped,
-} from "../support/support.ts";
+import { assertSound, content, freshMap, until, untyped } from "../support/support.ts";
 
 const DAY = 24 * 60 * 60_000;
 /** So soon an entry ends that a test waits for. */
