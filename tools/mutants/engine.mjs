@@ -76,8 +76,8 @@ export const ENGINE_MUTANTS = [
     name: "a frozen object of an entry that has ended is taken for unchanged",
     file: "map/read.zig",
     from: "        return expires > if (role == .call)",
-    to:
-      "        if (ending.target == null) return true;\n        return expires > if (role == .call)",
+    to: "        if (ending.target == null) return true;\n" +
+      "        return expires > if (role == .call)",
     tests: "an entry is absent from its end on",
   },
   {
