@@ -1,6 +1,6 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0xb87832eb;
+export const fingerprint = 0x7326fb3f;
 
 export const layoutVersion = 5;
 
@@ -243,7 +243,6 @@ export const symbols = {
   shm_map_clear: { args: ["u32"], returns: "i32" },
   shm_map_clear_prefix: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_size: { args: ["u32"], returns: "f64" },
-  shm_map_get_many: { args: ["u32", "bytes", "u32", "u32"], returns: "f64" },
   shm_map_get_batch: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_into: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
   shm_map_has_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },

@@ -27,6 +27,7 @@ const WAITS = "waiting for a lock is tried by life, by storm and by the suites o
 const VALUE = "a value is one entry of a map: these parts put and get that";
 const TRIED = "the case is tried with another function of the same code";
 const ENDS = "it closes and abandons by the code of a thread's end; the suite of reloads calls it";
+const KILLED = "the suite of processes kills those that store and touch what ends";
 const OWN = "it is called by what every file of this part shares, and counted where it is exported";
 
 /** Reasons for several parts: `because("step storm", READS)`. */
@@ -104,6 +105,26 @@ export const TABLE = {
     on: "robust kernel",
     not: {},
   },
+  shm_map_put_until: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: { step: "its stores are those of a put", ...because("storm history faults", KILLED) },
+  },
+  shm_map_touch: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: { step: "its commit is one store", ...because("storm history faults", KILLED) },
+  },
+  shm_map_prune: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "to remove an entry that has ended is a delete"),
+  },
+  shm_map_sweep: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "to remove an entry that has ended is a delete"),
+  },
   shm_map_clear_prefix: {
     by: "enumerate corrupt api",
     on: "robust kernel",
@@ -161,21 +182,11 @@ export const TABLE = {
     on: ON_ALL,
     not: { step: READS },
   },
-  shm_map_get_many: {
-    by: "enumerate corrupt",
-    on: "robust kernel",
-    not: {
-      step: READS,
-      ...because("storm history", SAME_ORDER),
-      faults: TRIED,
-      api: "the API asks in batches",
-    },
-  },
   shm_map_get_batch: {
-    by: "corrupt api",
+    by: "enumerate corrupt api",
     on: ON_ALL,
     not: {
-      ...because("enumerate step", READS),
+      step: READS,
       ...because("storm history", SAME_ORDER),
       faults: TRIED,
     },

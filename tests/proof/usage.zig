@@ -139,7 +139,7 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
     const key = keyFor(image, random, &buffer);
     const len: u32 = @intCast(key.len);
     const kind: u32 = 3;
-    switch (random.uintLessThan(u8, 38)) {
+    switch (random.uintLessThan(u8, 42)) {
         0...5 => _ = calls.call(.shm_map_get, .{ handle, key.ptr, len, &room, room.len }),
         6 => _ = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len }),
         7 => _ = calls.call(.shm_map_get_entry, .{ handle, key.ptr, len, &room, room.len }),
@@ -176,6 +176,12 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
         36 => _ = calls.call(.shm_map_increment_big, .{
             handle, key.ptr, len, &filler, 16, 8, 7 | 7 << 8, 0, &room, room.len,
         }),
+        37 => _ = calls.call(.shm_map_put_until, .{
+            handle, key.ptr, len, &filler, lengthFor(random), kind, endFor(random),
+        }),
+        38 => _ = calls.call(.shm_map_touch, .{ handle, key.ptr, len, endFor(random) }),
+        39 => _ = calls.call(.shm_map_prune, .{handle}),
+        40 => _ = calls.call(.shm_map_sweep, .{handle}),
         else => switch (random.uintLessThan(u8, 9)) {
             8 => _ = calls.call(.shm_map_clear_prefix, .{ handle, key.ptr, @min(len, 2) }),
             0 => _ = calls.call(.shm_map_clear, .{handle}),
@@ -207,6 +213,16 @@ fn lengthFor(random: std.Random) u32 {
         0 => random.uintLessThan(u32, filler.len),
         1, 2 => random.uintLessThan(u32, 1000),
         else => random.uintLessThan(u32, 60),
+    };
+}
+
+/// Never, long ago, or in a few milliseconds.
+fn endFor(random: std.Random) f64 {
+    const now: f64 = @floatFromInt(shmap.os.endClockMs());
+    return switch (random.uintLessThan(u8, 4)) {
+        0 => 0,
+        1 => 1,
+        else => now + @as(f64, @floatFromInt(random.uintLessThan(u8, 20))),
     };
 }
 
@@ -273,7 +289,6 @@ fn getMany(handle: u32, image: *const images.Image) void {
         at += @intCast(4 + entry.key.len);
         count += 1;
     }
-    takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
     _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     if (image.entries.len == 0) return;

@@ -233,12 +233,6 @@ pub export fn shm_map_size(handle: u32) f64 {
     return marshal.long(read.size(map));
 }
 
-/// Gathers the values of `count` keys (`bulk.getMany`). The bytes gathered.
-pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
-    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return gatheredLen(map, bulk.getMany(map, marshal.slice(keys, keys_len), count));
-}
-
 /// Answers as many of `count` keys as fit into `target` (`bulk.getBatch`). How many.
 pub export fn shm_map_get_batch(
     handle: u32,

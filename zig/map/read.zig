@@ -45,9 +45,20 @@ pub fn lockAsLastResort(map: *Map, index: u32) Error!StripeOp {
 /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Null: there is
 /// none.
 pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {
+    return getHashed(map, map.hashOf(key), key, target, reserve);
+}
+
+/// As `get`, for a caller that has the hash of the key.
+pub inline fn getHashed(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    target: []u8,
+    reserve: u32,
+) Error!?Meta {
     std.debug.assert(reserve <= atomics.step_bytes);
     var meta: Meta = undefined;
-    return switch (getFast(map, key, target, &meta, .part)) {
+    return switch (getFastHashed(map, key_hash, key, target, &meta, .part)) {
         .hit => meta,
         .miss => null,
         .retry => getSlow(map, key, target, reserve),
@@ -77,7 +88,17 @@ pub inline fn getFast(
     meta: *Meta,
     comptime role: Role,
 ) tables.Lookup {
-    const key_hash = map.hashOf(key);
+    return getFastHashed(map, map.hashOf(key), key, target, meta, role);
+}
+
+inline fn getFastHashed(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    target: ?[]u8,
+    meta: *Meta,
+    comptime role: Role,
+) tables.Lookup {
     const stripe = map.segment.view.stripe(key_hash.stripe);
     const generation = atomics.loadAcquire(&stripe.generation);
     const word = atomics.loadAcquire(&stripe.table);

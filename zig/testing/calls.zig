@@ -417,12 +417,6 @@ pub fn snapshot(map: *Map) Error!u64 {
     return (try answerOf(call(.shm_map_snapshot, .{handleOf(map)}))).?;
 }
 
-/// As `bulk.getMany`: the gathered bytes.
-pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
-    const arguments = .{ handleOf(map), keys.ptr, @as(u32, @intCast(keys.len)), key_count };
-    return (try answerOf(call(.shm_map_get_many, arguments))).?;
-}
-
 /// As `bulk.getBatch`: how many keys were answered.
 pub fn getBatch(map: *Map, keys: []const u8, key_count: u32, target: []u8) Error!u64 {
     const arguments = .{

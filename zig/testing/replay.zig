@@ -228,7 +228,8 @@ pub const Replay = struct {
             if (then != held) try replay.look(expected, then, n);
         }
         for (expected.before, expected.after, expected.groups) |old, new, group| {
-            const same = old.version == new.version and (old.bytes == null) == (new.bytes == null);
+            const same = old.version == new.version and old.expires == new.expires and
+                (old.bytes == null) == (new.bytes == null);
             if (!same and group >= expected.progress) return error.OldWhenItWasOver;
         }
     }
@@ -279,6 +280,11 @@ pub const Act = union(enum) {
     add: struct { key: []const u8, value: []const u8 },
     compare_and_set: struct { key: []const u8, value: []const u8 },
     delete: []const u8,
+    /// Null: with the end that the entry has.
+    put_until: struct { key: []const u8, value: []const u8, expires: ?u64 },
+    touch: struct { key: []const u8, expires: u64 },
+    prune,
+    sweep,
     take: []const u8,
     swap: struct { key: []const u8, value: []const u8 },
     replace: struct { key: []const u8, value: []const u8 },
@@ -309,6 +315,13 @@ pub const Act = union(enum) {
                 _ = try calls.put(map, put.key, put.value, 3, condition);
             },
             .delete => |key| _ = try calls.delete(map, key),
+            .put_until => |put| {
+                const expires = put.expires;
+                _ = try calls.putUntil(map, put.key, put.value, 6, .none, expires);
+            },
+            .touch => |one| _ = try calls.touch(map, one.key, one.expires),
+            .prune => _ = try calls.prune(map),
+            .sweep => _ = try calls.sweep(map),
             .take => |key| {
                 var room: [16_000]u8 = undefined;
                 _ = try calls.take(map, key, &room);

@@ -182,6 +182,12 @@ export class Arguments {
       case "by":
         if (hostile.chance(75)) return this.#number([1, 1, 2, -1, 0.5, undefined, 2 ** 52]);
         return { label: "a bigint", value: hostile.pick([1n, -5n, 2n ** 64n]), isPlain: true };
+      case "end": // far away, or none: what ends meanwhile would differ from the model
+        return {
+          label: "an end",
+          value: hostile.pick([undefined, 1e9, Infinity, { ttl: 1e9 }, { expires: Infinity }]),
+          isPlain: true,
+        };
       case "count":
         return hostile.options({ initial: [undefined, 0, 100, 5n] });
       case "regionLock":

@@ -8,6 +8,7 @@ export type Argument =
   | "version"
   | "by"
   | "count"
+  | "end"
   | "value"
   | "compute"
   | "change"
@@ -54,11 +55,13 @@ const OBJECT: Methods = {
 export const MAP: Methods = {
   ...OBJECT,
   get: [9, "key"],
-  set: [18, "key", "value"],
-  add: [7, "key", "value"],
+  set: [18, "key", "value", "end"],
+  touch: [4, "key", "end"],
+  prune: [1],
+  add: [7, "key", "value", "end"],
   getOrInsert: [5, "key", "value"],
   getOrInsertComputed: [6, "key", "compute"],
-  update: [8, "key", "change"],
+  update: [8, "key", "change", "end"],
   has: [4, "key"],
   delete: [8, "key", "version"],
   clear: [1, "prefix"],
@@ -146,7 +149,7 @@ export const TEMPLATES: Methods = {
 /** What stores something, so that an error of it must have changed nothing. */
 export const WRITES = new Set(
   "set add getOrInsert getOrInsertComputed update delete deleteMany clear setMany repair write pack " +
-    "replace swap take increment incrementEntry"
+    "replace swap take increment incrementEntry touch prune"
       .split(
         " ",
       ),
@@ -175,6 +178,8 @@ const RESULTS: Record<string, (value: unknown) => boolean> = {
   locked: isBoolean,
   has: isBoolean,
   add: isBoolean,
+  touch: isBoolean,
+  prune: (value) => value === 0,
   replace: isBoolean,
   getEntry: isObject,
   incrementEntry: isObject,

@@ -146,6 +146,8 @@ export class MapSubject implements Subject {
         return this.#counted(key, result);
       case "incrementEntry":
         return this.#counted(key, (result as { value: unknown }).value);
+      case "touch":
+        return result === has ? undefined : `touch of ${cut(key)} gave ${result}`;
       case "delete":
         if (result === false && has && args[1] !== undefined) return undefined; // another version
         if (result !== has) return `delete of ${cut(key)} gave ${result}`;
