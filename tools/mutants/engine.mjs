@@ -472,7 +472,8 @@ export const ENGINE_MUTANTS = [
         file: "map/conditions.zig",
         from: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n",
         to: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n" +
-          '    const early = try @import("read.zig").get(map, key, target, reserve);\n',
+          '    const early = try @import("read.zig").get(map, key, target, reserve);\n' +
+          '    @import("../os/os.zig").sleepNs(20_000);\n',
       },
       {
         file: "map/conditions.zig",
