@@ -77,6 +77,7 @@ pub const os = @import("os/os.zig");
 pub const testing = struct {
     pub const calls = @import("testing/calls.zig");
     pub const support = @import("testing/support.zig");
+    pub const image_maps = @import("testing/image_maps.zig");
     pub const images = @import("testing/images.zig");
     pub const replay = @import("testing/replay.zig");
     pub const expected = @import("testing/expected.zig");

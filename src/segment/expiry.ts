@@ -24,7 +24,18 @@ export interface ExpiryOptions {
   expires?: number | undefined;
 }
 
-/** When an entry ends; a bare number is a `ttl`. */
+/**
+ * When an entry ends; a bare number is a `ttl`.
+ *
+ * @example
+ * ```ts
+ * import { type Expiry, SharedMap } from "shmap";
+ * import assert from "node:assert/strict";
+ * const soon: Expiry = 60_000;
+ * using map = SharedMap.anonymous().set("a", 1, soon);
+ * assert.equal(map.stats().expiring, 1);
+ * ```
+ */
 export type Expiry = number | ExpiryOptions;
 
 /** An end as it crosses: never. */

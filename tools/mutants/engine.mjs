@@ -76,8 +76,8 @@ export const ENGINE_MUTANTS = [
     name: "a frozen object of an entry that has ended is taken for unchanged",
     file: "map/read.zig",
     from: "        return expires > if (role == .call)",
-    to:
-      "        if (ending.target == null) return true;\n        return expires > if (role == .call)",
+    to: "        if (ending.target == null) return true;\n" +
+      "        return expires > if (role == .call)",
     tests: "an entry is absent from its end on",
   },
   {
@@ -472,7 +472,8 @@ export const ENGINE_MUTANTS = [
         file: "map/conditions.zig",
         from: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n",
         to: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n" +
-          '    const early = try @import("read.zig").get(map, key, target, reserve);\n',
+          '    const early = try @import("read.zig").get(map, key, target, reserve);\n' +
+          '    @import("../os/os.zig").sleepNs(20_000);\n',
       },
       {
         file: "map/conditions.zig",

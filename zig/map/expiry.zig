@@ -163,7 +163,7 @@ pub fn prune(map: *Map) Error!u64 {
     return removed;
 }
 
-/// As the holder of a stripe's lock, where space has run out: all that has ended there goes at once.
+/// As the holder of a stripe's lock, where space has run out: all that has ended in it goes.
 pub fn pruneHere(op: *StripeOp) void {
     ends.restart(op.stripe);
     while (!step(op, std.math.maxInt(u32))) {}

@@ -264,16 +264,20 @@ pub fn rebuild(
     };
     marks.gaps(&giving, Giving.give);
     clearReserved(stripe);
+    storeCounts(stripe, &result);
+    result.vacant = giving.vacant[0..giving.count];
+    return result;
+}
+
+fn storeCounts(stripe: *Stripe, result: *const Rebuilt) void {
     atomics.store(&stripe.live, result.live);
     atomics.store(&stripe.tombstones, result.tombstones);
     atomics.store(&stripe.dropped, atomics.load(&stripe.dropped) +% result.dropped);
     atomics.store(&stripe.expirations, atomics.load(&stripe.expirations) +% result.expired);
-    ends.restart(stripe); // what a search noted of the slots behind it may be damaged
+    ends.restart(stripe); // what a search noted of the slots before may be damaged
     atomics.store(&stripe.expiring, result.expiring);
     const next_end = if (result.expiring == 0) 0 else result.next_end;
     if (atomics.load(&stripe.next_end) != next_end) atomics.store(&stripe.next_end, next_end);
-    result.vacant = giving.vacant[0..giving.count];
-    return result;
 }
 
 /// No process stores to reserved words; damage may have.

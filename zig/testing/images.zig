@@ -15,12 +15,12 @@ const directory = @import("../segment/directory.zig");
 const gathered = @import("../map/gathered.zig");
 const handles = @import("../abi/handles.zig");
 const attaching = @import("../map/attach.zig");
+const image_maps = @import("image_maps.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const os = @import("../os/os.zig");
 const pools = @import("../stripe/pool.zig");
 const recovery = @import("../stripe/recovery.zig");
-const segments = @import("../segment/segment.zig");
 const spaces = @import("../stripe/space.zig");
 const status = @import("../status.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
@@ -33,15 +33,10 @@ const Map = maps.Map;
 const StripeOp = @import("../map/stripe_op.zig").StripeOp;
 const Stored = expectations.Stored;
 
-/// What kind of segment to make.
-pub const Shape = struct {
-    kind: layout.Kind = .map,
-    lock: layout.LockKind = support.usual_lock,
-    stripe_bits: ?u6 = 0,
-    max_bytes: u64 = 1 << 20,
-    /// Where the segment's secrets come from, so that the same happens again.
-    seed: u64 = 0,
-};
+pub const Shape = image_maps.Shape;
+pub const make = image_maps.make;
+pub const close = image_maps.close;
+const attach = image_maps.attach;
 
 /// One word that changed.
 pub const Change = struct {
@@ -90,7 +85,7 @@ pub const Site = struct {
     room: []u8,
     states: [keys_max]u2 = undefined,
     looks: u64 = 0,
-    /// Whether entries may have ends. Their clock (`os.end_clock`) stands while a site is looked at.
+    /// Whether entries may have ends. Their clock stands while a site is looked at.
     has_ends: bool = false,
 
     /// A site over the segment of `victim`.
@@ -573,46 +568,3 @@ pub const Site = struct {
         try site.expectSound(false);
     }
 };
-
-/// A new anonymous segment.
-pub fn make(shape: Shape) !*Map {
-    var fault: status.Fault = .{};
-    const options: segments.Options = .{
-        .kind = shape.kind,
-        .recover = attaching.recoverSegment,
-        .lock = shape.lock,
-        .stripe_bits = shape.stripe_bits,
-        .max_bytes = shape.max_bytes,
-        .timeout_ms = 2000,
-    };
-    const map = try support.prepared(&fault, &options);
-    errdefer calls.discard(map);
-    try directory.anonymous(&map.segment, &options);
-    const header = map.segment.header();
-    var random = std.Random.DefaultPrng.init(shape.seed);
-    for (&header.fast_secrets) |*word| word.* = random.next();
-    for (&header.sip_secrets) |*word| word.* = random.next();
-    header.checksum = layout.checksum(header);
-    map.begin();
-    return map;
-}
-
-fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
-    var fault: status.Fault = .{};
-    var options: segments.Options = .{
-        .kind = @enumFromInt(@as(u8, @truncate(victim.segment.header().attributes))),
-        .readonly = readonly,
-        .recover = attaching.recoverSegment,
-        .timeout_ms = 2000,
-    };
-    const map = try support.prepared(&fault, &options);
-    errdefer calls.discard(map);
-    try directory.attachToken(&map.segment, token, &options);
-    map.begin();
-    return map;
-}
-
-pub fn close(map: *Map) void {
-    map.close();
-    calls.discard(map);
-}

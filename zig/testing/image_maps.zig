@@ -1,0 +1,67 @@
+//! The maps of crash images: made with secrets of their own, and attached to once more.
+
+const std = @import("std");
+const attaching = @import("../map/attach.zig");
+const calls = @import("calls.zig");
+const directory = @import("../segment/directory.zig");
+const layout = @import("../layout.zig");
+const maps = @import("../map/map.zig");
+const segments = @import("../segment/segment.zig");
+const status = @import("../status.zig");
+const support = @import("support.zig");
+
+const Map = maps.Map;
+
+/// What kind of segment to make.
+pub const Shape = struct {
+    kind: layout.Kind = .map,
+    lock: layout.LockKind = support.usual_lock,
+    stripe_bits: ?u6 = 0,
+    max_bytes: u64 = 1 << 20,
+    /// Where the segment's secrets come from, so that the same happens again.
+    seed: u64 = 0,
+};
+
+/// A new anonymous segment.
+pub fn make(shape: Shape) !*Map {
+    var fault: status.Fault = .{};
+    const options: segments.Options = .{
+        .kind = shape.kind,
+        .recover = attaching.recoverSegment,
+        .lock = shape.lock,
+        .stripe_bits = shape.stripe_bits,
+        .max_bytes = shape.max_bytes,
+        .timeout_ms = 2000,
+    };
+    const map = try support.prepared(&fault, &options);
+    errdefer calls.discard(map);
+    try directory.anonymous(&map.segment, &options);
+    const header = map.segment.header();
+    var random = std.Random.DefaultPrng.init(shape.seed);
+    for (&header.fast_secrets) |*word| word.* = random.next();
+    for (&header.sip_secrets) |*word| word.* = random.next();
+    header.checksum = layout.checksum(header);
+    map.begin();
+    return map;
+}
+
+/// One more handle on the map of a token, of the kind that `victim` is.
+pub fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
+    var fault: status.Fault = .{};
+    var options: segments.Options = .{
+        .kind = @enumFromInt(@as(u8, @truncate(victim.segment.header().attributes))),
+        .readonly = readonly,
+        .recover = attaching.recoverSegment,
+        .timeout_ms = 2000,
+    };
+    const map = try support.prepared(&fault, &options);
+    errdefer calls.discard(map);
+    try directory.attachToken(&map.segment, token, &options);
+    map.begin();
+    return map;
+}
+
+pub fn close(map: *Map) void {
+    map.close();
+    calls.discard(map);
+}
