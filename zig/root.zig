@@ -40,9 +40,11 @@ pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");
 
+pub const chunk = @import("stripe/chunk.zig");
 pub const entry = @import("stripe/entry.zig");
 pub const hash = @import("stripe/hash.zig");
 pub const heap = @import("stripe/heap.zig");
+pub const parked = @import("stripe/parked.zig");
 pub const pool = @import("stripe/pool.zig");
 pub const recovery = @import("stripe/recovery.zig");
 pub const space = @import("stripe/space.zig");
@@ -69,6 +71,7 @@ pub const os = @import("os/os.zig");
 /// What tests and proofs share.
 pub const testing = struct {
     pub const calls = @import("testing/calls.zig");
+    pub const small_file_system = @import("testing/small_file_system.zig");
     pub const support = @import("testing/support.zig");
     pub const images = @import("testing/images.zig");
     pub const replay = @import("testing/replay.zig");
@@ -91,6 +94,7 @@ test {
     _ = @import("map/bulk_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
+    _ = @import("map/parked_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("map/starve_test.zig");
     _ = @import("region/region_test.zig");

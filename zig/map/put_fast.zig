@@ -74,8 +74,9 @@ pub inline fn putFast(
             // Commit, as in `StripeOp.commit`; a crash behind it leaves a block to be retired,
             // which recovery finds free.
             atomics.storeRelease(&cached.slots[probe.index], slot);
-            const is_full = heap.retire(stripe, probe.entry.offset, probe.entry.bytes());
-            outcome = if (is_full) advance(map, key_hash.stripe, role) else .stored;
+            const old_bytes = probe.entry.bytes();
+            const is_full = heap.retire(stripe, probe.entry.offset, old_bytes);
+            outcome = if (is_full) advance(map, key_hash.stripe, old_bytes, role) else .stored;
         } else if (lookup == .miss and heap.hasSpare(stripe, bytes) and
             !StripeOp.isFull(stripe, cached.slotCount()))
         {
@@ -110,9 +111,9 @@ noinline fn allocSlow(map: *Map, index: u32, bytes: u64) u64 {
     return (heap.takeNow(view, view.stripe(index), bytes) catch null) orelse 0;
 }
 
-noinline fn advance(map: *Map, index: u32, comptime role: Role) Outcome {
+noinline fn advance(map: *Map, index: u32, old_bytes: u64, comptime role: Role) Outcome {
     if (role == .call) map.startQuickCall();
-    map.spaceOf(index).advanceAndTrim() catch {
+    map.spaceOf(index).advanceAndTrim(old_bytes) catch {
         map.segment.deadline.is_used = true;
         return .dirty;
     };

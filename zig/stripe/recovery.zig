@@ -17,6 +17,7 @@ const entries = @import("entry.zig");
 const hash = @import("hash.zig");
 const tables = @import("table.zig");
 const heap = @import("heap.zig");
+const parked = @import("parked.zig");
 const pool = @import("pool.zig");
 
 const Refusal = @import("../segment/view.zig").Refusal;
@@ -42,8 +43,8 @@ pub inline fn endWriting(stripe: *Stripe, count: u64) void {
     atomics.storeRelease(&stripe.writer, 0);
 }
 
-/// A chunk's usable bytes, and where its bits begin in the marks.
-const ChunkRange = struct { start: u64, end: u64, first_bit: u64 };
+/// A chunk's usable bytes, where its bits begin in the marks, and whether it is an extent that parks.
+const ChunkRange = struct { start: u64, end: u64, first_bit: u64, parks: bool };
 
 /// Which granules of a stripe's chunks are in use, in private memory.
 pub const Marks = struct {
@@ -70,7 +71,12 @@ pub const Marks = struct {
         var count: usize = 0;
         while (try walk.step()) |chunk| : (count += 1) {
             if ((count + 1) * @sizeOf(ChunkRange) > scratch.len) return error.Corrupt;
-            ranges[count] = .{ .start = chunk.start(), .end = chunk.end(), .first_bit = 0 };
+            ranges[count] = .{
+                .start = chunk.start(),
+                .end = chunk.end(),
+                .first_bit = 0,
+                .parks = chunk.dense != null,
+            };
         }
         std.sort.pdq(ChunkRange, ranges[0..count], {}, struct {
             fn before(_: void, a: ChunkRange, b: ChunkRange) bool {
@@ -103,9 +109,16 @@ pub const Marks = struct {
         return marks.bits[bit / 64] >> @intCast(bit % 64) & 1 != 0;
     }
 
-    /// Marks a block. False: it lies outside the chunks or over another.
+    /// Marks a block that is no large entry. False: it lies outside the chunks or over another, or
+    /// in an extent that parks, where there may be a hole in its place one day.
     pub fn add(marks: *Marks, offset: u64, bytes: u64) bool {
+        return marks.addAs(offset, bytes, false);
+    }
+
+    /// As `add`; a block that `is_large` may lie in an extent that parks.
+    pub fn addAs(marks: *Marks, offset: u64, bytes: u64, is_large: bool) bool {
         const range = marks.rangeOf(offset) orelse return false;
+        if (range.parks and !is_large) return false;
         if (bytes == 0 or bytes > range.end - offset) return false;
         const large = !heap.isSmall(bytes);
         if (large and offset != range.start) return false;
@@ -166,7 +179,8 @@ fn isSound(
     if (hash.stripeOf(fast, view.stripe_bits) != index) return false;
     const chosen = if (table.sip) hash.sip(secrets, entry.key()) else fast;
     if (@as(Slot, @bitCast(word)).tag != hash.tagOf(chosen)) return false;
-    return marks.add(entry.offset, entry.bytes());
+    const is_large = parked.isLarge(entry.bytes(), entry.sizes.key_len);
+    return marks.addAs(entry.offset, entry.bytes(), is_large);
 }
 
 /// Rebuilds counters, lists and bump; slots that name nothing sound become tombstones and count as
@@ -306,7 +320,7 @@ fn rebuildChunks(view: *View, index: u32) Refusal!void {
     while (try walk.step()) |chunk| {
         atomics.store(&view.chunk(chunk.offset).previous, previous);
         previous = chunk.offset;
-        owned += chunk.bytes();
+        owned += chunk.blockBytes();
     }
     atomics.store(&stripe.owned, owned);
 }
@@ -394,7 +408,8 @@ fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
     for (heap.limboLists(stripe) catch return false) |list| {
         for (list) |*word| {
             const block = heap.retiredBlock(atomics.load(word));
-            if (!marks.add(block.offset, block.bytes)) return false;
+            const is_large = parked.isLargeBlock(block.bytes);
+            if (!marks.addAs(block.offset, block.bytes, is_large)) return false;
         }
     }
     var leaked = false;

@@ -8,9 +8,11 @@
 const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
+const chunks = @import("chunk.zig");
 const hash = @import("hash.zig");
 const heap = @import("heap.zig");
 const os = @import("../os/os.zig");
+const parked = @import("parked.zig");
 const pools = @import("pool.zig");
 const recovery = @import("recovery.zig");
 const status = @import("../status.zig");
@@ -44,12 +46,91 @@ pub const Space = struct {
         };
     }
 
-    /// The offset of a block for `bytes` bytes, contents undefined. `NoSpace`: nothing changed.
-    pub inline fn alloc(space: Space, bytes: u64) Error!u64 {
+    /// The offset of a block for an entry of `bytes` bytes, contents undefined. `NoSpace`: nothing
+    /// changed.
+    pub inline fn alloc(space: Space, bytes: u64, key_len: usize) Error!u64 {
+        if (heap.isSmall(bytes)) {
+            if (try heap.take(&space.segment.view, space.stripe, bytes)) |offset| return offset;
+            return space.allocSlow(bytes);
+        }
+        return space.allocChunk(bytes, key_len);
+    }
+
+    /// As `alloc`, for a table: readers look at all of it, so it lies in ordinary space.
+    pub fn allocTable(space: Space, bytes: u64) Error!u64 {
         if (heap.isSmall(bytes)) {
             if (try heap.take(&space.segment.view, space.stripe, bytes)) |offset| return offset;
         }
         return space.allocSlow(bytes);
+    }
+
+    noinline fn allocChunk(space: Space, bytes: u64, key_len: usize) Error!u64 {
+        if (!parked.isLarge(bytes, key_len)) return space.allocSlow(bytes);
+        std.debug.assert(space.stripe.writer != 0);
+        if (space.claimParked(bytes, .quick)) |chunk| return chunk.start() else |err| {
+            if (err != error.NoSpace) return err;
+        }
+        // What is retired is parked, what is parked gives its blocks back, and where that is not
+        // enough, there may be ordinary space.
+        if (space.holdsReusable()) try space.freeRetired();
+        try space.punchAll();
+        if (space.claimParked(bytes, .thorough)) |chunk| return chunk.start() else |err| {
+            if (err != error.NoSpace) return err;
+        }
+        return space.allocSlow(bytes);
+    }
+
+    /// A parked extent, or a fresh one, with blocks for an entry.
+    fn claimParked(space: Space, bytes: u64, search: parked.Search) Error!chunks.Checked {
+        const segment = space.segment;
+        const dense = parked.denseFor(bytes);
+        segment.noteSpace(dense);
+        if (dense > segment.block_limit) // no place is long enough, and `bytes` fit none at all
+            return segment.fault.withReason(.ceilingReached, error.NoSpace);
+        const pool = try lockPool(segment);
+        defer unlockPool(segment);
+        return space.claimParkedLocked(pool, dense, search);
+    }
+
+    fn claimParkedLocked(
+        space: Space,
+        pool: *Pool,
+        dense: u64,
+        search: parked.Search,
+    ) Error!chunks.Checked {
+        const segment = space.segment;
+        const view = &segment.view;
+        // From the first store on nothing may fail but for want of space.
+        try pools.checkHead(view, space.index);
+        const found = try parked.find(view, pool, dense, search) orelse {
+            const whole = parked.wholeFor(dense);
+            const end = view.committed;
+            const offset = try segment.growWithHole(dense, whole);
+            std.debug.assert(offset >= end);
+            try pools.closeFrontier(view, pool, offset);
+            return pools.claimMoving(view, pool, space.index, offset, whole / unit_bytes, dense);
+        };
+        const extent = found.extent;
+        const had = extent.dense.?;
+        parked.beginMove(pool, extent);
+        if (had < dense) {
+            segment.fillHole(extent.offset + had, extent.offset + dense) catch |err| {
+                parked.emptyRest(view, extent);
+                parked.endMove(pool);
+                return err;
+            };
+            parked.noteDense(view, pool, extent, dense);
+        }
+        parked.unpark(view, pool, found);
+        const units = extent.units;
+        return pools.claimMoving(view, pool, space.index, extent.offset, units, @max(had, dense));
+    }
+
+    /// Gives back the blocks of all parked extents.
+    fn punchAll(space: Space) Error!void {
+        const pool = try lockPool(space.segment);
+        defer unlockPool(space.segment);
+        _ = try punch(space.segment, pool, .all);
     }
 
     fn allocSlow(space: Space, bytes: u64) Error!u64 {
@@ -85,7 +166,7 @@ pub const Space = struct {
     pub inline fn keepSpare(space: Space, bytes: u64) Error!void {
         if (!heap.isSmall(bytes) or heap.hasSpare(space.stripe, bytes)) return;
         const view = &space.segment.view;
-        const offset = try space.alloc(bytes);
+        const offset = try space.alloc(bytes, 0);
         heap.keepSpare(view, space.stripe, offset, bytes) catch |err| {
             if (err == error.NoSpace) heap.give(view, space.stripe, offset, heap.blockBytes(bytes));
             return err;
@@ -94,8 +175,8 @@ pub const Space = struct {
 
     /// As `alloc`, for a value that replaces another: at the ceiling the spare block is used, and
     /// after that the block which the replacement before this one retired.
-    pub inline fn allocReplacing(space: Space, bytes: u64) Error!u64 {
-        return space.alloc(bytes) catch |err| {
+    pub inline fn allocReplacing(space: Space, bytes: u64, key_len: usize) Error!u64 {
+        return space.alloc(bytes, key_len) catch |err| {
             if (err != error.NoSpace or !heap.isSmall(bytes)) return err;
             return space.allocSpare(bytes);
         };
@@ -124,8 +205,8 @@ pub const Space = struct {
 
     fn claimFor(space: Space, bytes: u64, chunk_bytes: u64) Error!u64 {
         const view = &space.segment.view;
-        if (!heap.isSmall(bytes)) return (try space.claim(pools.unitsFor(bytes))).start();
-        const least = pools.unitsFor(heap.blockBytes(bytes));
+        if (!heap.isSmall(bytes)) return (try space.claim(chunks.unitsFor(bytes))).start();
+        const least = chunks.unitsFor(heap.blockBytes(bytes));
         const chunk = try space.claim(@max(least, chunk_bytes / unit_bytes));
         // All is mapped since the pool's lock was taken; only damage leads elsewhere.
         heap.adoptRest(view, space.stripe, chunk.start(), chunk.end()) catch
@@ -133,11 +214,11 @@ pub const Space = struct {
         return try heap.take(view, space.stripe, bytes) orelse error.Corrupt;
     }
 
-    fn claim(space: Space, units: u64) Error!pools.Checked {
+    fn claim(space: Space, units: u64) Error!chunks.Checked {
         const segment = space.segment;
         const view = &segment.view;
         segment.noteSpace(units * unit_bytes);
-        if (units * unit_bytes > view.ceiling - view.data_start)
+        if (units * unit_bytes > segment.block_limit -| view.data_start)
             return segment.fault.withReason(.ceilingReached, error.NoSpace);
         const pool = try lockPool(segment);
         defer unlockPool(segment);
@@ -148,7 +229,7 @@ pub const Space = struct {
         if (atomics.load(&pool.released) > view.committed / share) try rebuildPool(segment, pool);
         if (try pools.claim(view, pool, space.index, units, .quick)) |chunk| return chunk;
         const room = view.committed -| atomics.load(&pool.frontier);
-        segment.grow(units * unit_bytes -| room) catch |err| {
+        growOrPunch(segment, pool, units * unit_bytes -| room) catch |err| {
             if (err != error.NoSpace or atomics.load(&pool.released) == 0) return err;
             try rebuildPool(segment, pool);
             return try pools.claim(view, pool, space.index, units, .thorough) orelse err;
@@ -158,7 +239,7 @@ pub const Space = struct {
 
     /// Notes that nothing names this block any more: the commit that replaced it has happened.
     pub inline fn retire(space: Space, offset: u64, bytes: u64) Error!void {
-        if (heap.retire(space.stripe, offset, bytes)) try space.advanceAndTrim();
+        if (heap.retire(space.stripe, offset, bytes)) try space.advanceAndTrim(bytes);
     }
 
     /// As `retire`, for a block as large as many: the generation advances twice at once, or its
@@ -169,9 +250,12 @@ pub const Space = struct {
         try space.freeRetired();
     }
 
-    /// Advances the generation; a stripe of which most is free then gives back what it can.
-    pub fn advanceAndTrim(space: Space) Error!void {
+    /// Advances the generation, as the limbo list became full with a block of so many bytes; a
+    /// stripe of which most is free then gives back what it can.
+    pub fn advanceAndTrim(space: Space, bytes: u64) Error!void {
         try space.advance();
+        // A large value is parked now, not when another one follows in this stripe.
+        if (parked.isLargeBlock(bytes)) try space.advance();
         const s = space.stripe;
         const owned = atomics.load(&s.owned);
         if (owned >= trim_bytes_min and atomics.load(&s.free) >= owned / 4 * 3 and
@@ -192,11 +276,11 @@ pub const Space = struct {
     }
 
     /// The chunks are in no list by now, so what fails here leaves something half done.
-    fn giveBack(space: Space, chunks: []const u64) Error!void {
+    fn giveBack(space: Space, offsets: []const u64) Error!void {
         const pool = lockPool(space.segment) catch |err|
             return if (err == error.NoSpace) error.Unmapped else err;
         defer unlockPool(space.segment);
-        for (chunks) |offset|
+        for (offsets) |offset|
             try pools.release(&space.segment.view, pool, space.index, offset);
     }
 
@@ -238,6 +322,42 @@ pub const Space = struct {
     }
 };
 
+/// As `Segment.grow`; where there is no room, parked extents give back their blocks first.
+fn growOrPunch(segment: *Segment, pool: *Pool, bytes: u64) Error!void {
+    segment.grow(bytes) catch |err| {
+        if (err != error.NoSpace or try punch(segment, pool, .all) == 0) return err;
+        try segment.grow(bytes);
+    };
+}
+
+/// Has parked extents give back blocks. How many bytes.
+pub fn punch(segment: *Segment, pool: *Pool, amount: parked.Amount) Error!u64 {
+    return parked.punch(&segment.view, pool, amount) catch |err|
+        segment.refused(.chunksDamaged, err);
+}
+
+/// The same in passing, for a caller that was here for something else: a step, if there is more
+/// than parked extents should keep. A handle that finds nothing to give back pauses.
+fn punchSome(segment: *Segment, pool: *Pool) void {
+    if (!parked.isOverfull(pool)) return;
+    const now = os.monotonicNs();
+    if (now < segment.punch_due_ns) return;
+    // What is damaged is reported to those who need it.
+    const bytes = parked.punch(&segment.view, pool, .some) catch 0;
+    if (bytes == 0) segment.punch_due_ns = now + parked.pauseNs();
+}
+
+/// What must happen now and then, also where no process stores anything: blocks of values that are
+/// gone go back to the system, a step at a time. Takes no lock where there is nothing to do. True:
+/// there may be more.
+pub fn upkeep(segment: *Segment) Error!bool {
+    const pool = &segment.header().pool;
+    if (segment.readonly or !parked.isOverfull(pool)) return false;
+    _ = try lockPool(segment);
+    unlockPool(segment);
+    return parked.isOverfull(pool);
+}
+
 /// Takes the pool's lock; what a dead owner left is rebuilt first. The view's `committed` is up to
 /// date then.
 pub fn lockPool(segment: *Segment) Error!*Pool {
@@ -260,7 +380,9 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
     return pool;
 }
 
+/// Gives the pool's lock back. On the way some of what is parked goes back to the system.
 pub fn unlockPool(segment: *Segment) void {
+    punchSome(segment, &segment.header().pool);
     atomics.storeRelease(&segment.header().pool.writer, 0);
     segment.poolLock().unlock();
 }

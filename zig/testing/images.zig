@@ -73,7 +73,7 @@ pub const Site = struct {
     shadow: []u64,
     /// Everything that changed, so that it can be undone.
     changes: std.ArrayList(Change) = .empty,
-    observer: atomics.Observer = .{ .seen = seen },
+    observer: atomics.Observer = .{ .seen = seen, .emptied = emptied },
     /// Whose stores are seen: handles map the segment again and again.
     victim: *Map,
     /// All of the segment, however much of it a handle has mapped.
@@ -173,6 +173,28 @@ pub const Site = struct {
         site.shadow[at] = value;
     }
 
+    /// As a store to each word, those of a page in one instant. What is emptied may lie behind
+    /// `committed` by now.
+    fn emptied(observer: *atomics.Observer, target: [*]const u64, count: usize) void {
+        const site: *Site = @fieldParentPtr("observer", observer);
+        const offset = site.offsetOf(@intFromPtr(target)) orelse
+            return site.blame(error.StoreOutsideTheSegment);
+        if (site.is_quiet) site.blame(error.ReaderStored);
+        const words_of_page = layout.page_bytes / 8;
+        const end = @min(offset / 8 + count, site.shadow.len);
+        const held = site.heldNow();
+        for (offset / 8..end) |at| {
+            site.changes.append(site.gpa, .{
+                .at = @intCast(at),
+                .held = held,
+                .joined = (at + 1) % words_of_page != 0 and at + 1 < end,
+                .old = site.shadow[at],
+                .new = 0,
+            }) catch @panic("no memory for the changes");
+            site.shadow[at] = 0;
+        }
+    }
+
     fn blame(site: *Site, err: anyerror) void {
         if (site.wrong == null) site.wrong = err;
     }
@@ -191,7 +213,19 @@ pub const Site = struct {
         os.extend(&fault, segment.file, site.memory, 0, bytes, .read_write) catch return false;
         // What stands in for Windows where there is none moves the end of a file without blocks.
         const counts_blocks = builtin.os.tag != .windows;
-        return stat.size >= bytes and (stat.allocated >= bytes or !counts_blocks);
+        const blocks = bytes -| site.holesBefore(bytes);
+        return stat.size >= bytes and (stat.allocated >= blocks or !counts_blocks);
+    }
+
+    /// How many bytes need no blocks while `committed` is stored: in holes, and behind the first
+    /// page of an extent that comes with it.
+    fn holesBefore(site: *const Site, committed: u64) u64 {
+        const pool = @offsetOf(Header, "pool");
+        const holes = site.shadow[(pool + @offsetOf(layout.Pool, "hole_bytes")) / 8];
+        const word = site.shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8];
+        const moving: layout.Moving = @bitCast(word);
+        if (moving.kind != .fresh) return holes;
+        return holes + (committed -| site.shadow[@offsetOf(Header, "committed") / 8] -| layout.page_bytes);
     }
 
     pub fn apply(site: *Site, change: Change) void {

@@ -36,6 +36,10 @@ pub const Effects = struct {
     claims: u64 = 0,
     releases: u64 = 0,
     pool_rebuilds: u64 = 0,
+    /// Of extents that park: made, taken or given back or emptied, and robbed of blocks.
+    fresh_extents: u64 = 0,
+    moves: u64 = 0,
+    punches: u64 = 0,
 
     /// Whether anything but an entry changed.
     fn any(effects: *const Effects) bool {
@@ -60,6 +64,13 @@ pub const Effects = struct {
         if (offset == pool + @offsetOf(Pool, "released")) {
             if (change.new == 0) effects.pool_rebuilds += 1 else effects.releases += 1;
         }
+        if (offset == pool + @offsetOf(Pool, "moving")) {
+            const moving: layout.Moving = @bitCast(change.new);
+            effects.fresh_extents += @intFromBool(moving.kind == .fresh);
+            effects.moves += @intFromBool(moving.kind == .extent);
+        }
+        if (offset == pool + @offsetOf(Pool, "hole_bytes") and change.new > change.old)
+            effects.punches += 1;
         const end = layout.page_bytes + site.stripeCount() * @sizeOf(Stripe);
         if (offset < layout.page_bytes or offset >= end) return;
         switch ((offset - layout.page_bytes) % @sizeOf(Stripe)) {
