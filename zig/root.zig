@@ -26,6 +26,7 @@ pub const isolate_end = @import("abi/isolate_end.zig");
 pub const attach = @import("map/attach.zig");
 pub const attach_test = @import("map/attach_test.zig");
 pub const bulk = @import("map/bulk.zig");
+pub const compact = @import("map/compact.zig");
 pub const gathered = @import("map/gathered.zig");
 pub const iterate = @import("map/iterate.zig");
 pub const map = @import("map/map.zig");

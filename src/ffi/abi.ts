@@ -1,8 +1,8 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x21c66414;
+export const fingerprint = 0x8b4368a8;
 
-export const layoutVersion = 4;
+export const layoutVersion = 5;
 
 export const statuses = {
   absent: -1,
@@ -204,6 +204,7 @@ export const symbols = {
   shm_map_gather: { args: ["u32", "u32", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_compact: { args: ["u32"], returns: "f64" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_value_get: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_put: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },

@@ -330,3 +330,137 @@ test "space: a late reader gets no signal on a file system that is full" {
         }
     }
 }
+
+fn isGiven(map: *Map, bytes: u64) !void {
+    try expectBlocks(map);
+    try support.expectSound(map);
+    try expect(try allocated(map) <= bytes);
+}
+
+fn fillSmall(map: *Map, count: u32) !void {
+    for (0..count) |n|
+        _ = try calls.put(map, std.mem.asBytes(&@as(u32, @intCast(n))), value[0..4000], 1, .none);
+}
+
+test "space: the only handle gets all back, and others nothing but what large values left" {
+    if (!os.has_holes) return error.SkipZigTest;
+    const trying: Trying = .with(.{ .small = false });
+    defer trying.end();
+    for ([_]layout.LockKind{ .robust, .kernel }) |lock| {
+        const map = try support.openMapOf(lock, 2, 0);
+        defer support.closeMap(map);
+        try fillSmall(map, 5000);
+        try put(map, "large", 6 * mib);
+        try put(map, "kept", 2 * mib);
+        const full = try allocated(map);
+        {
+            const other = try support.openAgain(map, 1000);
+            defer support.closeMap(other);
+            try calls.clear(other);
+            try put(other, "kept", 2 * mib);
+            try expect(try calls.compact(map) >= 4 * mib);
+            try isGiven(map, full - 4 * mib);
+            try expect(try allocated(map) > 16 * mib);
+        }
+        {
+            const reader = try support.openReader(map, 1000);
+            defer support.closeMap(reader);
+            _ = try calls.compact(map);
+            try expect(try allocated(map) > 16 * mib);
+            try std.testing.expectError(error.ReadOnly, calls.compact(reader));
+        }
+        const before = try allocated(map);
+        try expectEqual(before - try blocksAfter(map), before - try allocated(map));
+        try isGiven(map, 3 * mib);
+        try expectEqual(@as(u64, 0), try calls.compact(map));
+        // It goes on as before, also for those who come.
+        const reader = try support.openReader(map, 1000);
+        defer support.closeMap(reader);
+        const kept = (try read.get(reader, "kept", &target, 1)).?;
+        try expect(kept.len == 2 * mib and std.mem.allEqual(u8, target[0..kept.len], 7));
+        try fillSmall(map, 5000);
+        for (0..3) |_| try put(map, "large", 6 * mib);
+        try expectEqual(@as(u32, 6 * mib), (try read.get(reader, "large", &target, 1)).?.len);
+        try isGiven(map, 64 * mib);
+    }
+}
+
+/// How many blocks there are after a call that says how many it gave back.
+fn blocksAfter(map: *Map) !u64 {
+    const before = try allocated(map);
+    return before - try calls.compact(map);
+}
+
+test "space: a reader that comes waits while the only handle takes memory back" {
+    if (!os.has_holes) return error.SkipZigTest;
+    const map = try support.openMap(0, 0);
+    defer support.closeMap(map);
+    var buffer: [200]u8 = undefined;
+    const token = buffer[0..try map.segment.token(&buffer)];
+    try expect(try map.segment.becomeAlone());
+    for ([_]bool{ false, true }) |readonly| {
+        var fault: status.Fault = .{};
+        var options: segments.Options = .{
+            .recover = attach.recoverSegment,
+            .readonly = readonly,
+            .timeout_ms = 30,
+        };
+        const other = try support.prepared(&fault, &options);
+        defer calls.discard(other);
+        const attached = directory.attachToken(&other.segment, token, &options);
+        try std.testing.expectError(error.Timeout, attached);
+    }
+    map.segment.endAlone();
+    support.closeMap(try support.openReader(map, 1000));
+    support.closeMap(try support.openToken(token, 1000));
+    try expect(try map.segment.becomeAlone());
+    map.segment.endAlone();
+}
+
+fn openNamed(name: []const u8, mode: directory.Mode) !*Map {
+    var fault: status.Fault = .{};
+    const options: segments.Options = .{ .recover = attach.recoverSegment, .stripe_bits = 2 };
+    const map = try support.prepared(&fault, &options);
+    errdefer calls.discard(map);
+    try attach.openByName(map, "", name, mode, &options);
+    return map;
+}
+
+test "space: the last that leaves gives back what lies free, and so does the first that comes" {
+    if (!os.has_holes) return error.SkipZigTest;
+    const trying: Trying = .with(.{ .small = false });
+    defer trying.end();
+    var name_buffer: [40]u8 = undefined;
+    const name = try std.fmt.bufPrint(&name_buffer, "space-{x}", .{os.randomWord()});
+    var map = try openNamed(name, .create);
+    defer {
+        _ = calls.unlinkOwn(map) catch {};
+        support.closeMap(map);
+    }
+    try fillSmall(map, 5000);
+    try put(map, "kept", 3 * mib);
+    const other = try openNamed(name, .attach);
+    try calls.clear(map);
+    try put(map, "kept", 3 * mib);
+    support.closeMap(map);
+    try expect(try allocated(other) > 16 * mib); // it was not the last
+    support.closeMap(other);
+    map = try openNamed(name, .attach);
+    try isGiven(map, 4 * mib);
+    if (!support.has_forks) return;
+    // One that is killed gives nothing back; the next one does.
+    support.closeMap(map);
+    const child = std.c.fork();
+    if (child == 0) {
+        const own = openNamed(name, .attach) catch linux.exit_group(1);
+        fillSmall(own, 5000) catch linux.exit_group(1);
+        calls.clear(own) catch linux.exit_group(1);
+        if ((allocated(own) catch 0) < 16 * mib) linux.exit_group(2);
+        linux.exit_group(0);
+    }
+    var how: u32 = 0;
+    _ = linux.waitpid(child, &how, 0);
+    map = try openNamed(name, .attach);
+    try expectEqual(@as(u32, 0), how);
+    try isGiven(map, 4 * mib);
+}

@@ -434,9 +434,58 @@ pub const Segment = struct {
         if (atomics.load(&segment.header().pool.frontier) <= committed) segment.cutTo(committed);
     }
 
-    pub fn attachReader(segment: *Segment) Error!void {
-        if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
-            return error.System; // no handle ever holds it exclusively
+    /// Takes READER, before anything is read that the only handle attached may take back: it has
+    /// READER exclusively while it cuts the file short, and is waited for. A writer gives READER
+    /// back when it is attached.
+    pub fn enter(segment: *Segment, deadline: *os.Deadline) Error!void {
+        return range_lock.lockAsBefore(segment.fault, segment.locks, .reader, .shared, deadline);
+    }
+
+    /// Gets LIFECYCLE, WRITER and READER for a writer that has WRITER shared. From then on no other
+    /// handle is attached or attaches, and there is no late reader. False: others are.
+    pub fn becomeAlone(segment: *Segment) Error!bool {
+        std.debug.assert(!segment.readonly);
+        if (!os.has_holes) return false; // there is nothing that could be done then
+        const fault = segment.fault;
+        if (!try range_lock.tryLock(fault, segment.locks, .lifecycle, .exclusive)) return false;
+        if (range_lock.upgrade(fault, segment.locks, .writer)) |is_sole| {
+            if (is_sole) {
+                if (range_lock.tryLock(fault, segment.locks, .reader, .exclusive)) |is_alone| {
+                    if (is_alone) return true;
+                } else |_| {}
+                range_lock.downgrade(segment.locks, .writer);
+            }
+        } else |_| {}
+        range_lock.unlock(segment.locks, .lifecycle);
+        return false;
+    }
+
+    /// Lets others attach again.
+    pub fn endAlone(segment: *Segment) void {
+        range_lock.unlock(segment.locks, .reader);
+        range_lock.downgrade(segment.locks, .writer);
+        range_lock.unlock(segment.locks, .lifecycle);
+    }
+
+    /// As `becomeAlone`, for a writer that attaches: it has LIFECYCLE and WRITER exclusively, and
+    /// READER shared.
+    pub fn isAloneAtAttach(segment: *Segment) bool {
+        if (!os.has_holes) return false;
+        return range_lock.upgrade(segment.fault, segment.locks, .reader) catch false;
+    }
+
+    /// Takes back what lies from `to` on, where no stripe owns anything: first the word, by which
+    /// others know what they may touch, and then the bytes. Only while no other handle is attached.
+    /// A crash in between leaves a file that is too long, which the next sole writer cuts.
+    pub fn shrink(segment: *Segment, to: u64) void {
+        const view = &segment.view;
+        std.debug.assert(to % layout.page_bytes == 0 and to <= view.committed);
+        const bytes = view.committed - to;
+        if (bytes == 0) return;
+        atomics.storeRelease(&segment.header().committed, to);
+        view.committed = to;
+        atomics.willBeZeros(view.at(to), bytes / 8);
+        segment.cutTo(to);
     }
 
     /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every

@@ -200,6 +200,16 @@ pub const Walk = struct {
     }
 };
 
+/// Where the last chunk of all stripes ends.
+pub fn ownedEnd(view: *View) Refusal!u64 {
+    var end = view.data_start;
+    for (0..view.stripeCount()) |index| {
+        var walk = Walk.of(view, @intCast(index));
+        while (try walk.step()) |chunk| end = @max(end, chunk.end());
+    }
+    return end;
+}
+
 /// How many 64-bit words of private memory `rebuild` and `isSound` need.
 pub fn scratchWords(view: *const View) u64 {
     return Marks.wordsFor(view);

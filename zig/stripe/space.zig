@@ -73,7 +73,7 @@ pub const Space = struct {
         // What is retired is parked, what is parked gives its blocks back, and where that is not
         // enough, there may be ordinary space.
         if (space.holdsReusable()) try space.freeRetired();
-        try space.punchAll();
+        try giveBackParked(space.segment);
         if (space.claimParked(bytes, .thorough)) |chunk| return chunk.start() else |err| {
             if (err != error.NoSpace) return err;
         }
@@ -124,13 +124,6 @@ pub const Space = struct {
         parked.unpark(view, pool, found);
         const units = extent.units;
         return pools.claimMoving(view, pool, space.index, extent.offset, units, @max(had, dense));
-    }
-
-    /// Gives back the blocks of all parked extents.
-    fn punchAll(space: Space) Error!void {
-        const pool = try lockPool(space.segment);
-        defer unlockPool(space.segment);
-        _ = try punch(space.segment, pool, .all);
     }
 
     fn allocSlow(space: Space, bytes: u64) Error!u64 {
@@ -356,6 +349,66 @@ pub fn upkeep(segment: *Segment) Error!bool {
     _ = try lockPool(segment);
     unlockPool(segment);
     return parked.isOverfull(pool);
+}
+
+/// What is free must be so much, and a quarter of all blocks, before a handle that comes or goes
+/// looks through the segment to give it back.
+const worth_bytes_min = 4 << 20;
+
+/// Whether so much lies free in the pool that giving it back is worth a walk.
+fn isWorthGivingBack(segment: *const Segment) bool {
+    const pool = &segment.header().pool;
+    const unused = segment.view.committed -| atomics.load(&pool.frontier);
+    const free = atomics.load(&pool.free) +| atomics.load(&pool.parked_bytes) +| unused;
+    return free > worth_bytes_min and free > segment.blockBytes() / 4;
+}
+
+/// Gives back what can be by a writer that leaves, if it is the last handle. What fails here is
+/// done by the next one.
+pub fn giveBackLeaving(segment: *Segment) void {
+    if (segment.readonly or segment.state() != .live or segment.name_len == 0) return;
+    if (segment.unnamed != null or !isWorthGivingBack(segment)) return;
+    if (!(segment.becomeAlone() catch return)) return;
+    defer segment.endAlone();
+    giveBackAlone(segment) catch {};
+}
+
+/// The same for a writer that attaches and is the first handle.
+pub fn giveBackAttaching(segment: *Segment) void {
+    if (!isWorthGivingBack(segment) or !segment.isAloneAtAttach()) return;
+    giveBackAlone(segment) catch {};
+}
+
+/// Gives back all that no stripe owns, which only the one handle attached may do: what was ordinary
+/// space becomes parked extents, neighbours are joined, and what lies behind all chunks is cut off.
+/// A crash leaves `Moving.all`, by which the next holder of the pool's lock does it again.
+pub fn giveBackAlone(segment: *Segment) Error!void {
+    const pool = try lockPool(segment);
+    // Before anything is given up, all lists are walked.
+    rebuildPool(segment, pool) catch |err| {
+        unlockPool(segment);
+        return err;
+    };
+    const end = pools.ownedEnd(&segment.view) catch |err| {
+        unlockPool(segment);
+        return segment.refused(.chunksDamaged, err);
+    };
+    atomics.storeRelease(&pool.moving, layout.Moving.of(.all, 0));
+    atomics.store(&pool.frontier, end); // or the next sole writer would not cut the file
+    segment.shrink(std.mem.alignForward(u64, end, layout.page_bytes));
+    // After an error the mark stays, for the next holder to rebuild.
+    rebuildPool(segment, pool) catch |err| {
+        segment.poolLock().unlock();
+        return err;
+    };
+    unlockPool(segment);
+}
+
+/// Has all parked extents give back their blocks, while others are attached.
+pub fn giveBackParked(segment: *Segment) Error!void {
+    const pool = try lockPool(segment);
+    defer unlockPool(segment);
+    _ = try punch(segment, pool, .all);
 }
 
 /// Takes the pool's lock; what a dead owner left is rebuilt first. The view's `committed` is up to

@@ -122,22 +122,31 @@ fn enumerateLarge(shape: images.Shape, seed: u64) !void {
     const keys = comptime testKeys(6);
     var stripe_of: [keys.len]u32 = undefined;
     for (&keys, &stripe_of) |key, *stripe| stripe.* = replay.victim.hashOf(key).stripe;
-    var large: [24_000]u8 = undefined;
-    source.random.bytes(&large);
-    for (0..40) |_| {
+    for (0..120) |round| {
+        if (round % 40 == 39) {
+            // What is at the end is cut off, and comes again.
+            try replay.enumerate(&keys, &stripe_of, .clear);
+            try replay.enumerate(&keys, together[0..keys.len], .give_back);
+        }
         const key = keys[source.random.uintLessThan(usize, keys.len)];
         const choice = source.random.uintLessThan(u8, 100);
         if (choice < 60) {
-            // Which of its words are stored matters little here: most of the time they are not
-            // looked at one by one.
-            const len = source.random.intRangeAtMost(usize, 4100, 8300);
+            // Most of its words are zero already where they are stored: the others say which value
+            // it is, and between the others nothing is looked at.
+            var large: [12_000]u8 = @splat(0);
+            for (0..large.len / 512) |n| large[512 * n] = source.random.int(u8);
+            const len = source.random.intRangeAtMost(usize, 4100, large.len);
             const put: Act = .{ .put = .{ .key = key, .value = large[0..len] } };
             try replay.enumerate(&keys, together[0..keys.len], put);
+        } else if (choice < 66) {
+            try replay.enumerate(&keys, together[0..keys.len], .give_back);
         } else if (choice < 95) {
             try replay.enumerate(&keys, together[0..keys.len], .{ .delete = key });
         } else try replay.enumerate(&keys, &stripe_of, .clear);
     }
     const effects = &replay.effects;
+    errdefer std.debug.print("{any}\n", .{effects});
     try std.testing.expect(effects.fresh_extents > 0 and effects.moves > 0 and effects.punches > 0);
+    try std.testing.expect(effects.cuts > 0);
     try std.testing.expect(replay.nested > 2000);
 }

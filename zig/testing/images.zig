@@ -80,6 +80,9 @@ pub const Site = struct {
     memory: os.Base,
     /// No process may store anything now.
     is_quiet: bool = false,
+    /// How long the file must be for all changes to be made and undone, if it was cut. 0: it was
+    /// not.
+    longest: u64 = 0,
     /// What the observer found wrong.
     wrong: ?anyerror = null,
     /// `committed` as a handle knows it that has not looked since.
@@ -183,6 +186,7 @@ pub const Site = struct {
         const words_of_page = layout.page_bytes / 8;
         const end = @min(offset / 8 + count, site.shadow.len);
         const held = site.heldNow();
+        site.longest = @max(site.longest, end * 8);
         for (offset / 8..end) |at| {
             site.changes.append(site.gpa, .{
                 .at = @intCast(at),
@@ -228,7 +232,18 @@ pub const Site = struct {
         return holes + (committed -| site.shadow[@offsetOf(Header, "committed") / 8] -| layout.page_bytes);
     }
 
+    /// Makes a file that was cut as long again: its words are put back one by one.
+    fn lengthen(site: *Site) void {
+        if (site.longest == 0) return;
+        var fault: status.Fault = .{};
+        const file = site.survivor.segment.file;
+        const stat = os.stat(&fault, file) catch @panic("a file without a length");
+        if (stat.size >= site.longest) return;
+        os.lengthen(&fault, file, site.longest) catch @panic("a file that grows no more");
+    }
+
     pub fn apply(site: *Site, change: Change) void {
+        site.lengthen();
         site.words()[change.at] = change.new;
         site.shadow[change.at] = change.new;
     }
@@ -241,6 +256,7 @@ pub const Site = struct {
 
     /// Undoes all but the first `mark` changes, newest first.
     pub fn undo(site: *Site, mark: usize) void {
+        site.lengthen();
         while (site.changes.items.len > mark) {
             const change = site.changes.pop().?;
             site.words()[change.at] = change.old;

@@ -40,6 +40,8 @@ pub const Effects = struct {
     fresh_extents: u64 = 0,
     moves: u64 = 0,
     punches: u64 = 0,
+    /// How often the end of the segment was cut off.
+    cuts: u64 = 0,
 
     /// Whether anything but an entry changed.
     fn any(effects: *const Effects) bool {
@@ -60,7 +62,9 @@ pub const Effects = struct {
         const Stripe = layout.Stripe;
         const offset = @as(u64, change.at) * 8;
         const pool = @offsetOf(Header, "pool");
-        if (offset == @offsetOf(Header, "committed")) effects.growths += 1;
+        if (offset == @offsetOf(Header, "committed")) {
+            if (change.new < change.old) effects.cuts += 1 else effects.growths += 1;
+        }
         if (offset == pool + @offsetOf(Pool, "released")) {
             if (change.new == 0) effects.pool_rebuilds += 1 else effects.releases += 1;
         }
@@ -293,6 +297,9 @@ pub const Act = union(enum) {
     put_many: struct { records: []const u8, count: u32 },
     clear,
     repair,
+    compact,
+    /// As the only handle attached: those who look at the images count as none.
+    give_back,
     recover_stripe: u32,
     recover_all: bool,
     rebuild_pool,
@@ -316,6 +323,8 @@ pub const Act = union(enum) {
             },
             .clear => try calls.clear(map),
             .repair => _ = try calls.repair(map),
+            .compact => _ = try calls.compact(map),
+            .give_back => try spaces.giveBackAlone(&map.segment),
             .recover_stripe => |index| {
                 var op = try StripeOp.lock(map, index);
                 defer op.unlock();
