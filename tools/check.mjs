@@ -187,10 +187,11 @@ const LOOPS = {
   test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
   full: {
     scale: 1,
-    phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [
-      SMALL_MAPPINGS,
-      SMALL_EXTENTS,
-    ]),
+    phases: (scale) =>
+      everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [
+        SMALL_MAPPINGS,
+        SMALL_EXTENTS,
+      ]),
   },
   check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
 };

@@ -48,7 +48,7 @@ const Phase = enum {
                 .put_many,
             .drain => if (n < 90) .delete else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
-                .repair, .recover_stripe, .recover_all, .rebuild_pool, .put, .delete, .compact, //
+                .repair,    .recover_stripe, .recover_all, .rebuild_pool, .put, .delete, .compact, //
                 .give_back,
             })[n % 8],
         };

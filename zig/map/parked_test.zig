@@ -464,3 +464,39 @@ test "space: the last that leaves gives back what lies free, and so does the fir
     try expectEqual(@as(u32, 0), how);
     try isGiven(map, 4 * mib);
 }
+
+test "space: a damaged list of parked extents, and a damaged word, are mended by repair" {
+    if (!os.has_holes) return error.SkipZigTest;
+    const trying: Trying = .with(.{ .small = false });
+    defer trying.end();
+    const map = try support.openMap(0, 0);
+    defer support.closeMap(map);
+    const pool = &map.segment.header().pool;
+    try put(map, "kept", 2 * mib);
+    for ([_]u64{ 1, 4096, 1 << 40, map.segment.view.data_start }) |word| {
+        for ([_][]const u8{ "a", "b" }) |key| try put(map, key, 3 * mib);
+        for ([_][]const u8{ "a", "b" }) |key| _ = try calls.delete(map, key);
+        try expect(pool.parked != 0);
+        const words = [_]*u64{
+            &pool.parked,                              &pool.moving,
+            &map.segment.view.chunk(pool.parked).next, &map.segment.view.chunk(pool.parked).dense,
+            &pool.parked_bytes,                        &pool.hole_bytes,
+        };
+        for (words) |damaged| {
+            if (pool.parked == 0 or damaged.* == word) continue;
+            // A length that could be right is found to be wrong by no check.
+            if (word == layout.page_bytes and damaged == words[3]) continue;
+            damaged.* = word;
+            // Errors at most, until it is mended.
+            put(map, "other", 3 * mib) catch |err| try expectEqual(error.Corrupt, err);
+            _ = calls.compact(map) catch |err| try expectEqual(error.Corrupt, err);
+            const verdict = try calls.repair(map);
+            try expect(verdict.problems == 0 and verdict.busy == 0);
+            try expectBlocks(map);
+            try put(map, "other", 3 * mib);
+            try support.expectSound(map);
+        }
+        const kept = (try calls.get(map, "kept", &target, 1)).?;
+        try expect(kept.len == 2 * mib and std.mem.allEqual(u8, target[0..kept.len], 7));
+    }
+}

@@ -392,27 +392,26 @@ fn markParked(view: *View, pool: *Pool, marks: Marks, tally: *Tally) Refusal!voi
 /// process that is alive looks at what is unowned and on its way, but for late readers (above).
 pub fn settle(view: *View, pool: *Pool, marks: Marks, owned_holes: u64) Refusal!void {
     std.debug.assert(pool.writer != 0);
-    const moving: Moving = @bitCast(atomics.load(&pool.moving));
+    const word = atomics.load(&pool.moving);
+    const moving: Moving = @bitCast(word);
     var tally: Tally = .{ .holes = owned_holes };
-    switch (moving.kind) {
-        .none => try markParked(view, pool, marks, &tally),
-        .extent, .fresh => {
-            try markParked(view, pool, marks, &tally);
-            const offset = @as(u64, moving.page) *| page_bytes;
-            if (offset < view.committed) {
-                try settleOne(view, pool, marks, offset, moving.kind == .fresh, &tally);
-            } else if (moving.kind != .fresh) return error.Corrupt; // else it came to nothing
-        },
-        .all => try parkAll(view, pool, marks, &tally),
-        _ => return error.Corrupt,
+    if (word == Moving.of(.all, 0)) {
+        try parkAll(view, pool, marks, &tally);
+    } else {
+        try markParked(view, pool, marks, &tally);
+        const offset = @as(u64, moving.page) *| page_bytes;
+        // What is behind the end came to nothing; any other word is damage, and names nothing.
+        const is_inside = offset >= view.data_start and offset < view.committed;
+        if (is_inside and (moving.kind == .extent or moving.kind == .fresh))
+            settleOne(view, pool, marks, offset, moving.kind == .fresh, &tally);
     }
     atomics.store(&pool.parked_bytes, tally.parked);
     atomics.store(&pool.hole_bytes, tally.holes);
-    if (moving.kind != .none) atomics.storeRelease(&pool.moving, Moving.none);
+    if (word != Moving.none) atomics.storeRelease(&pool.moving, Moving.none);
 }
 
 /// A crash here leaves the same to do: an extent in no list, or one in the list with blocks that
-/// its header denies.
+/// its header denies. Where only damage leads there is no such extent, and nothing is done.
 fn settleOne(
     view: *View,
     pool: *Pool,
@@ -420,21 +419,22 @@ fn settleOne(
     offset: u64,
     is_fresh: bool,
     tally: *Tally,
-) Refusal!void {
-    if (offset < view.data_start) return error.Corrupt;
+) void {
     if (!marks.has(offset / unit_bytes)) {
         // In no list. A fresh one reaches to the end, and may have no header yet.
         if (is_fresh) {
+            for (offset / unit_bytes..view.committed / unit_bytes) |unit|
+                if (marks.has(unit)) return;
             const bytes = view.committed - offset;
             chunks.describe(view, offset, 0, bytes / unit_bytes, leastDense(bytes));
         }
-        const extent = try checked(view, offset);
-        const dense = extent.dense orelse return error.Corrupt;
-        try marks.add(extent);
+        const extent = checked(view, offset) catch return;
+        const dense = extent.dense orelse return;
+        marks.add(extent) catch return;
         link(view, pool, offset, extent.units, dense);
         tally.note(extent);
     }
-    const extent = try checked(view, offset);
+    const extent = checked(view, offset) catch return;
     if (extent.stripe == null and extent.dense != null) emptyRest(view, extent);
 }
 

@@ -65,9 +65,8 @@ fn take(view: *View, pool: *Pool, units: u64, search: Search) Refusal!?u64 {
             link = &view.chunk(offset).next;
         }
     }
+    try checkFrontier(view, pool);
     const frontier = atomics.load(&pool.frontier);
-    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
-        return error.Corrupt;
     if (frontier + units * unit_bytes > view.committed) return null;
     atomics.store(&pool.frontier, frontier + units * unit_bytes);
     return frontier;
@@ -132,13 +131,18 @@ fn own(view: *View, index: u32, head: u64, offset: u64, units: u64, dense: ?u64)
     return try checked(view, offset);
 }
 
+/// Whether the frontier is where it can be.
+pub fn checkFrontier(view: *const View, pool: *const Pool) error{Corrupt}!void {
+    const frontier = atomics.load(&pool.frontier);
+    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
+        return error.Corrupt;
+}
+
 /// What lies between the frontier and `end`, where the segment ended, becomes an extent, because
 /// the segment goes on behind it with space that is not ordinary.
-pub fn closeFrontier(view: *View, pool: *Pool, end: u64) Refusal!void {
+pub fn closeFrontier(view: *View, pool: *Pool, end: u64) void {
     std.debug.assert(pool.writer != 0 and end <= view.committed);
-    const frontier = atomics.load(&pool.frontier);
-    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > end)
-        return error.Corrupt;
+    const frontier = atomics.load(&pool.frontier); // `checkFrontier` has looked at it
     if (frontier < end) put(view, pool, frontier, (end - frontier) / unit_bytes);
     atomics.store(&pool.frontier, view.committed);
 }
@@ -256,9 +260,8 @@ pub fn isSound(view: *View, pool: *Pool, words: []u64) bool {
     const marks: Marks = .{ .words = words };
     const owned_holes = markOwned(view, marks) catch return false;
     if (!parked.areSound(view, pool, marks, owned_holes)) return false;
+    checkFrontier(view, pool) catch return false;
     const frontier = atomics.load(&pool.frontier);
-    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
-        return false;
     var free: u64 = 0;
     for (&pool.bins) |*bin| {
         var offset = atomics.load(bin);

@@ -101,13 +101,15 @@ pub const Space = struct {
         const segment = space.segment;
         const view = &segment.view;
         // From the first store on nothing may fail but for want of space.
-        try pools.checkHead(view, space.index);
-        const found = try parked.find(view, pool, dense, search) orelse {
+        pools.checkHead(view, space.index) catch |err| return segment.refused(.chunksDamaged, err);
+        const any = parked.find(view, pool, dense, search) catch |err|
+            return segment.refused(.chunksDamaged, err);
+        const found = any orelse {
+            pools.checkFrontier(view, pool) catch |err|
+                return segment.refused(.chunksDamaged, err);
             const whole = parked.wholeFor(dense);
-            const end = view.committed;
             const offset = try segment.growWithHole(dense, whole);
-            std.debug.assert(offset >= end);
-            try pools.closeFrontier(view, pool, offset);
+            pools.closeFrontier(view, pool, offset);
             return pools.claimMoving(view, pool, space.index, offset, whole / unit_bytes, dense);
         };
         const extent = found.extent;
@@ -414,6 +416,18 @@ pub fn giveBackParked(segment: *Segment) Error!void {
 /// Takes the pool's lock; what a dead owner left is rebuilt first. The view's `committed` is up to
 /// date then.
 pub fn lockPool(segment: *Segment) Error!*Pool {
+    const was_marked = try markPool(segment);
+    const pool = &segment.header().pool;
+    // A word that names an extent on its way, without a writer, is damage.
+    if (was_marked or atomics.load(&pool.moving) != layout.Moving.none) {
+        errdefer segment.poolLock().unlock(); // the mark stays
+        try rebuildPool(segment, pool);
+    }
+    return pool;
+}
+
+/// Takes the pool's lock and sets its mark. True: it was set, so what is derived is to be rebuilt.
+fn markPool(segment: *Segment) Error!bool {
     const pool = &segment.header().pool;
     const lock = segment.poolLock();
     const locked = lock.lock(segment.fault, &segment.deadline) catch |err| {
@@ -428,9 +442,9 @@ pub fn lockPool(segment: *Segment) Error!*Pool {
         if (atomics.load(&pool.writer) == 0) atomics.store(&pool.writer, segment.writer_id);
     }
     try segment.refresh();
-    if (atomics.load(&pool.writer) != 0) try rebuildPool(segment, pool);
+    const was_marked = atomics.load(&pool.writer) != 0;
     atomics.storeRelease(&pool.writer, segment.writer_id);
-    return pool;
+    return was_marked;
 }
 
 /// Gives the pool's lock back. On the way some of what is parked goes back to the system.
@@ -446,6 +460,25 @@ pub fn coalescePool(segment: *Segment) void {
     const pool = lockPool(segment) catch return;
     defer unlockPool(segment);
     rebuildPool(segment, pool) catch {};
+}
+
+/// Makes what is derived of the pool anew. Where the list of parked extents is damaged, whatever no
+/// stripe owns is parked: it may have holes.
+pub fn repairPool(segment: *Segment) Error!void {
+    const was_marked = try markPool(segment);
+    errdefer if (was_marked) segment.poolLock().unlock() else unlockPool(segment);
+    const pool = &segment.header().pool;
+    rebuildPool(segment, pool) catch |err| {
+        if (err != error.Corrupt) return err;
+        const moving = atomics.load(&pool.moving);
+        atomics.storeRelease(&pool.moving, layout.Moving.of(.all, 0));
+        rebuildPool(segment, pool) catch |again| {
+            // It is the stripes' lists that are damaged.
+            atomics.storeRelease(&pool.moving, moving);
+            return again;
+        };
+    };
+    unlockPool(segment);
 }
 
 /// Makes what is derived of the pool anew, with its lock held.

@@ -164,8 +164,10 @@ pub const Site = struct {
         if (site.is_quiet) site.blame(error.ReaderStored);
         if (offset + 8 > site.shadow[@offsetOf(Header, "committed") / 8])
             return site.blame(error.StoreBeyondCommitted);
-        if (offset == @offsetOf(Header, "committed") and !site.hasBlocks(value))
-            site.blame(error.CommittedWithoutBlocks);
+        if (offset == @offsetOf(Header, "committed")) {
+            if (!site.hasBlocks(value)) site.blame(error.CommittedWithoutBlocks);
+            if (site.isShort()) site.blame(error.CutTooEarly);
+        }
         const at: u32 = @intCast(offset / 8);
         site.changes.append(site.gpa, .{
             .at = at,
@@ -219,6 +221,13 @@ pub const Site = struct {
         const counts_blocks = builtin.os.tag != .windows;
         const blocks = bytes -| site.holesBefore(bytes);
         return stat.size >= bytes and (stat.allocated >= blocks or !counts_blocks);
+    }
+
+    /// Whether the file ends before the present `committed`.
+    fn isShort(site: *const Site) bool {
+        var fault: status.Fault = .{};
+        const stat = os.stat(&fault, site.survivor.segment.file) catch return true;
+        return stat.size < site.shadow[@offsetOf(Header, "committed") / 8];
     }
 
     /// How many bytes need no blocks while `committed` is stored: in holes, and behind the first
