@@ -473,20 +473,19 @@ test "space: a damaged list of parked extents, and a damaged word, are mended by
     defer support.closeMap(map);
     const pool = &map.segment.header().pool;
     try put(map, "kept", 2 * mib);
-    for ([_]u64{ 1, 4096, 1 << 40, map.segment.view.data_start }) |word| {
-        for ([_][]const u8{ "a", "b" }) |key| try put(map, key, 3 * mib);
-        for ([_][]const u8{ "a", "b" }) |key| _ = try calls.delete(map, key);
-        try expect(pool.parked != 0);
-        const words = [_]*u64{
-            &pool.parked,                              &pool.moving,
-            &map.segment.view.chunk(pool.parked).next, &map.segment.view.chunk(pool.parked).dense,
-            &pool.parked_bytes,                        &pool.hole_bytes,
-        };
-        for (words) |damaged| {
-            if (pool.parked == 0 or damaged.* == word) continue;
+    for ([_]u64{ 1, layout.page_bytes, 1 << 40, map.segment.view.data_start }) |word| {
+        for (0..6) |which| {
             // A length that could be right is found to be wrong by no check.
-            if (word == layout.page_bytes and damaged == words[3]) continue;
-            damaged.* = word;
+            if (which == 5 and word == layout.page_bytes) continue;
+            for ([_][]const u8{ "a", "b" }) |key| try put(map, key, 3 * mib);
+            for ([_][]const u8{ "a", "b" }) |key| _ = try calls.delete(map, key);
+            try expect(pool.parked != 0);
+            const first = map.segment.view.chunk(pool.parked);
+            const words = [_]*u64{
+                &pool.parked, &pool.moving, &pool.parked_bytes, &pool.hole_bytes, //
+                &first.next,  &first.dense,
+            };
+            words[which].* = word;
             // Errors at most, until it is mended.
             put(map, "other", 3 * mib) catch |err| try expectEqual(error.Corrupt, err);
             _ = calls.compact(map) catch |err| try expectEqual(error.Corrupt, err);

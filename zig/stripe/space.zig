@@ -335,6 +335,8 @@ pub fn punch(segment: *Segment, pool: *Pool, amount: parked.Amount) Error!u64 {
 /// than parked extents should keep. A handle that finds nothing to give back pauses.
 fn punchSome(segment: *Segment, pool: *Pool) void {
     if (!parked.isOverfull(pool)) return;
+    // After damage, or a failure half way, the next rebuild comes first.
+    if (atomics.load(&pool.moving) != layout.Moving.none) return;
     const now = os.monotonicNs();
     if (now < segment.punch_due_ns) return;
     // What is damaged is reported to those who need it.
