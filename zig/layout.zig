@@ -250,7 +250,7 @@ pub const Chunk = extern struct {
 
 /// What `Pool.moving` says of an extent, for the next holder of the pool's lock if this one dies.
 pub const Moving = packed struct(u64) {
-    /// `fresh`: it reaches to the end of the segment, and may have no header yet. `all`: whatever
+    /// `fresh`: it reaches to the end of the segment, and may have no header yet. `all`: what
     /// no stripe owns may have holes.
     kind: enum(u8) { none = 0, extent = 1, fresh = 2, all = 3, _ },
     /// Its place, in pages.

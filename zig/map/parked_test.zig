@@ -247,7 +247,7 @@ const Late = struct {
 
     fn overtake() !void {
         _ = try calls.delete(writer, "large");
-        // Generations pass, and whatever can go back goes.
+        // Generations pass, and what can go back goes.
         for (0..200) |i| try put(writer, &.{ 'o', @intCast(i % 8) }, 500 + i);
         if (try punchAll(writer) < 4 * mib) return error.TestUnexpectedResult;
         var fault: status.Fault = .{};

@@ -40,7 +40,7 @@ pub fn noPunching(_: *Fault, _: Fd, _: u64, _: u64) Error!void {
     return error.Unsupported;
 }
 
-/// The same: where there are none, none can do harm.
+/// The same: there are no holes that could do harm.
 pub fn noHoles(_: Fd) bool {
     return true;
 }

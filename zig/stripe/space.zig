@@ -464,7 +464,7 @@ pub fn coalescePool(segment: *Segment) void {
     rebuildPool(segment, pool) catch {};
 }
 
-/// Makes what is derived of the pool anew. Where the list of parked extents is damaged, whatever no
+/// Makes what is derived of the pool anew. Where the list of parked extents is damaged, what no
 /// stripe owns is parked: it may have holes.
 pub fn repairPool(segment: *Segment) Error!void {
     const was_marked = try markPool(segment);
