@@ -4,12 +4,25 @@
  * @module
  */
 import { checkFunction } from "./arguments.ts";
+import {
+  type Entry,
+  remove,
+  replace,
+  type ReplaceOptions,
+  swap,
+  take,
+  type VersionOptions,
+} from "./segment/conditions.ts";
+import { type Counted, type CountOptions, increment, incrementEntry } from "./segment/counters.ts";
 import { listSegments, type SegmentInfo, unlinkSegment } from "./segment/directory.ts";
 import { Entries, ONLY_IF_ABSENT, type VerifyReport } from "./segment/entries.ts";
+import { checkHandleTtl, type Expiry } from "./segment/expiry.ts";
 import { frozenIn, MAP } from "./segment/options.ts";
 import type { AnonymousOptions, AttachOptions, OpenOptions } from "./segment/options.ts";
 import { anonymousSegment, attachSegment, openSegment, type Segment } from "./segment/segment.ts";
 import { headOf, orReason, printBy, shownEntries } from "./segment/printing.ts";
+import { type PrefixOptions, scan, type ScanOptions, type ScanPage } from "./segment/scan.ts";
+import type { MapVerbs } from "./segment/verbs.ts";
 import { SharedObject } from "./segment/shared_object.ts";
 
 /**
@@ -41,7 +54,7 @@ import { SharedObject } from "./segment/shared_object.ts";
  * assert.equal(other.get("answer"), 42);
  * ```
  */
-export class SharedMap<V = unknown> extends SharedObject {
+export class SharedMap<V = unknown> extends SharedObject implements MapVerbs<V> {
   readonly #entries: Entries<V>;
 
   static {
@@ -56,9 +69,9 @@ export class SharedMap<V = unknown> extends SharedObject {
     });
   }
 
-  private constructor(segment: Segment, isFrozen: boolean) {
+  private constructor(segment: Segment, isFrozen: boolean, ttl: number) {
     super(segment);
-    this.#entries = new Entries(segment, isFrozen);
+    this.#entries = new Entries(segment, isFrozen, ttl);
   }
 
   /**
@@ -81,7 +94,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static open<V = unknown>(name: string, options: OpenOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(openSegment(MAP, name, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(openSegment(MAP, name, options), isFrozen, ttl);
   }
 
   /**
@@ -101,7 +115,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static anonymous<V = unknown>(options: AnonymousOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(anonymousSegment(MAP, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(anonymousSegment(MAP, options), isFrozen, ttl);
   }
 
   /**
@@ -124,7 +139,8 @@ export class SharedMap<V = unknown> extends SharedObject {
    */
   static attach<V = unknown>(token: string, options: AttachOptions = {}): SharedMap<V> {
     const isFrozen = frozenIn(options);
-    return new SharedMap(attachSegment(MAP, token, options), isFrozen);
+    const ttl = checkHandleTtl(options?.ttl);
+    return new SharedMap(attachSegment(MAP, token, options), isFrozen, ttl);
   }
 
   /**
@@ -145,18 +161,15 @@ export class SharedMap<V = unknown> extends SharedObject {
     return listSegments(options);
   }
 
-  /** How many entries there are. */
+  /**
+   * How many entries are stored. Among them may be some that have ended: they are removed within
+   * about a second by a process that has the map open for writing, and sooner by those that write.
+   */
   get size(): number {
     return this.#entries.size;
   }
 
-  /**
-   * The value of `key`, as a copy; undefined if there is none.
-   *
-   * @param key The key.
-   * @returns The value or undefined.
-   * @throws {TypeError | RangeError} For a key that is not valid.
-   */
+  /** The value of `key`, as a copy; undefined if there is none. */
   get(key: string): V | undefined {
     return this.#entries.get(key);
   }
@@ -184,91 +197,40 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.getInto(key, target);
   }
 
-  /**
-   * Stores `value` under `key`, in place of the old value.
-   *
-   * @param key A non-empty string of up to 65,535 bytes in UTF-8, without lone surrogates.
-   * @param value A string, number, bigint, boolean, null, Uint8Array, or any that the codec keeps.
-   * @returns This map.
-   * @throws {TypeError | RangeError} For a key or a value that cannot be stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<unknown>();
-   * map.set("a", 1).set("b", new Map([["c", new Date(0)]]));
-   * assert.deepEqual(map.get("b"), new Map([["c", new Date(0)]]));
-   * ```
-   */
-  set(key: string, value: V): this {
-    this.#entries.put(key, value, 0);
+  /** Stores `value` under `key`, in place of the old value. */
+  set(key: string, value: V, expiry?: Expiry): this {
+    this.#entries.put(key, value, 0, expiry);
     return this;
   }
 
-  /**
-   * Stores `value` only if `key` is absent.
-   *
-   * @param key The key.
-   * @param value The value.
-   * @returns Whether this call stored it.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous();
-   * assert.deepEqual([map.add("a", 1), map.add("a", 2), map.get("a")], [true, false, 1]);
-   * ```
-   */
-  add(key: string, value: V): boolean {
-    return this.#entries.put(key, value, ONLY_IF_ABSENT) === 1;
+  /** Stores `value` only if `key` is absent; says whether it did. */
+  add(key: string, value: V, expiry?: Expiry): boolean {
+    return this.#entries.put(key, value, ONLY_IF_ABSENT, expiry) === 1;
   }
 
   /** The value of `key`; stores `value` first if there is none. */
-  getOrInsert(key: string, value: V): V {
-    return this.getOrInsertComputed(key, () => value);
+  getOrInsert(key: string, value: V, expiry?: Expiry): V {
+    return this.getOrInsertComputed(key, () => value, expiry);
   }
 
-  /**
-   * The value of `key`; computes and stores one if there is none. No lock is held meanwhile: if
-   * another process stores a value first, that one stays and is returned.
-   *
-   * @param key The key.
-   * @param compute Called with the key, at most once, if it is absent.
-   * @returns The value that was there, or the one that was stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>();
-   * assert.equal(map.getOrInsertComputed("four", (key) => key.length), 4);
-   * ```
-   */
-  getOrInsertComputed(key: string, compute: (key: string) => V): V {
-    return this.#entries.getOrInsertComputed(key, compute);
+  /** The value of `key`; computes and stores one if there is none. */
+  getOrInsertComputed(key: string, compute: (key: string) => V, expiry?: Expiry): V {
+    return this.#entries.getOrInsertComputed(key, compute, expiry);
   }
 
-  /**
-   * Replaces the value of `key` by the result of `fn`. If the key changes while `fn` runs, `fn`
-   * runs again with the new value. No lock is held meanwhile.
-   *
-   * @param key The key.
-   * @param fn Gets the value or undefined, and returns the next. If it throws, nothing changes.
-   * @returns The value that was stored.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous<number>();
-   * for (let i = 0; i < 3; i += 1) map.update("count", (count = 0) => count + 1);
-   * assert.equal(map.get("count"), 3);
-   * ```
-   */
-  update(key: string, fn: (current: V | undefined) => V): V {
-    return this.#entries.update(key, fn);
+  /** Replaces the value of `key` by the result of `fn`. */
+  update(key: string, fn: (current: V | undefined) => V, expiry?: Expiry): V {
+    return this.#entries.update(key, fn, expiry);
+  }
+
+  /** Gives the entry of `key` another end; says whether there is one. */
+  touch(key: string, expiry: Expiry): boolean {
+    return this.#entries.touch(key, expiry);
+  }
+
+  /** Removes all entries that have ended, at once. Returns how many. No program needs to do so. */
+  prune(): number {
+    return this.#entries.prune();
   }
 
   /** Whether there is a value under `key`. */
@@ -276,19 +238,63 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.has(key);
   }
 
-  /**
-   * Removes `key` and its value. Returns whether it was there. What follows the key is ignored, so
-   * that `keys.forEach(map.delete, map)` works.
-   */
-  delete(key: string): boolean {
-    return this.#entries.delete(key);
+  /** Value, version and end of `key`, of one moment. */
+  getEntry(key: string): Entry<V> {
+    return this.#entries.getEntry(key);
+  }
+
+  /** Stores `value` only if `key` is there, or has a version; says whether it did. */
+  replace(key: string, value: V, options?: number | ReplaceOptions): boolean {
+    return replace(this.#entries, key, value, options);
+  }
+
+  /** Stores `value` and gives the value that it replaces, in one step. */
+  swap(key: string, value: V, expiry?: Expiry): V | undefined {
+    return swap(this.#entries, key, value, expiry);
+  }
+
+  /** Removes `key` and gives its value, in one step: at most one caller gets it. */
+  take(key: string): V | undefined {
+    return take(this.#entries.segment, key);
+  }
+
+  /** Removes `key`, with `ifVersion` if it has that version; says whether it did. */
+  delete(key: string): boolean;
+  delete(key: string, options: VersionOptions | undefined): boolean;
+  delete(key: string, options?: VersionOptions): boolean {
+    return remove(this.#entries.segment, key, options);
+  }
+
+  /** Adds to a number in one step; gives the sum. */
+  increment(key: string, by?: number, options?: CountOptions): number;
+  increment(key: string, by: bigint, options?: CountOptions<bigint>): bigint;
+  increment(
+    key: string,
+    by?: number | bigint,
+    options?: CountOptions<number | bigint>,
+  ): number | bigint {
+    return increment(this.#entries, key, by, options);
+  }
+
+  /** As `increment`; gives the whole entry, as this very step has left it. */
+  incrementEntry(key: string, by?: number, options?: CountOptions): Counted<number>;
+  incrementEntry(key: string, by: bigint, options?: CountOptions<bigint>): Counted<bigint>;
+  incrementEntry(
+    key: string,
+    by?: number | bigint,
+    options?: CountOptions<number | bigint>,
+  ): Counted<number> | Counted<bigint> {
+    return incrementEntry(this.#entries, key, by, options) as Counted<number>;
   }
 
   /**
-   * Removes all entries, part by part: others may see it half done, and may add entries meanwhile.
+   * Removes all entries, or those whose keys begin with `prefix`, part by part: others may see it
+   * half done, and may add entries meanwhile.
+   *
+   * @param options Which keys.
    */
-  clear(): void {
-    this.#entries.clear();
+  clear(options?: PrefixOptions): void {
+    this.#entries.clear(options);
   }
 
   /**
@@ -312,20 +318,7 @@ export class SharedMap<V = unknown> extends SharedObject {
     return this.#entries.compact();
   }
 
-  /**
-   * The values of many keys, in one crossing.
-   *
-   * @param keys The keys.
-   * @returns Their values, in the same order; undefined where there is none.
-   *
-   * @example
-   * ```ts
-   * import { SharedMap } from "shmap";
-   * import assert from "node:assert/strict";
-   * using map = SharedMap.anonymous().set("a", 1).set("b", 2);
-   * assert.deepEqual(map.getMany(["b", "c", "a"]), [2, undefined, 1]);
-   * ```
-   */
+  /** The values of many keys, in one crossing. */
   getMany(keys: Iterable<string>): (V | undefined)[] {
     return this.#entries.getMany(keys);
   }
@@ -334,7 +327,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * Stores many entries, after all of them were checked and encoded. Each is stored by itself:
    * other processes may see some before the rest, and an error may leave some of them stored.
    *
-   * @param entries Keys and values.
+   * @param entries Keys and values, and when each ends if that is not as in `set` by default.
    * @throws {SharedMemoryError} `stored` says how many entries were stored before the error.
    *
    * @example
@@ -346,7 +339,7 @@ export class SharedMap<V = unknown> extends SharedObject {
    * assert.equal(map.size, 2);
    * ```
    */
-  setMany(entries: Iterable<readonly [string, V]>): void {
+  setMany(entries: Iterable<readonly [key: string, value: V, expiry?: Expiry]>): void {
     this.#entries.setMany(entries);
   }
 
@@ -378,22 +371,60 @@ export class SharedMap<V = unknown> extends SharedObject {
    * Iterates over the keys, one part of the map after the other, as all iteration here does: in no
    * order; a key that stays all the time is seen once, and none is seen twice. A key that is
    * deleted after its part was copied still comes, and one that is added may come or not.
+   *
+   * @param options Which keys: with `prefix`, those that begin so. What does not is not copied.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>().set("user:1", 1).set("job:1", 2);
+   * assert.deepEqual([...map.keys({ prefix: "user:" })], ["user:1"]);
+   * ```
    */
-  keys(): MapIterator<string> {
-    return this.#entries.keys();
+  keys(options?: PrefixOptions): MapIterator<string> {
+    return this.#entries.keys(options);
   }
 
   /** Iterates over the values, as `keys` does. */
-  values(): MapIterator<V> {
-    return this.#entries.iterate((_key, value) => value);
+  values(options?: PrefixOptions): MapIterator<V> {
+    return this.#entries.iterate(options, (_key, value) => value);
   }
 
   /**
    * Iterates over keys and values, as `keys` does. A value of more than 64 KiB is read when its
    * turn comes.
    */
-  entries(): MapIterator<[string, V]> {
-    return this.#entries.iterate((key, value): [string, V] => [key, value]);
+  entries(options?: PrefixOptions): MapIterator<[string, V]> {
+    return this.#entries.iterate(options, (key, value): [string, V] => [key, value]);
+  }
+
+  /**
+   * Keys page by page. A page ends at a place in an order that all processes agree on, so another
+   * process, or a later request, goes on with `cursor`; the order says nothing of the keys. A key
+   * that stays all the time is in exactly one page, also where others are stored and deleted.
+   *
+   * @param options Which keys, from where on, and how many.
+   * @returns As many keys as there are, `limit` at most, and where the next page begins.
+   * @throws {TypeError} For a `cursor` that is none.
+   *
+   * @example
+   * ```ts
+   * import { SharedMap } from "shmap";
+   * import assert from "node:assert/strict";
+   * using map = SharedMap.anonymous<number>();
+   * for (let i = 0; i < 25; i += 1) map.set(`user:${i}`, i);
+   * const found: string[] = [];
+   * for (let cursor: string | undefined, isFirst = true; isFirst || cursor; isFirst = false) {
+   *   const page = map.scan({ prefix: "user:", limit: 10, cursor });
+   *   found.push(...page.keys);
+   *   cursor = page.cursor;
+   * }
+   * assert.equal(new Set(found).size, 25);
+   * ```
+   */
+  scan(options?: ScanOptions): ScanPage {
+    return scan(this.#entries.segment, options);
   }
 
   /** The very function `entries`, for `for … of`, spread and `new Map(map)`. */

@@ -148,12 +148,11 @@ function everything(kernelSuites, scale, more = []) {
     SHMAP_TEST_SCALE: String(Math.min(scale, KERNEL_SCALE_MAX)),
   };
   return [
-    [BUILD],
-    [PEER, ...CHECKS, ...SLOWER_CHECKS],
+    [BUILD, ...CHECKS],
+    [PEER, zigTest("ReleaseSafe"), ...SLOWER_CHECKS],
     [
       suites("deno test", "deno", ["tests"]),
       suites("bun test", "bun", ["tests"]),
-      zigTest("ReleaseSafe"),
       { name: "packages", command: "node tools/package/try.mjs", count: plainCounts },
       suites("deno test, kernel locks", "deno", kernelSuites.deno, { env: kernel }),
       suites("bun test, kernel locks", "bun", kernelSuites.bun, { env: kernel }),

@@ -37,8 +37,9 @@ pub threadlocal var pause: Pause = if (recording) null else {};
 const Pause = if (recording) ?*const fn () void else void;
 
 /// Where a test can stop a reader (`reached`): it has a slot, and will look at the entry that the
-/// slot names; or it has copied a piece of a value, and will look whether the entry is still there.
-pub const Moment = enum { slot_loaded, piece_copied };
+/// slot names; or it has copied a piece of a value, and will look whether the entry is still there; or it has read
+/// the clock, and will load the end of the entry.
+pub const Moment = enum { slot_loaded, piece_copied, clock_read };
 
 /// Called at each such moment. Recording builds only.
 pub threadlocal var moment: OnMoment = if (recording) null else {};

@@ -24,7 +24,7 @@
 const std = @import("std");
 
 pub const magic: u64 = std.mem.readInt(u64, "shmap\r\n\x1a", .little);
-pub const layout_version = 5;
+pub const layout_version = 6;
 
 pub const page_bytes = 4096;
 /// What slot words and retired lists count in.
@@ -109,7 +109,8 @@ pub const Header = extern struct {
     boot: [2]u64,
     /// 1 while no writer is attached and the last one closed in an orderly way.
     clean: u64,
-    /// Reserved: when expired entries were last looked for in every stripe.
+    /// When entries that have ended were last looked for in every stripe, so that of many processes
+    /// one does. A hint: any value is valid.
     swept_ms: u64,
     _facts: u64,
 
@@ -168,7 +169,8 @@ pub const Stripe = extern struct {
     table: u64,
     recoveries: u64,
     dropped: u64,
-    /// Reserved: no entry of the stripe ends earlier than this, in milliseconds since 1970.
+    /// No entry of the stripe is to be removed for its end earlier than this, in milliseconds since
+    /// 1970; 0: none has an end. Lowered before the end of an entry is stored.
     next_end: u64,
     _read: [3]u64,
 
@@ -216,11 +218,14 @@ pub const Stripe = extern struct {
     key_locks: u64,
     _spare: [3]u64,
 
-    /// Reserved: entries that end, entries removed because they had ended or to stay within bounds,
-    /// the slot where the search for ended ones goes on, and the least end it has met.
+    /// Entries that have an end.
     expiring: u64,
+    /// Entries that were removed because they had ended.
     expirations: u64,
+    /// Reserved: entries that were removed to stay within bounds.
     evictions: u64,
+    /// The slot where the search for ended entries goes on, 0 before a new round, and the least end
+    /// that this round has met.
     sweep_slot: u64,
     sweep_least: u64,
     _upkeep: [3]u64,
@@ -267,13 +272,11 @@ pub const Moving = packed struct(u64) {
 /// Words that no process of this layout stores to.
 pub const reserved = .{
     .header = .{
-        "max_entries", "sketch_bytes", "_identity", "watched", "_hot",        "fence",     "_holder",
-        "swept_ms",    "_facts",       "watch_all", "_watch",  "watch_bells", "key_locks", "_rest",
-        "_tail",
+        "max_entries", "sketch_bytes", "_identity", "watched",     "_hot",      "fence", "_holder",
+        "_facts",      "watch_all",    "_watch",    "watch_bells", "key_locks", "_rest", "_tail",
     },
     .stripe = .{
-        "next_end",    "_read",     "commit",     "journal",     "key_locks", "_spare", "expiring",
-        "expirations", "evictions", "sweep_slot", "sweep_least", "_upkeep",
+        "_read", "commit", "journal", "key_locks", "_spare", "evictions", "_upkeep",
     },
 };
 
@@ -289,14 +292,14 @@ pub fn chunkCheck(offset: u64) u64 {
     return (offset ^ 0x63_68_75_6e_6b) *% 0x9e3779b97f4a7c15;
 }
 
-/// An entry: this header, the key, zero-padded to 8, then the value, zero-padded to 8. Immutable
-/// from the moment a slot names it until two generations after none does.
+/// An entry: this header, the key, zero-padded to 8, then the value, zero-padded to 8. Immutable,
+/// but for `expires`, from the moment a slot names it until two generations after none does.
 pub const Entry = extern struct {
     /// The stripe's begin count when it was written: unique in the stripe for all time.
     version: u64,
     /// `Sizes`.
     sizes: u64,
-    /// Reserved: milliseconds since 1970 when it ends, 0 for never.
+    /// Milliseconds since 1970 when it ends, 0 for never. Stored in place by `touch`.
     expires: u64,
 
     pub const Sizes = packed struct(u64) {
@@ -305,9 +308,17 @@ pub const Entry = extern struct {
         value_len: u32,
         key_len: u16,
         kind: u8,
-        /// Reserved: how much longer an entry that has ended is kept.
+        /// How much longer an entry that has ended is kept (`graceMs`). Nothing stores another
+        /// value than 0 yet.
         grace: u8 = 0,
     };
+
+    /// Milliseconds that `Sizes.grace` stands for: 0, or a number of four bits, the highest set,
+    /// shifted by the five highest bits of the byte: from 9 ms to a year.
+    pub fn graceMs(grace: u8) u64 {
+        if (grace == 0) return 0;
+        return @as(u64, 8 + (grace & 7)) << @intCast(grace >> 3);
+    }
 
     pub fn bytesFor(key_len: u64, value_len: u64) u64 {
         return @sizeOf(Entry) + words(key_len) * 8 + words(value_len) * 8;
@@ -394,6 +405,16 @@ test areZero {
     try std.testing.expect(areZero(&stripe, reserved.stripe));
     stripe._upkeep[2] = 1 << 63;
     try std.testing.expect(!areZero(&stripe, reserved.stripe));
+}
+
+test "a grace grows with its byte, in steps of an eighth at most" {
+    var before: u64 = 0;
+    for (1..256) |grace| {
+        const ms = Entry.graceMs(@intCast(grace));
+        try std.testing.expect(ms > before and (before < 8 or ms - before <= before / 8));
+        before = ms;
+    }
+    try std.testing.expect(before > 365 * std.time.ms_per_day);
 }
 
 test "a layout of a known size" {

@@ -1,8 +1,8 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x8b4368a8;
+export const fingerprint = 0xe1f51843;
 
-export const layoutVersion = 5;
+export const layoutVersion = 6;
 
 export const statuses = {
   absent: -1,
@@ -74,6 +74,20 @@ export const flags = {
   regionDescriptor: 4096,
 } as const;
 
+export const numberKinds = {
+  number: 6,
+  int64: 7,
+  positive: 8,
+  negative: 9,
+} as const;
+
+export const outcomes = {
+  counted: 0,
+  otherType: 1,
+  outOfRange: 2,
+  noRoom: 3,
+} as const;
+
 export const records = {
   Fault: {
     bytes: 128,
@@ -90,7 +104,7 @@ export const records = {
     },
   },
   Stats: {
-    bytes: 152,
+    bytes: 176,
     fields: {
       entries: [0, "f64"],
       allocatedBytes: [8, "f64"],
@@ -111,6 +125,9 @@ export const records = {
       state: [128, "f64"],
       hardenedStripes: [136, "f64"],
       otherWriters: [144, "f64"],
+      expiring: [152, "f64"],
+      expirations: [160, "f64"],
+      writes: [168, "f64"],
     },
   },
   Verdict: {
@@ -140,9 +157,10 @@ export const records = {
   Record: {
     bytes: 16,
     fields: {
-      keyLen: [0, "u32"],
-      valueLen: [4, "u32"],
-      kind: [8, "u32"],
+      valueLen: [0, "u32"],
+      keyLen: [4, "u16"],
+      kind: [6, "u16"],
+      expires: [8, "f64"],
     },
   },
   Answer: {
@@ -157,6 +175,32 @@ export const records = {
     fields: {
       kind: [0, "u8"],
       version: [1, "f64"],
+    },
+  },
+  EntryTail: {
+    bytes: 17,
+    fields: {
+      kind: [0, "u8"],
+      version: [1, "f64"],
+      expires: [9, "f64"],
+    },
+  },
+  ScanCursor: {
+    bytes: 24,
+    fields: {
+      hash: [0, "bytes8"],
+      tie: [8, "bytes8"],
+      more: [16, "u32"],
+    },
+  },
+  Counted: {
+    bytes: 32,
+    fields: {
+      value: [0, "f64"],
+      version: [8, "f64"],
+      expires: [16, "f64"],
+      len: [24, "u32"],
+      kind: [28, "u32"],
     },
   },
   WakeTicket: {
@@ -189,23 +233,35 @@ export const symbols = {
   shm_map_get: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_version: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_put: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32"], returns: "i32" },
-  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_until: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64"], returns: "i32" },
+  shm_map_put_version: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
+  shm_map_touch: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
+  shm_map_prune: { args: ["u32"], returns: "f64" },
+  shm_map_sweep: { args: ["u32"], returns: "i32" },
   shm_map_has: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_delete: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_clear: { args: ["u32"], returns: "i32" },
+  shm_map_clear_prefix: { args: ["u32", "bytes", "u32"], returns: "i32" },
   shm_map_size: { args: ["u32"], returns: "f64" },
-  shm_map_get_many: { args: ["u32", "bytes", "u32", "u32"], returns: "f64" },
   shm_map_get_batch: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_into: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
   shm_map_has_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_delete_many: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_unless: { args: ["u32", "bytes", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_put_many: { args: ["u32", "bytes", "u32", "u32", "u32"], returns: "i32" },
-  shm_map_gather: { args: ["u32", "u32", "u32"], returns: "f64" },
+  shm_map_gather: { args: ["u32", "u32", "bytes", "u32", "u32"], returns: "f64" },
+  shm_map_scan: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_map_compact: { args: ["u32"], returns: "f64" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_take: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_get_entry: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
+  shm_map_swap: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_replace: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "f64", "f64"], returns: "i32" },
+  shm_map_delete_version: { args: ["u32", "bytes", "u32", "f64"], returns: "i32" },
+  shm_map_increment: { args: ["u32", "bytes", "u32", "f64", "f64", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_increment_big: { args: ["u32", "bytes", "u32", "bytes", "u32", "u32", "u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_get: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
   shm_value_put: { args: ["u32", "bytes", "u32", "u32"], returns: "i32" },
   shm_value_version: { args: ["u32"], returns: "f64" },

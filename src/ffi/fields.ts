@@ -10,11 +10,12 @@ type Records = typeof records;
 /** The fields of a record that are numbers. */
 type NumberFields<Name extends keyof Records> = {
   [Field in keyof Records[Name]["fields"]]: Records[Name]["fields"][Field] extends
-    readonly [number, "u8" | "u32" | "f64"] ? Field : never;
+    readonly [number, "u8" | "u16" | "u32" | "f64"] ? Field : never;
 }[keyof Records[Name]["fields"]];
 
 const READERS: Readonly<Record<string, (view: DataView, at: number) => number>> = {
   u8: (view, at) => view.getUint8(at),
+  u16: (view, at) => view.getUint16(at, true),
   u32: (view, at) => view.getInt32(at, true) >>> 0, // an index stays an integer
   f64: (view, at) => view.getFloat64(at, true),
 };

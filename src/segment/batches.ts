@@ -10,13 +10,16 @@ import { offsetOf } from "../ffi/fields.ts";
 import { Scratch } from "../ffi/scratch.ts";
 import { ASCII_KIND, encode, KEY_ROOM_BYTES, writeKey } from "../values/kinds.ts";
 import { STRETCH_BYTES, STRETCHED_MOST } from "../values/limits.ts";
+import { endOf, type Expiry, NEVER } from "./expiry.ts";
 import { padded } from "./records.ts";
 import type { Segment } from "./segment.ts";
+import { noteEnds } from "./sweeper.ts";
 
 const RECORD_BYTES = records.Record.bytes;
 const KEY_LENGTH = offsetOf("Record", "keyLen");
 const VALUE_LENGTH = offsetOf("Record", "valueLen");
 const KIND = offsetOf("Record", "kind");
+const EXPIRES = offsetOf("Record", "expires");
 const ANSWER_BYTES = records.Answer.bytes;
 const ANSWER_LENGTH = offsetOf("Answer", "valueLen");
 const ANSWER_KIND = offsetOf("Answer", "kind");
@@ -235,23 +238,26 @@ function encodeKeys(keys: readonly string[]): Piece[] {
 interface Piece {
   memory: Scratch;
   count: number;
+  hasEnds?: boolean;
 }
 
 /** Stores all entries: every one is checked and encoded before the first is sent. */
 export function putMany(
   segment: Segment,
-  entries: Iterable<readonly [string, unknown]>,
+  entries: Iterable<readonly [string, unknown, Expiry?]>,
+  handleTtl: number,
 ): void {
   const first = pieceMemory.take();
   try {
     let stored = 0;
     let continues = 0; // all pieces are one call, with one deadline
-    for (const { memory, count } of encodeAll(segment, entries, first)) {
+    for (const { memory, count, hasEnds } of encodeAll(segment, entries, first, handleTtl)) {
       segment.locker.assertFree("write", { stored });
       const { native, writeHandle } = segment;
       const { bytes, end } = memory;
       const result = native.shm_map_put_many(writeHandle, bytes, end, count, continues);
       if (result < 0) throw segment.failure(result, "write", { stored });
+      if (hasEnds) noteEnds(segment);
       stored += count;
       continues = 1;
     }
@@ -262,8 +268,9 @@ export function putMany(
 
 function encodeAll(
   segment: Segment,
-  entries: Iterable<readonly [string, unknown]>,
+  entries: Iterable<readonly [string, unknown, Expiry?]>,
   first: Scratch,
+  handleTtl: number,
 ): Piece[] {
   const pieces: Piece[] = [{ memory: first, count: 0 }];
   let piece = pieces[0];
@@ -277,29 +284,37 @@ function encodeAll(
     if (piece.memory.end >= PIECE_BYTES) {
       pieces.push(piece = { memory: new Scratch(CROSSING_BYTES), count: 0 });
     }
-    appendRecord(entry[0], entry[1], segment, piece.memory);
+    const end = endOf(entry.length > 2 ? entry[2] : undefined, handleTtl);
+    appendRecord(entry[0], entry[1], end, segment, piece.memory);
     piece.count += 1;
+    if (end !== NEVER) piece.hasEnds = true;
   }
   return pieces.filter(({ count }) => count > 0);
 }
 
 /** Checks, encodes and appends one entry. */
-function appendRecord(key: string, value: unknown, segment: Segment, memory: Scratch): void {
+function appendRecord(
+  key: string,
+  value: unknown,
+  end: number,
+  segment: Segment,
+  memory: Scratch,
+): void {
   const start = memory.end;
   memory.reserve(RECORD_BYTES + 2 * SHORT + 8);
   const keyLength = appendKey(key, memory, RECORD_BYTES);
   const valueStart = memory.end;
   let kind = ASCII_KIND;
-  const end = memory.bytes.length - valueStart > SHORT
+  const valueEnd = memory.bytes.length - valueStart > SHORT
     ? writeShort(value, memory.bytes, valueStart)
     : -1;
-  if (end >= 0) memory.end = end;
+  if (valueEnd >= 0) memory.end = valueEnd;
   else kind = encode(value, segment.codec, memory);
   const { view } = memory;
-  view.setInt32(start + KEY_LENGTH, keyLength, true);
+  view.setUint16(start + KEY_LENGTH, keyLength, true);
   view.setInt32(start + VALUE_LENGTH, memory.end - valueStart, true);
-  view.setInt32(start + KIND, kind, true);
-  view.setInt32(start + KIND + 4, 0, true);
+  view.setUint16(start + KIND, kind, true);
+  view.setFloat64(start + EXPIRES, end, true);
   memory.reserve(8);
   memory.end = start + padded(memory.end - start);
 }

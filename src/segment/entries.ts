@@ -3,14 +3,18 @@
  */
 import { checkFunction, checkIterable, lengthOf, wrongType } from "../arguments.ts";
 import { damageText } from "../errors.ts";
-import { flags, statuses } from "../ffi/abi.ts";
-import { readRecord } from "../ffi/fields.ts";
+import { flags, records, statuses } from "../ffi/abi.ts";
+import { offsetOf, readRecord } from "../ffi/fields.ts";
 import { DATA, KEY, OUT } from "../ffi/scratch.ts";
 import { BYTES_KIND, decode, isBytes, TEXT_KINDS, writeKey } from "../values/kinds.ts";
 import { askMany, markMany, putMany } from "./batches.ts";
+import type { Entry } from "./conditions.ts";
+import { endOf, endToSet, type Expiry, KEPT, NEVER } from "./expiry.ts";
 import { FrozenTable } from "./frozen.ts";
 import { Records } from "./records.ts";
+import { prefixIn, type PrefixOptions } from "./scan.ts";
 import type { Segment } from "./segment.ts";
+import { noteEnds, sweep } from "./sweeper.ts";
 import {
   bytesOf,
   encodeValue,
@@ -59,6 +63,10 @@ export const ONLY_IF_ABSENT = 256;
 const { absent: ABSENT, unchanged: UNCHANGED } = statuses;
 /** The version of no entry. */
 const NO_VERSION = 0;
+/** What follows the value of an entry. */
+const ENTRY_TAIL_BYTES = records.EntryTail.bytes;
+const ENTRY_VERSION = offsetOf("EntryTail", "version");
+const ENTRY_EXPIRES = offsetOf("EntryTail", "expires");
 const BYTES_MASK = 1 << BYTES_KIND;
 /** The kinds that `getInto` copies. */
 const INTO_MASK = TEXT_KINDS.reduce((mask, kind) => mask | 1 << kind, BYTES_MASK);
@@ -70,11 +78,18 @@ const LONGEST_PAUSE_MS = 5;
 export class Entries<V> {
   readonly segment: Segment;
   readonly #frozen: FrozenTable | undefined;
+  /** After how many milliseconds what is stored without an end ends. */
+  readonly ttl: number;
 
-  /** With `isFrozen`, `get` gives one frozen object for as long as an entry stays the same. */
-  constructor(segment: Segment, isFrozen: boolean) {
+  /**
+   * With `isFrozen`, `get` gives one frozen object for as long as an entry stays the same. `ttl`:
+   * after how many milliseconds the entries end that are stored without an end; `Infinity`: never.
+   */
+  constructor(segment: Segment, isFrozen: boolean, ttl: number) {
     this.segment = segment;
     this.#frozen = isFrozen ? new FrozenTable(segment.codec !== undefined) : undefined;
+    this.ttl = ttl;
+    if (segment.writeHandle !== 0) sweep(segment); // others may have left entries that end
   }
 
   /** The value of `key`, or undefined. */
@@ -163,9 +178,12 @@ export class Entries<V> {
   }
 
   /** Stores `value` under `key` if the flags allow: 1, or 0 if they do not. */
-  put(key: string, value: V, putFlags: number): number {
+  put(key: string, value: V, putFlags: number, expiry: Expiry | undefined): number {
     const { segment } = this;
     if (segment.writeHandle === 0) segment.assertWritable("write");
+    if (expiry !== undefined || this.ttl !== Infinity) {
+      return this.#putUntil(key, value, putFlags, endOf(expiry, this.ttl));
+    }
     let result: number;
     try {
       const kind = encodeValue(segment, value, "write");
@@ -188,31 +206,92 @@ export class Entries<V> {
     return result;
   }
 
+  /** As `put`, with an end as it crosses. */
+  #putUntil(key: string, value: V, putFlags: number, end: number): number {
+    const { segment } = this;
+    let result: number;
+    try {
+      const kind = encodeValue(segment, value, "write");
+      const bytes = bytesOf(value, kind);
+      const keyLength = writeKey(key, KEY.bytes, 0);
+      const { native, writeHandle } = segment;
+      result = native.shm_map_put_until(
+        writeHandle,
+        KEY.bytes,
+        keyLength,
+        bytes,
+        OUT.end,
+        kind | putFlags,
+        end,
+      );
+    } finally {
+      OUT.release();
+    }
+    if (result < 0) throw segment.failure(result, "write");
+    if (end !== NEVER) noteEnds(segment);
+    return result;
+  }
+
+  /** Gives the entry of `key` another end; false: there is none. */
+  touch(key: string, expiry: Expiry): boolean {
+    const { segment } = this;
+    if (segment.writeHandle === 0) segment.assertWritable("write");
+    segment.locker.assertFree("write");
+    const end = endToSet(expiry);
+    const keyLength = writeKey(key, KEY.bytes, 0);
+    const result = segment.native.shm_map_touch(segment.writeHandle, KEY.bytes, keyLength, end);
+    if (result < 0) throw segment.failure(result, "write");
+    if (end !== NEVER) noteEnds(segment);
+    return result === 1;
+  }
+
+  /** Removes all entries that have ended; says how many these were. */
+  prune(): number {
+    const { segment } = this;
+    segment.assertWritable("prune");
+    segment.locker.assertFree("prune");
+    const removed = segment.native.shm_map_prune(segment.writeHandle);
+    if (removed < 0) throw segment.failure(removed, "prune");
+    return removed;
+  }
+
   /** The value of `key`; if there is none, what `compute` returns is stored. */
-  getOrInsertComputed(key: string, compute: (key: string) => V): V {
+  getOrInsertComputed(
+    key: string,
+    compute: (key: string) => V,
+    expiry: Expiry | undefined,
+  ): V {
     const { segment } = this;
     segment.assertWritable("write");
     checkFunction("compute", compute);
+    endOf(expiry, this.ttl); // throws also where there is a value
     let computed: { value: V } | undefined;
     for (;;) {
       const length = this.#read(writeKey(key, KEY.bytes, 0));
       if (length >= 0) return takeValue<V>(segment, length, key);
       computed ??= { value: compute(key) };
-      if (this.put(key, computed.value, ONLY_IF_ABSENT) === 1) return computed.value;
+      if (this.put(key, computed.value, ONLY_IF_ABSENT, expiry) === 1) return computed.value;
     }
   }
 
   /** Stores what `fn` makes of the value of `key`, and tries again if the key changed meanwhile. */
-  update(key: string, fn: (current: V | undefined) => V): V {
+  update(
+    key: string,
+    fn: (current: V | undefined) => V,
+    expiry: Expiry | undefined,
+  ): V {
     const { segment } = this;
     segment.assertWritable("write");
     checkFunction("fn", fn);
+    endOf(expiry, this.ttl); // throws before `fn` is called
     segment.locker.assertFree("write");
     for (let attempt = 1;; attempt += 1) {
       const length = this.#readWithVersion(writeKey(key, KEY.bytes, 0));
       const version = length < 0 ? 0 : versionBehind(length);
       const next = fn(length < 0 ? undefined : takeValue<V>(segment, length, key));
-      if (this.#putVersion(key, next, version)) return next;
+      const keeps = expiry === undefined && version !== NO_VERSION;
+      const end = keeps ? KEPT : endOf(expiry, this.ttl);
+      if (this.#putVersion(key, next, version, end)) return next;
       if (attempt >= EAGER_ATTEMPTS) pause(attempt - EAGER_ATTEMPTS);
     }
   }
@@ -225,21 +304,32 @@ export class Entries<V> {
     return result === 1;
   }
 
-  delete(key: string): boolean {
+  /** Value, version and end of `key`, of one moment. The value is a copy, also if frozen. */
+  getEntry(key: string): Entry<V> {
     const { segment } = this;
-    if (segment.writeHandle === 0) segment.assertWritable("write");
-    segment.locker.assertFree("write");
+    const { native, handle } = segment;
     const keyLength = writeKey(key, KEY.bytes, 0);
-    const result = segment.native.shm_map_delete(segment.writeHandle, KEY.bytes, keyLength);
-    if (result < 0) throw segment.failure(result, "write");
-    return result === 1;
+    let length: number;
+    do {
+      const { bytes } = DATA;
+      length = native.shm_map_get_entry(handle, KEY.bytes, keyLength, bytes, bytes.length);
+    } while (!isFinal(segment, length, ENTRY_TAIL_BYTES));
+    if (length < 0) return { key, value: undefined, version: NO_VERSION, expires: undefined };
+    const version = DATA.view.getFloat64(length + ENTRY_VERSION, true);
+    const end = DATA.view.getFloat64(length + ENTRY_EXPIRES, true);
+    const value = takeValue<V>(segment, length, key);
+    return { key, value, version, expires: end === NEVER ? undefined : end };
   }
 
-  clear(): void {
+  clear(options: PrefixOptions | undefined): void {
     const { segment } = this;
     segment.assertWritable("clear");
     segment.locker.assertFree("clear");
-    const result = segment.native.shm_map_clear(segment.writeHandle);
+    const prefix = prefixIn(options);
+    const { native, writeHandle } = segment;
+    const result = prefix === undefined
+      ? native.shm_map_clear(writeHandle)
+      : native.shm_map_clear_prefix(writeHandle, prefix, prefix.length);
     if (result < 0) throw segment.failure(result, "clear");
   }
 
@@ -280,10 +370,10 @@ export class Entries<V> {
     return values;
   }
 
-  setMany(entries: Iterable<readonly [string, V]>): void {
+  setMany(entries: Iterable<readonly [string, V, Expiry?]>): void {
     this.segment.assertWritable("write");
     checkIterable("entries", entries);
-    putMany(this.segment, entries);
+    putMany(this.segment, entries, this.ttl);
   }
 
   hasMany(keys: Iterable<string>): boolean[] {
@@ -299,45 +389,53 @@ export class Entries<V> {
 
   toObject(): Record<string, V> {
     const { segment } = this;
-    const records = new Records();
-    records.take(segment, segment.native.shm_map_snapshot(segment.handle));
+    const gathered = new Records();
+    gathered.take(segment, segment.native.shm_map_snapshot(segment.handle));
     const object: Record<string, V> = {};
-    while (records.next()) {
-      const { key } = records;
-      const value = this.#valueOf(records, key);
+    while (gathered.next()) {
+      const { key } = gathered;
+      const value = this.#valueOf(gathered, key);
       if (key !== "__proto__") object[key] = value;
       else defineOwn(object, key, value);
     }
     return object;
   }
 
-  keys(): Generator<string, undefined> {
+  keys(options: PrefixOptions | undefined): Generator<string, undefined> {
     this.segment.assertOpen("iterate over");
-    return this.#walk(flags.keysOnly, (key) => key);
+    return this.#walk(prefixIn(options), flags.keysOnly, (key) => key);
   }
 
   /** Iterates over the entries; `pick` makes the results. */
-  iterate<T>(pick: (key: string, value: V) => T): Generator<T, undefined> {
+  iterate<T>(
+    options: PrefixOptions | undefined,
+    pick: (key: string, value: V) => T,
+  ): Generator<T, undefined> {
     this.segment.assertOpen("iterate over");
-    return this.#walk(0, pick);
+    return this.#walk(prefixIn(options), 0, pick);
   }
 
   /** Iterates stripe by stripe. With `keysOnly` in `gatherFlags` there are no values to pick. */
   *#walk<T>(
+    prefix: Uint8Array | undefined,
     gatherFlags: number,
     pick: (key: string, value: V) => T,
   ): Generator<T, undefined> {
     const { segment } = this;
-    const records = new Records();
+    const gathered = new Records();
+    const start = prefix ?? null;
+    const length = prefix?.length ?? 0;
     for (let stripe = 0; stripe < segment.stripes; stripe += 1) {
-      records.take(segment, segment.native.shm_map_gather(segment.handle, stripe, gatherFlags));
-      while (records.next()) {
-        const { key } = records;
+      const { native, handle } = segment;
+      const found = native.shm_map_gather(handle, stripe, start, length, gatherFlags);
+      gathered.take(segment, found);
+      while (gathered.next()) {
+        const { key } = gathered;
         segment.assertOpen("iterate over");
         if (gatherFlags === flags.keysOnly) {
           yield pick(key, undefined as V);
-        } else if (!records.isLeftOut) {
-          yield pick(key, this.#valueOf(records, key));
+        } else if (!gathered.isLeftOut) {
+          yield pick(key, this.#valueOf(gathered, key));
         } else {
           const length = this.#read(writeKey(key, KEY.bytes, 0));
           if (length >= 0) yield pick(key, takeValue<V>(segment, length, key));
@@ -372,7 +470,7 @@ export class Entries<V> {
   }
 
   /** Stores `value` if the key still has `version`; says whether it did. */
-  #putVersion(key: string, value: V, version: number): boolean {
+  #putVersion(key: string, value: V, version: number, end: number): boolean {
     const { segment } = this;
     let result: number;
     try {
@@ -388,11 +486,13 @@ export class Entries<V> {
         OUT.end,
         kind,
         version,
+        end,
       );
     } finally {
       OUT.release();
     }
     if (result < 0) throw segment.failure(result, "write");
+    if (end > NEVER) noteEnds(segment);
     return result === 1;
   }
 
@@ -420,10 +520,10 @@ export class Entries<V> {
     return length;
   }
 
-  /** The value of the record `records` is at. */
-  #valueOf(records: Records, key: string): V {
+  /** The value of the record `gathered` is at. */
+  #valueOf(gathered: Records, key: string): V {
     try {
-      return records.value(this.segment.codec) as V;
+      return gathered.value(this.segment.codec) as V;
     } catch (error) {
       throw unreadable(this.segment, error, key);
     }

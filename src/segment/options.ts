@@ -67,6 +67,11 @@ export interface OpenOptions {
    * each time all the same. Default false.
    */
   frozen?: boolean | undefined;
+  /**
+   * Of a map: milliseconds after which the entries end that this handle stores without saying when
+   * they end. Default: never.
+   */
+  ttl?: number | undefined;
 }
 
 /**
@@ -83,7 +88,7 @@ export interface OpenOptions {
  */
 export type AnonymousOptions = Pick<
   OpenOptions,
-  "maxBytes" | "lock" | "timeout" | "codec" | "frozen"
+  "maxBytes" | "lock" | "timeout" | "codec" | "frozen" | "ttl"
 >;
 
 /**
@@ -103,7 +108,7 @@ export type AnonymousOptions = Pick<
  */
 export type AttachOptions = Pick<
   OpenOptions,
-  "readonly" | "allowForeignOwner" | "timeout" | "codec" | "frozen"
+  "readonly" | "allowForeignOwner" | "timeout" | "codec" | "frozen" | "ttl"
 >;
 
 /** A kind of object that lies in a segment. */
@@ -146,6 +151,11 @@ const OPEN_NAMES: readonly (keyof OpenOptions)[] = [
   "frozen",
 ];
 
+/** The options that a kind has: of a value, nothing ends. */
+function namesFor(kind: SegmentKind, names: readonly string[]): readonly string[] {
+  return kind === MAP ? [...names, "ttl"] : names;
+}
+
 /** How messages name a segment: `map "jobs"`. */
 export function labelOf(kind: SegmentKind, name: string | undefined): string {
   return name === undefined ? `anonymous ${kind.noun}` : `${kind.noun} "${name}"`;
@@ -186,7 +196,7 @@ export function requestByName(kind: SegmentKind, name: string, options: OpenOpti
   const request = completeRequest(
     kind,
     name,
-    checkOptions(options, OPEN_NAMES),
+    checkOptions(options, namesFor(kind, OPEN_NAMES)),
   );
   checkDirectoryAccess(request.directory, accessOf(request));
   return request;
@@ -194,7 +204,10 @@ export function requestByName(kind: SegmentKind, name: string, options: OpenOpti
 
 /** The request for a new segment without a name. */
 export function requestAnonymous(kind: SegmentKind, options: AnonymousOptions): OpenRequest {
-  const { maxBytes, lock, timeout, codec } = checkOptions(options, ANONYMOUS_NAMES);
+  const { maxBytes, lock, timeout, codec } = checkOptions(
+    options,
+    namesFor(kind, ANONYMOUS_NAMES),
+  );
   return completeRequest(kind, undefined, { maxBytes, lock, timeout, codec });
 }
 
@@ -205,7 +218,10 @@ export function requestByToken(
   options: AttachOptions,
 ): OpenRequest {
   const [, directory, name] = checkToken(token);
-  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(options, ATTACH_NAMES);
+  const { readonly, allowForeignOwner, timeout, codec } = checkOptions(
+    options,
+    namesFor(kind, ATTACH_NAMES),
+  );
   const given = { readonly, allowForeignOwner, timeout, codec, mode: "attach", directory } as const;
   const request = completeRequest(kind, name, given);
   if (directory !== DEFAULT_DIRECTORY) checkDirectoryAccess(directory, accessOf(request));

@@ -60,9 +60,9 @@ export class Records {
     const { view } = this.#memory;
     const at = this.#next;
     this.#keyStart = at + HEADER_BYTES;
-    this.#keyLength = view.getInt32(at + KEY_LENGTH, true);
+    this.#keyLength = view.getUint16(at + KEY_LENGTH, true);
     this.#valueStart = this.#keyStart + this.#keyLength;
-    this.#kind = view.getInt32(at + KIND, true);
+    this.#kind = view.getUint16(at + KIND, true);
     this.#valueLength = this.isLeftOut ? 0 : view.getInt32(at + VALUE_LENGTH, true);
     this.#next = padded(this.#valueStart + this.#valueLength);
     return true;

@@ -19,6 +19,7 @@ import {
   requestByToken,
   type SegmentKind,
 } from "./options.ts";
+import { stopSweeping } from "./sweeper.ts";
 
 /**
  * Figures of an open map or value, for people who look for the cause of a problem.
@@ -61,6 +62,12 @@ export interface MapStats {
   recoveries: number;
   /** How many damaged entries repairs have dropped. */
   dropped: number;
+  /** How many entries have an end, those that have ended and are still stored among them. */
+  expiring: number;
+  /** How many entries were removed because they had ended. */
+  expirations: number;
+  /** How many changes were made, since the segment was created; more than the calls that wrote. */
+  writes: number;
   /** The kind of lock recorded at creation. */
   lock: "robust" | "kernel";
   /** When the segment was created. */
@@ -130,6 +137,7 @@ export class Segment extends Handle {
 
   override close(): void {
     this.writeHandle = 0;
+    stopSweeping(this.handle);
     super.close();
   }
 }
@@ -153,6 +161,9 @@ function readStats(view: DataView): MapStats {
     pooled: stats.poolFreeBytes,
     recoveries: stats.recoveries,
     dropped: stats.dropped,
+    expiring: stats.expiring,
+    expirations: stats.expirations,
+    writes: stats.writes,
     lock: stats.lockKind === 1 ? "kernel" : "robust",
     created: new Date(stats.createdMs),
     owner: stats.owner,

@@ -11,6 +11,7 @@ import { test } from "node:test";
 import { Mmap, SharedMap, SharedValue } from "../../mod.ts";
 import {
   atEnd,
+  CHILDREN,
   executable,
   freshDirectory,
   NEEDS,
@@ -36,6 +37,12 @@ const SAYS: Record<string, RegExp[]> = {
     /^2400 numbers given out, \d+ more counted for lost answers$/m,
     /^16 of 16 carts are whole$/m,
     /^nothing was lost$/m,
+  ],
+  "rate_limit.ts": [
+    /^killed server \d+ after 600 answers$/m,
+    /^\d+ answers of [23] servers, \d+ requests lost$/m,
+    /^1[12]\d\d passed, \d+ refused$/m,
+    /^every client got its limit, and none more$/m,
   ],
   "configuration.ts": [
     /^ *the parent's: \{"level":"error","limits":\{"requests":500\},"isOver":true\}$/m,
@@ -95,8 +102,9 @@ function segments(): string[] {
 }
 
 for (const [example, patterns] of Object.entries(SAYS)) {
-  for (const runtime of RUNTIMES) {
-    const reason = example === "sessions_server.ts" ? NEEDS.portSharing : undefined;
+  for (const runtime of CHILDREN) {
+    const isServer = example === "sessions_server.ts" || example === "rate_limit.ts";
+    const reason = isServer ? NEEDS.portSharing : undefined;
     testUnless(
       reason,
       `examples/${example} shows what it is for, in ${runtime}`,
@@ -143,6 +151,34 @@ testUnless(
     assert.equal(store.get("requests"), asked);
     const items = Array.from({ length: asked }, (_, i) => `item-${i}`);
     assert.deepEqual(store.get("cart of visitor"), items);
+    for (const server of servers) server.stdin!.end();
+    for (const { code, output } of await Promise.all(ends)) assert.equal(code, 0, output);
+  },
+);
+
+testUnless(
+  NEEDS.portSharing,
+  "examples/rate_limit.ts keeps one limit in servers of both runtimes",
+  LONG,
+  async (t) => {
+    using store = SharedMap.anonymous<number>();
+    const net = ["-N=127.0.0.1", "--unstable-net"];
+    const servers = RUNTIMES.map((runtime) =>
+      start(t, runtime, part(runtime, "rate_limit.ts", net, [store.token]))
+    );
+    const ends = servers.map(ended);
+    await until("the servers", () => store.get("servers") === servers.length);
+    const pids = new Set<string>();
+    const statuses: number[] = [];
+    for (let asked = 0; asked < 120 || pids.size < servers.length; asked += 1) {
+      const response = await fetch(`http://127.0.0.1:${store.get("port")}/visitor`);
+      pids.add(await response.text());
+      statuses.push(response.status);
+      assert.equal(response.headers.get("ratelimit-remaining"), `${Math.max(0, 99 - asked)}`);
+      assert.ok(Number(response.headers.get("ratelimit-reset")) > 0);
+    }
+    assert.deepEqual(statuses, statuses.map((_, i) => i < 100 ? 200 : 429));
+    assert.equal(store.get("hits of visitor"), statuses.length);
     for (const server of servers) server.stdin!.end();
     for (const { code, output } of await Promise.all(ends)) assert.equal(code, 0, output);
   },

@@ -13,9 +13,11 @@ import {
   content,
   freshDirectory,
   freshMap,
+  HERE,
   inSmallTmpfs,
   refusesTmpfs,
   runtimeOf,
+  SCALE,
   scaled,
   SHM,
   startChild,
@@ -177,7 +179,7 @@ function thrownOneOf(codes: string[], task: () => unknown): Error {
 
 test("SharedMap keeps values of every order of magnitude side by side", LONG, (t) => {
   const map = freshMap<Uint8Array>(t);
-  const sizes = Array.from({ length: 28 }, (_, i) => 2 ** i - 1);
+  const sizes = Array.from({ length: SCALE < 1 ? 25 : 28 }, (_, i) => 2 ** i - 1);
   for (const size of sizes) map.set(`${size}`, new Uint8Array(size).fill(size % 251));
   for (const size of sizes) {
     const value = map.get(`${size}`)!;
@@ -189,8 +191,9 @@ test("SharedMap keeps values of every order of magnitude side by side", LONG, (t
 });
 
 const lacksMemory = freemem() > 7 * GIB ? undefined : "less than 7 GiB of memory is free";
+const isLeft = SCALE < 1 && HERE === "deno" ? "with less of the work Bun does it" : undefined;
 
-testUnless(lacksMemory, "SharedMap keeps a value of exactly 1 GiB", LONG, (t) => {
+testUnless(isLeft ?? lacksMemory, "SharedMap keeps a value of exactly 1 GiB", LONG, (t) => {
   const map = freshMap<Uint8Array>(t);
   const value = new Uint8Array(GIB);
   const words = new Uint32Array(value.buffer);

@@ -27,6 +27,7 @@ const WAITS = "waiting for a lock is tried by life, by storm and by the suites o
 const VALUE = "a value is one entry of a map: these parts put and get that";
 const TRIED = "the case is tried with another function of the same code";
 const ENDS = "it closes and abandons by the code of a thread's end; the suite of reloads calls it";
+const KILLED = "the suite of processes kills those that store and touch what ends";
 const OWN = "it is called by what every file of this part shares, and counted where it is exported";
 
 /** Reasons for several parts: `because("step storm", READS)`. */
@@ -113,26 +114,88 @@ export const TABLE = {
       faults: TRIED,
     },
   },
+  shm_map_put_until: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: { step: "its stores are those of a put", ...because("storm history faults", KILLED) },
+  },
+  shm_map_touch: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: { step: "its commit is one store", ...because("storm history faults", KILLED) },
+  },
+  shm_map_prune: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "to remove an entry that has ended is a delete"),
+  },
+  shm_map_sweep: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "to remove an entry that has ended is a delete"),
+  },
+  shm_map_clear_prefix: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "it deletes key by key, which is tried there"),
+  },
+  shm_map_get_entry: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history", SAME_ORDER),
+      faults: TRIED,
+    },
+  },
+  shm_map_take: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_swap: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_replace: {
+    by: "enumerate step storm history corrupt api",
+    on: "robust kernel",
+    not: { faults: TRIED },
+  },
+  shm_map_delete_version: {
+    by: "enumerate step corrupt api",
+    on: "robust kernel",
+    not: because("storm history faults", TRIED),
+  },
+  shm_map_increment: {
+    by: "enumerate step history corrupt api",
+    on: "robust kernel",
+    not: because("storm faults", TRIED),
+  },
+  shm_map_increment_big: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: because("step storm history faults", "its commit is that of an increment"),
+  },
+  shm_map_scan: {
+    by: "corrupt api",
+    on: ON_ALL,
+    not: {
+      ...because("enumerate step", READS),
+      ...because("storm history faults", "it walks by the code of a gather"),
+    },
+  },
   shm_map_size: {
     by: "enumerate storm history corrupt faults api",
     on: ON_ALL,
     not: { step: READS },
   },
-  shm_map_get_many: {
-    by: "enumerate corrupt",
-    on: "robust kernel",
-    not: {
-      step: READS,
-      ...because("storm history", SAME_ORDER),
-      faults: TRIED,
-      api: "the API asks in batches",
-    },
-  },
   shm_map_get_batch: {
-    by: "corrupt api",
+    by: "enumerate corrupt api",
     on: ON_ALL,
     not: {
-      ...because("enumerate step", READS),
+      step: READS,
       ...because("storm history", SAME_ORDER),
       faults: TRIED,
     },

@@ -4,7 +4,7 @@
 //! Each segment has a shape of its own, drawn from the seed: stripes, ceiling, kind of lock, how
 //! large keys and values are, what is done to them more often. How the images come about is in
 //! `zig/testing/replay.zig`, what is looked at in `zig/testing/images.zig`. A violation names
-//! the seed of its segment; `shmap-proof-enumerate segment <seed>` does that one alone.
+//! the seed of its segment; `shmap-proof-recorded enumerate segment <seed>` does that one alone.
 
 const std = @import("std");
 const shmap = @import("shmap");
@@ -14,8 +14,6 @@ const Act = shmap.testing.replay.Act;
 const Effects = shmap.testing.replay.Effects;
 const Replay = shmap.testing.replay.Replay;
 const gpa = std.heap.smp_allocator;
-
-pub const records_stores = true;
 
 extern fn alarm(seconds: c_uint) c_uint;
 
@@ -35,6 +33,7 @@ const Flavour = enum { plain, many, full, held, value, flood, parked };
 const Phase = enum {
     fill,
     churn,
+    ends,
     drain,
     upkeep,
 
@@ -42,11 +41,19 @@ const Phase = enum {
         const n = random.uintLessThan(u8, 100);
         return switch (phase) {
             .fill => if (n < 80) .put else if (n < 88) .put_many else if (n < 94) .add else .delete,
-            .churn => if (n < 45) .put else if (n < 60) .compare_and_set else if (n < 95)
+            .churn => if (n < 35) .put else if (n < 48) .compare_and_set else if (n < 73)
                 .delete
+            else if (n < 78)
+                .put_many
+            else if (n < 99)
+                ([_]std.meta.Tag(Act){
+                    .take, .swap, .replace, .delete_version, .count, .count, .count_big,
+                })[n % 7]
             else
-                .put_many,
-            .drain => if (n < 90) .delete else if (n < 97) .put else .clear,
+                .clear_prefix,
+            .ends => if (n < 40) .put_until else if (n < 65) .touch else if (n < 75) .put else //
+            ([_]std.meta.Tag(Act){ .delete, .prune, .sweep, .add, .recover_stripe })[n % 5],
+            .drain => if (n < 45) .delete else if (n < 90) .take else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
                 .repair,    .recover_stripe, .recover_all, .rebuild_pool, .put, .delete, .compact, //
                 .give_back,
@@ -102,6 +109,8 @@ const World = struct {
             },
             .medium_bytes = if (flavour == .full) .{ 3000, 4000 } else .{ 0, 2000 },
         };
+        world.replay.site.has_ends = true;
+        shmap.os.end_clock = 1_800_000_000_000;
         world.makeKeys();
     }
 
@@ -154,6 +163,18 @@ const World = struct {
         return bytes;
     }
 
+    /// An end: soon, later, never, or one that has passed.
+    fn end(world: *World) u64 {
+        const random = world.random;
+        const now = shmap.os.end_clock.?;
+        return switch (random.uintLessThan(u8, 10)) {
+            0 => 0,
+            1 => now - 1,
+            2, 3 => now + 1_000_000,
+            else => now + 1 + random.uintLessThan(u8, 8),
+        };
+    }
+
     fn anyKey(world: *World) []const u8 {
         return world.keys[world.random.uintLessThan(usize, world.keys.len)];
     }
@@ -176,12 +197,39 @@ const World = struct {
             .add => .{ .add = .{ .key = key, .value = world.value() } },
             .compare_and_set => .{ .compare_and_set = .{ .key = key, .value = world.value() } },
             .delete => .{ .delete = key },
+            .put_until => .{ .put_until = .{
+                .key = key,
+                .value = world.value(),
+                .expires = if (random.uintLessThan(u8, 5) == 0) null else world.end(),
+            } },
+            .touch => .{ .touch = .{ .key = key, .expires = world.end() } },
+            .take => .{ .take = key },
+            .swap => .{ .swap = .{ .key = key, .value = world.value() } },
+            .replace => .{ .replace = .{ .key = key, .value = world.value() } },
+            .delete_version => .{ .delete_version = key },
+            // Values are drawn with any kind; one that is no number is refused.
+            .count => .{ .count = .{ .key = key, .by = @floatFromInt(random.int(i32)) } },
+            .count_big => .{ .count_big = .{ .key = key, .len = random.int(u8) } },
+            // Where no two keys begin alike, as `makeKeys` has it.
+            .clear_prefix => if (world.flavour == .flood)
+                .{ .delete = key }
+            else
+                .{ .clear_prefix = key[0] },
             .put_many => world.putMany(),
             .recover_stripe => .{
                 .recover_stripe = random.uintLessThan(u32, world.replay.site.stripeCount()),
             },
             .recover_all => .{ .recover_all = random.boolean() },
-            inline .clear, .repair, .rebuild_pool, .compact, .give_back, .lock, .unlock => |same| same,
+            inline .clear,
+            .prune,
+            .sweep,
+            .repair,
+            .rebuild_pool,
+            .compact,
+            .give_back,
+            .lock, //
+            .unlock,
+            => |same| same,
         };
     }
 
@@ -235,6 +283,9 @@ const World = struct {
             }
             const act = world.actOf(phase.actOf(random));
             try world.enumerate(act);
+            // So far at times that a recovery removes what had ended before.
+            const is_far = random.uintLessThan(u8, 40) == 0;
+            shmap.os.end_clock.? += if (is_far) 20_000 else random.uintLessThan(u8, 2);
         }
     }
 
@@ -279,7 +330,7 @@ fn runOne(totals: *Totals, seed: u64, images: u64) !void {
     defer totals.add(&world.replay);
     world.run(images) catch |err| {
         totals.found += 1;
-        std.debug.print("{t}; to see it again: shmap-proof-enumerate segment {d} {d}\n", .{
+        std.debug.print("{t}; to see it again: shmap-proof-recorded enumerate segment {d} {d}\n", .{
             err, seed, images,
         });
     };

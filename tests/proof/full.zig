@@ -1,6 +1,6 @@
 //! Part 9 of the proof: maps where space, memory or descriptors run out.
 //!
-//!     shmap-proof-full [--scale <n>] [--seed <n>]
+//!     shmap-proof-plain full [--scale <n>] [--seed <n>]
 //!
 //! File systems in memory of 1 to 64 MiB, in a mount namespace of our own, are filled and drained
 //! in rounds by one or two processes; other files take the rest and go away again. Then come the

@@ -1,6 +1,6 @@
 //! Part 2 of the proof: the release library, as it is shipped, may die at any instruction.
 //!
-//!     shmap-proof-step [--scale <n>] [--seed <n>] [libshmap.so]
+//!     shmap-proof-recorded step [--scale <n>] [--seed <n>] [libshmap.so]
 //!
 //! A process is carried through one call of the library instruction by instruction (`stepper.zig`).
 //! Wherever one changed the segment, that is laid out here and looked at as in part 1. And the same
@@ -22,8 +22,6 @@ const Script = steppers.Script;
 const Site = shmap.testing.images.Site;
 const Stepper = steppers.Stepper;
 const gpa = std.heap.smp_allocator;
-
-pub const records_stores = true;
 
 extern fn alarm(seconds: c_uint) c_uint;
 
@@ -67,6 +65,13 @@ const Scenario = enum {
     delete_locked,
     value_put,
     value_replace,
+    take,
+    swap,
+    swap_new,
+    replace_present,
+    delete_version,
+    count,
+    count_new,
 };
 
 const Totals = struct {
@@ -146,6 +151,8 @@ const Author = struct {
                 if (scenario == .replace_many) author.puts(6, small);
                 author.script.add(.{ .call = .put_many, .count = 4, .value_len = author.upTo(90) });
             },
+            .take, .swap, .swap_new, .replace_present, .delete_version, .count, .count_new => //
+            author.toCondition(scenario),
             .repair => {
                 author.puts(5, small);
                 author.deletes(0, 2);
@@ -250,6 +257,22 @@ const Author = struct {
                 author.puts(4, author.upTo(200));
                 author.add(.delete, author.upTo(3), 0);
             },
+        }
+    }
+
+    fn toCondition(author: *Author, scenario: Scenario) void {
+        author.puts(3, author.upTo(60));
+        switch (scenario) {
+            .take => author.add(.take, author.upTo(3), 0),
+            .swap => author.add(.swap, author.upTo(2), author.upTo(60)),
+            .swap_new => author.add(.swap, 3, author.upTo(60)),
+            .replace_present => author.add(.replace, author.upTo(2), author.upTo(200)),
+            .delete_version => author.add(.delete_version, author.upTo(2), 0),
+            .count => {
+                for (0..author.upTo(20) + 1) |_| author.add(.count, 4, 0);
+                author.add(.count, 4, 0);
+            },
+            else => author.add(.count, 4, 0),
         }
     }
 
@@ -365,6 +388,11 @@ fn actOf(script: *const Script, command: *const steppers.Command, bytes: []const
         .repair => .repair,
         .lock => .lock,
         .unlock => .unlock,
+        .take => .{ .take = key },
+        .swap => .{ .swap = .{ .key = key, .value = value } },
+        .replace => .{ .replace = .{ .key = key, .value = value } },
+        .delete_version => .{ .delete_version = key },
+        .count => .{ .count = .{ .key = key, .by = 1 } },
     };
 }
 
@@ -393,7 +421,7 @@ fn holdAs(map: *shmap.map.Map) !void {
     const word: shmap.layout.LockWord = @bitCast(map.segment.header().lock_word);
     const locks = map.segment.locks;
     if (!try shmap.range_lock.tryLock(&map.fault, locks, .user, .exclusive)) return error.Held;
-    map.lock.hold = .exclusive;
+    map.lock.take(.exclusive);
     map.lock.serial = word.serial;
 }
 
@@ -424,7 +452,7 @@ pub fn main(init: std.process.Init) !void {
     while (totals.steps < least or totals.scenarios < scenarios) : (seed += 1) {
         runOne(&totals, &library, script, seed) catch |err| {
             totals.found += 1;
-            std.debug.print("{t}; to see it again: shmap-proof-step {s} {d}\n", .{
+            std.debug.print("{t}; to see it again: shmap-proof-recorded step {s} {d}\n", .{
                 err, path, seed,
             });
         };

@@ -44,6 +44,11 @@ pub const Command = extern struct {
         lock,
         unlock,
         value_put,
+        take,
+        swap,
+        replace,
+        delete_version,
+        count,
     };
 };
 
@@ -114,7 +119,7 @@ pub const Library = struct {
     attach: *const fn (Bytes, u32, Bytes, u32, u32, f64, ?[*]u8) callconv(.c) i32,
     token: *const fn (u32, ?[*]u8, u32) callconv(.c) i32,
     put: *const fn (u32, Bytes, u32, Bytes, u32, u32) callconv(.c) i32,
-    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64) callconv(.c) i32,
+    putVersion: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, f64) callconv(.c) i32,
     getVersion: *const fn (u32, Bytes, u32, ?[*]u8, u32) callconv(.c) i32,
     delete: *const fn (u32, Bytes, u32) callconv(.c) i32,
     clear: *const fn (u32) callconv(.c) i32,
@@ -123,6 +128,11 @@ pub const Library = struct {
     acquire: *const fn (u32, u32, f64) callconv(.c) i32,
     release: *const fn (u32, u32) callconv(.c) i32,
     valuePut: *const fn (u32, Bytes, u32, u32) callconv(.c) i32,
+    take: *const fn (u32, Bytes, u32, ?[*]u8, u32) callconv(.c) i32,
+    swap: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, ?[*]u8, u32) callconv(.c) i32,
+    replace: *const fn (u32, Bytes, u32, Bytes, u32, u32, f64, f64) callconv(.c) i32,
+    deleteVersion: *const fn (u32, Bytes, u32, f64) callconv(.c) i32,
+    increment: *const fn (u32, Bytes, u32, f64, f64, f64, ?[*]u8, u32) callconv(.c) i32,
 
     pub fn open(path: []const u8) !Library {
         var library: Library = undefined;
@@ -141,6 +151,11 @@ pub const Library = struct {
             .{ "acquire", "shm_lock_acquire" },
             .{ "release", "shm_lock_release" },
             .{ "valuePut", "shm_value_put" },
+            .{ "take", "shm_map_take" },
+            .{ "swap", "shm_map_swap" },
+            .{ "replace", "shm_map_replace" },
+            .{ "deleteVersion", "shm_map_delete_version" },
+            .{ "increment", "shm_map_increment" },
         };
         inline for (names) |name| {
             const Function = @FieldType(Library, name[0]);
@@ -201,12 +216,31 @@ const Child = struct {
             .lock => .shm_lock_acquire,
             .unlock => .shm_lock_release,
             .value_put => .shm_value_put,
+            .take => .shm_map_take,
+            .swap => .shm_map_swap,
+            .replace => .shm_map_replace,
+            .delete_version => .shm_map_delete_version,
+            .count => .shm_map_increment,
         }, on);
-        if (command.call == .compare_and_set) calls.note(.shm_map_get_version, on);
+        if (command.call == .compare_and_set or command.call == .delete_version)
+            calls.note(.shm_map_get_version, on);
     }
 
     fn fail(child: *Child, result: i32) void {
         child.script.failed = if (result == 0) -1 else result;
+    }
+
+    fn versionOf(child: *Child, key: []const u8) f64 {
+        var room: [value_bytes_max + 9]u8 = undefined;
+        const key_len: u32 = @intCast(key.len);
+        const got = child.library.getVersion(child.handle, key.ptr, key_len, &room, room.len);
+        if (got < 0) return 0;
+        return @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
+    }
+
+    /// That there was no value is no failure.
+    fn noneIsZero(result: i32) i32 {
+        return if (result == @intFromEnum(shmap.status.Status.absent)) 0 else result;
     }
 
     fn call(child: *Child, command: *const Command) i32 {
@@ -222,16 +256,24 @@ const Child = struct {
         const key_len: u32 = @intCast(key.len);
         const value = &child.values.bytes;
         const len = command.value_len;
+        var room: [value_bytes_max + 9]u8 = undefined;
         return switch (command.call) {
             .put => library.put(handle, key.ptr, key_len, value, len, 1),
             .add => library.put(handle, key.ptr, key_len, value, len, 256 + 2),
             .compare_and_set => blk: {
-                var room: [value_bytes_max + 9]u8 = undefined;
-                const got = library.getVersion(handle, key.ptr, key_len, &room, room.len);
-                const at: usize = @intCast(@max(got, 0));
-                const version: f64 = if (got < 0) 0 else @bitCast(room[at + 1 ..][0..8].*);
-                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version);
+                const version = child.versionOf(key);
+                break :blk library.putVersion(handle, key.ptr, key_len, value, len, 3, version, 0);
             },
+            .delete_version => blk: {
+                const version = child.versionOf(key);
+                break :blk library.deleteVersion(handle, key.ptr, key_len, version);
+            },
+            .take => noneIsZero(library.take(handle, key.ptr, key_len, &room, room.len)),
+            .swap => noneIsZero(
+                library.swap(handle, key.ptr, key_len, value, len, 4, 0, &room, room.len),
+            ),
+            .replace => library.replace(handle, key.ptr, key_len, value, len, 5, -1, 0),
+            .count => library.increment(handle, key.ptr, key_len, 1, 0, 0, &room, room.len),
             .delete => library.delete(handle, key.ptr, key_len),
             .clear => library.clear(handle),
             .put_many => library.putMany(handle, value, value.len, command.count, 0),

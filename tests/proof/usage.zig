@@ -139,10 +139,10 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
     const key = keyFor(image, random, &buffer);
     const len: u32 = @intCast(key.len);
     const kind: u32 = 3;
-    switch (random.uintLessThan(u8, 32)) {
+    switch (random.uintLessThan(u8, 42)) {
         0...5 => _ = calls.call(.shm_map_get, .{ handle, key.ptr, len, &room, room.len }),
         6 => _ = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len }),
-        7 => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
+        7 => _ = calls.call(.shm_map_get_entry, .{ handle, key.ptr, len, &room, room.len }),
         8...13 => _ = calls.call(.shm_map_put, .{
             handle,
             key.ptr,
@@ -155,7 +155,7 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
         15 => putVersion(handle, key),
         16...20 => _ = calls.call(.shm_map_delete, .{ handle, key.ptr, len }),
         21 => _ = calls.call(.shm_map_size, .{handle}),
-        22 => gatherAll(handle, image, random.boolean()),
+        22 => gatherAll(handle, image, random.boolean(), prefixOf(key, random)),
         23 => takeGathered(handle, calls.call(.shm_map_snapshot, .{handle})),
         24 => getMany(handle, image),
         25 => putMany(handle),
@@ -164,7 +164,26 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
         28 => _ = calls.call(.shm_lock_held, .{handle}),
         29 => _ = calls.call(.shm_segment_token, .{ handle, &room, room.len }),
         30 => _ = calls.call(.shm_map_put, .{ handle, key.ptr, len, &filler, filler.len, kind }),
-        else => switch (random.uintLessThan(u8, 8)) {
+        31 => scanAll(handle, prefixOf(key, random), random),
+        32 => _ = calls.call(.shm_map_take, .{ handle, key.ptr, len, &room, lengthFor(random) }),
+        33 => _ = calls.call(.shm_map_swap, .{
+            handle, key.ptr, len, &filler, lengthFor(random), kind, 0, &room, lengthFor(random),
+        }),
+        34 => replaceOrDelete(handle, key, random),
+        35 => _ = calls.call(.shm_map_increment, .{
+            handle, key.ptr, len, 1, 0, 0, &room, room.len,
+        }),
+        36 => _ = calls.call(.shm_map_increment_big, .{
+            handle, key.ptr, len, &filler, 16, 8, 7 | 7 << 8, 0, &room, room.len,
+        }),
+        37 => _ = calls.call(.shm_map_put_until, .{
+            handle, key.ptr, len, &filler, lengthFor(random), kind, endFor(random),
+        }),
+        38 => _ = calls.call(.shm_map_touch, .{ handle, key.ptr, len, endFor(random) }),
+        39 => _ = calls.call(.shm_map_prune, .{handle}),
+        40 => _ = calls.call(.shm_map_sweep, .{handle}),
+        else => switch (random.uintLessThan(u8, 9)) {
+            8 => _ = calls.call(.shm_map_clear_prefix, .{ handle, key.ptr, @min(len, 2) }),
             0 => _ = calls.call(.shm_map_clear, .{handle}),
             1, 2 => _ = verify(handle, false),
             3 => _ = verify(handle, true),
@@ -198,18 +217,57 @@ fn lengthFor(random: std.Random) u32 {
     };
 }
 
+/// Never, long ago, or in a few milliseconds.
+fn endFor(random: std.Random) f64 {
+    const now: f64 = @floatFromInt(shmap.os.endClockMs());
+    return switch (random.uintLessThan(u8, 4)) {
+        0 => 0,
+        1 => 1,
+        else => now + @as(f64, @floatFromInt(random.uintLessThan(u8, 20))),
+    };
+}
+
 fn putVersion(handle: u32, key: []const u8) void {
     const len: u32 = @intCast(key.len);
     const got = calls.call(.shm_map_get_version, .{ handle, key.ptr, len, &room, room.len });
     if (got < 0 or @as(usize, @intCast(got)) + 9 > room.len) return;
     const version: f64 = @bitCast(room[@as(usize, @intCast(got)) + 1 ..][0..8].*);
-    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version });
+    _ = calls.call(.shm_map_put_version, .{ handle, key.ptr, len, &filler, 33, 1, version, 0 });
 }
 
-fn gatherAll(handle: u32, image: *const images.Image, keys_only: bool) void {
+fn prefixOf(key: []const u8, random: std.Random) []const u8 {
+    return key[0..random.uintAtMost(usize, @min(key.len, 3))];
+}
+
+fn scanAll(handle: u32, prefix: []const u8, random: std.Random) void {
+    var cursor: shmap.scan.Cursor = .{ .hash = if (random.boolean()) 0 else random.int(u64) };
+    const limit = 1 + random.uintLessThan(u32, 40);
+    const bytes = std.mem.asBytes(&cursor);
+    for (0..100) |_| {
+        takeGathered(handle, calls.call(.shm_map_scan, .{
+            handle, prefix.ptr, calls.word(prefix.len), limit, bytes, bytes.len,
+        }));
+        if (cursor.more == 0) return;
+    }
+}
+
+fn replaceOrDelete(handle: u32, key: []const u8, random: std.Random) void {
+    const len: u32 = @intCast(key.len);
+    const version: f64 = @floatFromInt(random.uintLessThan(u32, 100));
+    const any: f64 = if (random.boolean()) -1 else version;
+    if (random.boolean()) {
+        _ = calls.call(.shm_map_replace, .{
+            handle, key.ptr, len, &filler, lengthFor(random), 3, any, 0,
+        });
+    } else _ = calls.call(.shm_map_delete_version, .{ handle, key.ptr, len, version });
+}
+
+fn gatherAll(handle: u32, image: *const images.Image, keys_only: bool, prefix: []const u8) void {
     const flags: u32 = if (keys_only) @intFromEnum(Flags.keysOnly) else 0;
     for (0..image.stripes()) |i|
-        takeGathered(handle, calls.call(.shm_map_gather, .{ handle, calls.word(i), flags }));
+        takeGathered(handle, calls.call(.shm_map_gather, .{
+            handle, calls.word(i), prefix.ptr, calls.word(prefix.len), flags,
+        }));
 }
 
 /// Reads all of what was gathered, as the other side of the boundary does.
@@ -232,7 +290,6 @@ fn getMany(handle: u32, image: *const images.Image) void {
         at += @intCast(4 + entry.key.len);
         count += 1;
     }
-    takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
     _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     if (image.entries.len == 0) return;

@@ -220,7 +220,7 @@ function withKind(kind: number, text: string): unknown {
   const key = new TextEncoder().encode("a");
   segment.native.shm_map_put(segment.handle, key, 1, bytes, bytes.length, kind);
   try {
-    return new Entries(segment, false).get("a");
+    return new Entries(segment, false, Infinity).get("a");
   } finally {
     segment.close();
   }

@@ -72,6 +72,36 @@ function increment(map: SharedMap, { keys, times }: { keys: string[]; times: num
   return runs;
 }
 
+/** Takes keys of `fill` one after the other; gives the numbers of those it got. */
+function takeAll(map: SharedMap, { count, prefix }: { count: number; prefix: string }): number[] {
+  const got = [];
+  for (let i = 0; i < count; i += 1) {
+    const key = `${prefix}${fillKey(i)}`;
+    const value = map.take(key);
+    if (value === undefined) continue;
+    assert.equal(value, key);
+    got.push(i);
+  }
+  return got;
+}
+
+/** Counts on by one under each of some keys, and says a dot behind each step. */
+function countForever(map: SharedMap, { keys }: { keys: number }, say: (text: string) => void) {
+  for (let i = 0; !isTooOld(); i += 1) {
+    map.increment(`count ${i % keys}`);
+    say(".");
+  }
+}
+
+/** Adds to one number, or to one bigint, this many times. */
+function countTimes(map: SharedMap, { times, by, big }: Json): void {
+  const unit = 2n ** 62n;
+  for (let i = 0; i < times; i += 1) {
+    if (big) map.increment("bigint", BigInt(by) * unit);
+    else map.increment("number", by);
+  }
+}
+
 /** Writes keys of this owner, and keys all owners share. */
 function writeBoth(map: SharedMap, { owner, count }: { owner: number; count: number }): void {
   for (let i = 0; i < count; i += 1) {
@@ -103,6 +133,31 @@ function writeOthers(map: SharedMap, { keys }: { keys: number }): number {
   }
   return count;
 }
+
+/**
+ * Stores, touches and deletes sessions under shared keys until told to stop; what is read
+ * must be whole and its key's own.
+ */
+function sessions(map: SharedMap, { seed, keyCount }: StormArgs): number {
+  const random = seededRandom(seed);
+  let count = 0;
+  for (; count % 64 !== 0 || !isStopped(map); count += 1) {
+    const key = `session ${random(keyCount)}`;
+    const dice = random(100);
+    if (dice < 40) map.set(key, checkedValue(key, count), 1 + random(SESSION_MS));
+    else if (dice < 50) map.add(key, checkedValue(key, count), 1 + random(SESSION_MS));
+    else if (dice < 60) map.delete(key);
+    else if (dice < 75) map.touch(key, random(SESSION_MS));
+    else if (dice < 76) map.touch(key, Infinity);
+    else {
+      const value = map.get(key);
+      if (value !== undefined) checkedSequence(key, value);
+    }
+  }
+  return count;
+}
+
+const SESSION_MS = 20;
 
 /** Replaces one value by others of its size, each of one byte throughout. */
 function replaceLarge(map: SharedMap, { key, size }: { key: string; size: number }): number {
@@ -319,9 +374,13 @@ export const TASKS: Record<string, Task> = {
   fill,
   fillMany,
   writeOthers,
+  sessions,
   replaceLarge,
   checkFill,
   increment,
+  takeAll,
+  countForever,
+  countTimes,
   writeBoth,
   addRace,
   insertRace,

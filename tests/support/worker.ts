@@ -18,12 +18,13 @@ let lock: Lock;
 
 const COMMANDS: Record<string, (args: Json) => unknown> = {
   attach: ({ token }) => void (map = SharedMap.attach(token)),
-  set: ({ key, value }) => void map.set(key, value),
+  set: ({ key, value, expiry }) => void map.set(key, value, expiry),
   lock: ({ options }) => (lock = map.lock(options)).recovered,
   tryLock: () => map.tryLock() !== undefined,
   lockAsync: async ({ options }) => (lock = await map.lockAsync(options)).recovered,
   unlock: () => lock.unlock(),
   close: () => map.close(),
+  call: ({ method, args }) => (map as Json)[method](...args),
   task: ({ task, ...args }) => LOCK_TASKS[task](map, args as never, () => {}),
   /** Ends this thread, which may hold a lock. */
   end: () => scope.close ? scope.close() : process.exit(),

@@ -7,19 +7,19 @@ export const PROOF_MUTANTS = [
     edits: [
       {
         file: "map/put_fast.zig",
-        from: "        entries.write(view.at(offset), count, key, value, kind);\n",
+        from: "        entries.write(view.at(offset), count, key, value, kind, expires);\n",
         to: "",
       },
       {
         file: "map/put_fast.zig",
         from: "            const is_full = heap.retire(",
-        to: "            entries.write(view.at(offset), count, key, value, kind);\n" +
+        to: "            entries.write(view.at(offset), count, key, value, kind, expires);\n" +
           "            const is_full = heap.retire(",
       },
       {
         file: "map/put_fast.zig",
         from: "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
-        to: "            entries.write(view.at(offset), count, key, value, kind);\n" +
+        to: "            entries.write(view.at(offset), count, key, value, kind, expires);\n" +
           "            atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);\n",
       },
     ],
@@ -166,14 +166,14 @@ export const PROOF_MUTANTS = [
           "    try op.find(&cursor, key_hash, key);\n    switch (condition) {",
         to: "    var cursor: Cursor = undefined;\n    if (condition == .version) {\n" +
           "        try op.find(&cursor, key_hash, key);\n" +
-          "        if (cursor.version() != condition.version) return false;\n    }\n" +
+          "        if (op.versionOf(&cursor) != condition.version) return false;\n    }\n" +
           "    try op.lockToWrite();\n    defer op.unlock();\n" +
           "    try op.find(&cursor, key_hash, key);\n    switch (condition) {",
       },
       {
         file: "map/write.zig",
-        from: "if (cursor.version() != wanted) return false,",
-        to: "if (cursor.version() != wanted and wanted == 1 << 60) return false,",
+        from: "if (op.versionOf(&cursor) != wanted) return false,",
+        to: "if (op.versionOf(&cursor) != wanted and wanted == 1 << 60) return false,",
       },
     ],
     proof: "history --scale 0.02 histories",

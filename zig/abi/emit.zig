@@ -44,7 +44,7 @@ fn camel(comptime name: []const u8) []const u8 {
 /// What a field of a record is called: a number, or bytes with their count.
 fn fieldWord(comptime T: type) []const u8 {
     return switch (T) {
-        u8, u32, f64 => @typeName(T),
+        u8, u16, u32, f64 => @typeName(T),
         u64 => "bytes8", // an opaque word
         [64]u8 => "bytes64",
         else => @compileError("not a field of a record: " ++ @typeName(T)),

@@ -4,6 +4,7 @@
 const std = @import("std");
 const bulk = @import("../map/bulk.zig");
 const compact = @import("../map/compact.zig");
+const expiry = @import("../map/expiry.zig");
 const gathered = @import("../map/gathered.zig");
 const handles = @import("handles.zig");
 const iterate = @import("../map/iterate.zig");
@@ -11,6 +12,7 @@ const marshal = @import("marshal.zig");
 const put_fast = @import("../map/put_fast.zig");
 const read = @import("../map/read.zig");
 const read_into = @import("../map/read_into.zig");
+const scan = @import("../map/scan.zig");
 const snapshot = @import("../map/snapshot.zig");
 const status = @import("../status.zig");
 const verify = @import("../map/verify.zig");
@@ -37,7 +39,7 @@ pub export fn shm_map_get(
         return status.status(error.InvalidArgument);
     const room = marshal.mutable(target, target_len);
     var meta: Meta = undefined;
-    switch (read.getFast(map, key_bytes, room, &meta)) {
+    switch (read.getFast(map, key_bytes, room, &meta, .call)) {
         .hit => room[meta.len] = meta.kind,
         .miss => return @intFromEnum(status.Status.absent),
         .retry => return getSlow(map, key_bytes, room),
@@ -82,8 +84,32 @@ pub export fn shm_map_put(
     const bytes = marshal.slice(value, value_len);
     if (put_flags & only_if_absent != 0)
         return putSlow(map, key_bytes, bytes, put_flags, .absent);
-    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags), .call)) return 1;
+    if (put_fast.putFast(map, key_bytes, bytes, @truncate(put_flags), 0, .call)) return 1;
     return putSlow(map, key_bytes, bytes, put_flags, .none);
+}
+
+/// As `shm_map_put`, with an end: milliseconds since 1970, 0 for never, -1 for the end that the
+/// entry has. One that has passed leaves the key absent.
+pub export fn shm_map_put_until(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    value: ?[*]const u8,
+    value_len: u32,
+    put_flags: u32,
+    expires: f64,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const bytes = marshal.slice(value, value_len);
+    const end = marshal.endOf(expires) catch |err| return status.status(err);
+    const kind: u8 = @truncate(put_flags);
+    const item: write.Item = .{ .value = bytes, .kind = kind, .expires = end };
+    if (put_flags & only_if_absent != 0) return putItem(map, key_bytes, item, .absent);
+    if (item.isPlain() and
+        put_fast.putFast(map, key_bytes, bytes, kind, end, .call)) return 1;
+    return putItem(map, key_bytes, item, .none);
 }
 
 /// Separate, so that the fast path spills no registers.
@@ -94,8 +120,17 @@ noinline fn putSlow(
     put_flags: u32,
     condition: write.Condition,
 ) i32 {
+    return putItem(map, key, .{ .value = value, .kind = @truncate(put_flags) }, condition);
+}
+
+inline fn putItem(
+    map: *Map,
+    key: []const u8,
+    item: write.Item,
+    condition: write.Condition,
+) i32 {
     map.startQuickCall();
-    const stored = write.putSlow(map, key, value, @truncate(put_flags), condition) catch |err| {
+    const stored = write.putSlow(map, key, item, condition) catch |err| {
         map.segment.deadline.is_used = true;
         return status.status(err);
     };
@@ -103,6 +138,7 @@ noinline fn putSlow(
 }
 
 /// Stores a value if the key's version is still `version` (0: if it is absent). 1, or 0: it is not.
+/// `expires` as in `shm_map_put_until`.
 pub export fn shm_map_put_version(
     handle: u32,
     key: ?[*]const u8,
@@ -111,13 +147,52 @@ pub export fn shm_map_put_version(
     value_len: u32,
     put_flags: u32,
     version: f64,
+    expires: f64,
 ) i32 {
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     const wanted = marshal.wholeOf(version) catch |err| return status.status(err);
     const condition: write.Condition = if (wanted == 0) .absent else .{ .version = wanted };
-    return putSlow(map, key_bytes, marshal.slice(value, value_len), put_flags, condition);
+    return putItem(map, key_bytes, .{
+        .value = marshal.slice(value, value_len),
+        .kind = @truncate(put_flags),
+        .expires = marshal.endOf(expires) catch |err| return status.status(err),
+    }, condition);
+}
+
+/// Gives the entry of `key` another end (`expiry.touch`): milliseconds since 1970, 0 for never. 1,
+/// or 0: there is none.
+pub export fn shm_map_touch(
+    handle: u32,
+    key: ?[*]const u8,
+    key_len: u32,
+    expires: f64,
+) i32 {
+    const map = handles.maps.get(handle) orelse return status.status(error.Closed);
+    const key_bytes = marshal.keyOf(key, key_len) orelse
+        return status.status(error.InvalidArgument);
+    const end = marshal.wholeOf(expires) catch |err| return status.status(err);
+    map.startQuickCall();
+    const was = expiry.touch(map, key_bytes, end) catch |err| {
+        map.segment.deadline.is_used = true;
+        return status.status(err);
+    };
+    return @intFromBool(was);
+}
+
+/// Removes every entry that has ended. How many.
+pub export fn shm_map_prune(handle: u32) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(expiry.prune(map));
+}
+
+/// Removes entries that have ended, if no process has looked for them within the last second
+/// (`expiry.sweep`). In how many milliseconds to call again, or `absent`: no entry ends.
+pub export fn shm_map_sweep(handle: u32) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const after_ms = expiry.sweep(map) catch |err| return status.status(err);
+    return @intCast(after_ms orelse return @intFromEnum(status.Status.absent));
 }
 
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {
@@ -146,15 +221,17 @@ pub export fn shm_map_clear(handle: u32) i32 {
     return marshal.done(write.clear(map));
 }
 
+/// Removes the entries whose keys begin with `prefix`.
+pub export fn shm_map_clear_prefix(handle: u32, prefix: ?[*]const u8, prefix_len: u32) i32 {
+    const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
+    const result = write.clearPrefix(map, marshal.slice(prefix, prefix_len));
+    if (result) |_| {} else |_| gathered.giveBack(map);
+    return marshal.done(result);
+}
+
 pub export fn shm_map_size(handle: u32) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
     return marshal.long(read.size(map));
-}
-
-/// Gathers the values of `count` keys (`bulk.getMany`). The bytes gathered.
-pub export fn shm_map_get_many(handle: u32, keys: ?[*]const u8, keys_len: u32, count: u32) f64 {
-    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return gatheredLen(map, bulk.getMany(map, marshal.slice(keys, keys_len), count));
 }
 
 /// Answers as many of `count` keys as fit into `target` (`bulk.getBatch`). How many.
@@ -235,7 +312,7 @@ pub export fn shm_map_get_unless(
     const key_bytes = marshal.keyOf(key, key_len) orelse
         return status.status(error.InvalidArgument);
     var meta: Meta = undefined;
-    if (version > 0 and read.getFast(map, key_bytes, null, &meta) == .hit and
+    if (version > 0 and read.getFast(map, key_bytes, null, &meta, .call) == .hit and
         @as(f64, @floatFromInt(meta.version)) == version)
         return @intFromEnum(status.Status.unchanged);
     return marshal.valueWithTail(map, key_bytes, marshal.mutable(target, target_len));
@@ -260,10 +337,41 @@ pub export fn shm_map_put_many(
     return @intCast(stored);
 }
 
-/// Gathers the records of one stripe; `flags` may say keysOnly. The bytes gathered.
-pub export fn shm_map_gather(handle: u32, stripe: u32, flags: u32) f64 {
+/// Gathers the records of one stripe whose keys begin with `prefix`; `flags` may say keysOnly. The
+/// bytes gathered.
+pub export fn shm_map_gather(
+    handle: u32,
+    stripe: u32,
+    prefix: ?[*]const u8,
+    prefix_len: u32,
+    flags: u32,
+) f64 {
     const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
-    return gatheredLen(map, iterate.gatherStripe(map, stripe, Flags.keysOnly.in(flags)));
+    const wanted: iterate.Wanted = .{
+        .detail = if (Flags.keysOnly.in(flags)) .keys else .small_values,
+        .prefix = marshal.slice(prefix, prefix_len),
+    };
+    return gatheredLen(map, iterate.gatherStripe(map, stripe, wanted));
+}
+
+/// Gathers the next keys that begin with `prefix`, `limit` at most. `cursor` is a record `Cursor`,
+/// all zeros for the first page, and is moved to the next one. The bytes gathered.
+pub export fn shm_map_scan(
+    handle: u32,
+    prefix: ?[*]const u8,
+    prefix_len: u32,
+    limit: u32,
+    cursor: ?[*]u8,
+    cursor_len: u32,
+) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    const bytes = marshal.mutable(cursor, cursor_len);
+    const record_bytes = @sizeOf(scan.Cursor);
+    if (bytes.len < record_bytes) return marshal.long(error.InvalidArgument);
+    var place = std.mem.bytesToValue(scan.Cursor, bytes[0..record_bytes]);
+    const result = scan.scan(map, marshal.slice(prefix, prefix_len), &place, limit);
+    if (result) |_| @memcpy(bytes[0..record_bytes], std.mem.asBytes(&place)) else |_| {}
+    return gatheredLen(map, result);
 }
 
 /// Gathers the records of the whole map as they were at one instant. The bytes gathered.

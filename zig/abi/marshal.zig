@@ -8,6 +8,7 @@ const layout = @import("../layout.zig");
 const read = @import("../map/read.zig");
 const status = @import("../status.zig");
 const isolate_end = @import("isolate_end.zig");
+const write = @import("../map/write.zig");
 const Map = @import("../map/map.zig").Map;
 const Meta = @import("../stripe/entry.zig").Meta;
 const Options = @import("../segment/segment.zig").Options;
@@ -95,11 +96,16 @@ pub fn handOut(object: anytype) Error!u32 {
 /// As `read.getMeta`, as a call of its own.
 pub inline fn metaOf(map: *Map, key: []const u8) Error!?Meta {
     var meta: Meta = undefined;
-    return switch (read.getFast(map, key, null, &meta)) {
+    return switch (read.getFast(map, key, null, &meta, .call)) {
         .hit => meta,
         .miss => null,
         .retry => readSlow(map, key, &.{}, 1),
     };
+}
+
+/// An end that crossed as `f64`: 0 for never, -1 to keep the one there is.
+pub fn endOf(expires: f64) Error!u64 {
+    return if (expires == -1) write.Item.kept else wholeOf(expires);
 }
 
 noinline fn readSlow(map: *Map, key: []const u8, room: []u8, reserve: u32) Error!?Meta {
@@ -113,15 +119,22 @@ pub const ValueTail = extern struct { kind: u8, version: f64 align(1) };
 /// Reads the value of `key`, with its tail behind it: its length, or `absent`.
 pub fn valueWithTail(map: *Map, key: []const u8, room: []u8) i32 {
     var meta: Meta = undefined;
-    switch (read.getFast(map, key, room, &meta)) {
+    switch (read.getFast(map, key, room, &meta, .call)) {
         .hit => {},
         .miss => return @intFromEnum(status.Status.absent),
-        .retry => {
-            const found = readSlow(map, key, room, @sizeOf(ValueTail)) catch |err|
-                return status.status(err);
-            meta = found orelse return @intFromEnum(status.Status.absent);
-        },
+        .retry => return valueWithTailSlow(map, key, room),
     }
+    return withTail(&meta, room);
+}
+
+fn valueWithTailSlow(map: *Map, key: []const u8, room: []u8) i32 {
+    const found = readSlow(map, key, room, @sizeOf(ValueTail)) catch |err|
+        return status.status(err);
+    const meta = found orelse return @intFromEnum(status.Status.absent);
+    return withTail(&meta, room);
+}
+
+inline fn withTail(meta: *const Meta, room: []u8) i32 {
     if (@as(u64, meta.len) + @sizeOf(ValueTail) <= room.len) {
         const tail: ValueTail = .{ .kind = meta.kind, .version = @floatFromInt(meta.version) };
         @memcpy(room[meta.len..][0..@sizeOf(ValueTail)], std.mem.asBytes(&tail));

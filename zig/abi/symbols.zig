@@ -12,6 +12,7 @@
 //! something else gets another name.
 
 const std = @import("std");
+const counters = @import("../map/count.zig");
 const marshal = @import("marshal.zig");
 const status = @import("../status.zig");
 
@@ -19,6 +20,7 @@ const status = @import("../status.zig");
 pub const nouns = .{
     @import("segment.zig"),
     @import("map.zig"),
+    @import("entry.zig"),
     @import("value.zig"),
     @import("lock.zig"),
     @import("fault.zig"),
@@ -35,6 +37,9 @@ pub const records = .{
     .Record = @import("../map/gathered.zig").Record,
     .Answer = @import("../map/bulk.zig").Answer,
     .ValueTail = marshal.ValueTail,
+    .EntryTail = @import("entry.zig").EntryTail,
+    .ScanCursor = @import("../map/scan.zig").Cursor,
+    .Counted = counters.Counted,
     .WakeTicket = @import("lock.zig").WakeTicket,
     .Identity = @import("lock.zig").Identity,
 };
@@ -44,6 +49,8 @@ pub const numbers = .{
     .statuses = status.Status,
     .reasons = status.Reason,
     .flags = marshal.Flags,
+    .numberKinds = @import("../map/bigint.zig").Kind,
+    .outcomes = counters.Outcome,
 };
 
 /// What this library speaks; `src/ffi/native.ts` refuses any other.

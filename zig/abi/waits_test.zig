@@ -116,7 +116,7 @@ fn writeMeanwhile() void {
 threadlocal var written: ?*Map = null;
 
 /// One record of `putMany`.
-const record = "\x01\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00" ++
+const record = "\x01\x00\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00" ++
     "kv\x00\x00\x00\x00\x00\x00";
 
 const Act = enum { put, put_many, delete, clear, lock, snapshot };
@@ -191,7 +191,7 @@ test "a stripe that is damaged is reported beside one that is held" {
     var pair: Pair = try .of(.kernel);
     defer pair.close();
     try pair.held.take(&.{3}, false);
-    pair.first.segment.view.stripe(9).next_end = 5;
+    pair.first.segment.view.stripe(9).evictions = 5;
     const verdict = try calls.verify(pair.second);
     try expectEqual(@as(f64, 1), verdict.busy);
     try expectEqual(@as(f64, 1), verdict.problems);
@@ -240,7 +240,7 @@ test "no clock is read where nothing is busy" {
         var target: [16]u8 = undefined;
         const key: u64 = 6;
         _ = try calls.get(map, std.mem.asBytes(&key), &target, 0);
-        _ = try calls.getMany(map, "\x01\x00\x00\x00k", 1);
+        _ = try calls.getBatch(map, "\x01\x00\x00\x00k", 1, &target);
         _ = try calls.size(map);
         _ = try calls.verify(map);
         _ = try calls.repair(map);

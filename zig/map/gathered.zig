@@ -14,10 +14,11 @@ const Error = status.Error;
 
 /// How an entry is written here and read by TypeScript; the key and the value follow, together
 /// zero-padded to 8.
-pub const Record = extern struct { key_len: u32, value_len: u32, kind: u32, _unused: u32 = 0 };
+/// `expires`: milliseconds since 1970, 0 for never.
+pub const Record = extern struct { value_len: u32, key_len: u16, kind: u16, expires: f64 = 0 };
 
 /// A value not included because of its size: fetch it by its key.
-pub const left_out: u32 = 256;
+pub const left_out = 256;
 
 /// What a record has of a value: nothing, not even its length; all of it, unless it is large; or
 /// room only, if it is large, for `snapshot.zig` to copy it later.
@@ -39,27 +40,27 @@ pub fn reserve(map: *Map, bytes: u64) Error![]u8 {
     return room;
 }
 
-/// Adds the entry that a slot names. `Corrupt` may only mean that its block was reused: the caller
-/// validates.
-pub fn append(map: *Map, slot: u64, detail: Detail) Error!void {
-    return appendEntry(map, try entries.ofSlot(&map.segment.view, slot), detail);
-}
-
 /// Adds an entry; what it says may be anything until the caller has validated it.
-pub fn appendEntry(map: *Map, entry: entries.EntryView, detail: Detail) Error!void {
+pub fn appendEntry(
+    map: *Map,
+    entry: entries.EntryView,
+    expires: u64,
+    detail: Detail,
+) Error!void {
     const key_len = entry.sizes.key_len;
     const value_len = entry.sizes.value_len;
     const is_copied = detail != .keys and !isLarge(value_len);
     const has_room = is_copied or detail == .room_for_large;
     const body = key_len + if (has_room) @as(u64, value_len) else 0;
     const room = try reserve(map, @sizeOf(Record) + std.mem.alignForward(u64, body, 8));
-    const kind: u32 = entry.sizes.kind;
+    const kind: u16 = entry.sizes.kind;
     const record: Record = switch (detail) {
         .keys => .{ .key_len = key_len, .value_len = 0, .kind = 0 },
         else => .{
             .key_len = key_len,
             .value_len = value_len,
             .kind = if (has_room) kind else kind | left_out,
+            .expires = @floatFromInt(expires),
         },
     };
     @memcpy(room[0..@sizeOf(Record)], std.mem.asBytes(&record));
@@ -125,7 +126,7 @@ fn recordAt(bytes: []u8, at: usize) *align(8) Record {
 pub fn recordBytes(bytes: []u8, at: usize) usize {
     const record = recordAt(bytes, at);
     const value_len: u64 = if (record.kind & left_out != 0) 0 else record.value_len;
-    return @sizeOf(Record) + std.mem.alignForward(u64, record.key_len + value_len, 8);
+    return @sizeOf(Record) + std.mem.alignForward(u64, value_len + record.key_len, 8);
 }
 
 pub fn keyOf(bytes: []u8, at: usize) []const u8 {

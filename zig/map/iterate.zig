@@ -26,6 +26,9 @@ const Stripe = layout.Stripe;
 /// it is taken in parts.
 const class_max = 64;
 
+/// What a walk gathers: the keys that begin with `prefix`, and how much of each entry.
+pub const Wanted = struct { detail: Detail, prefix: []const u8 = "" };
+
 /// How far a walk over a stripe has come. It holds for any size of the table.
 pub const Progress = struct {
     stripe: u32,
@@ -43,14 +46,14 @@ pub const Step = enum { more, over, again };
 
 /// The entries of one stripe, each whole; every key present throughout once, none twice. Returns
 /// the gathered bytes.
-pub fn gatherStripe(map: *Map, index: u32, keys_only: bool) Error!u64 {
+pub fn gatherStripe(map: *Map, index: u32, wanted: Wanted) Error!u64 {
     try map.segment.check();
     if (index >= map.segment.view.stripeCount()) return error.InvalidArgument;
-    const detail: Detail = if (keys_only) .keys else .small_values;
     var progress: Progress = .{ .stripe = index };
     map.gathered_len = 0;
+    _ = map.takeNow(); // before any end is loaded
     while (true) {
-        switch (try gatherClass(map, &progress, detail)) {
+        switch (try gatherClass(map, &progress, wanted)) {
             .more => {},
             .over => return map.gathered_len,
             .again => map.gathered_len = 0,
@@ -62,21 +65,21 @@ pub fn gatherStripe(map: *Map, index: u32, keys_only: bool) Error!u64 {
 pub fn gatherClass(
     map: *Map,
     progress: *Progress,
-    detail: Detail,
+    wanted: Wanted,
 ) Error!Step {
     var part: Part = .{ .start = map.gathered_len };
     for (0..read.looks_max) |i| {
         const how: How = if (i == 0) .at_once else .key_by_key;
-        if (try gatherPart(map, progress, &part, detail, how)) |step| return step;
+        if (try gatherPart(map, progress, &part, wanted, how)) |step| return step;
     }
     while (map.segment.readonly) {
         if (map.segment.deadline.left(1) == 0) return error.Timeout;
-        if (try gatherPart(map, progress, &part, detail, .key_by_key)) |step| return step;
+        if (try gatherPart(map, progress, &part, wanted, .key_by_key)) |step| return step;
     }
     var op = try read.lockAsLastResort(map, progress.stripe);
     defer op.unlock();
     while (true) {
-        if (try gatherPart(map, progress, &part, detail, .at_once)) |step| return step;
+        if (try gatherPart(map, progress, &part, wanted, .at_once)) |step| return step;
     }
 }
 
@@ -97,7 +100,7 @@ fn gatherPart(
     map: *Map,
     progress: *Progress,
     part: *Part,
-    detail: Detail,
+    wanted: Wanted,
     how: How,
 ) Error!?Step {
     const stripe = map.segment.view.stripe(progress.stripe);
@@ -133,11 +136,11 @@ fn gatherPart(
         return map.segment.fault.withReason(.tableDamaged, error.Corrupt);
     }
     const is_complete = switch (how) {
-        .at_once => try gatherAtOnce(map, stripe, &listing, part, detail),
-        .key_by_key => try gatherKeys(map, progress, &listing, part),
+        .at_once => try gatherAtOnce(map, stripe, &listing, part, wanted),
+        .key_by_key => try gatherKeys(map, progress, &listing, part, wanted.prefix),
     };
     if (!is_complete) return null;
-    if (how == .key_by_key and detail != .keys) try addValues(map, part);
+    if (how == .key_by_key and wanted.detail != .keys) try addValues(map, part);
     progress.next = part.to;
     return if (progress.next == Progress.end) .over else .more;
 }
@@ -204,11 +207,16 @@ fn gatherAtOnce(
     stripe: *const Stripe,
     listing: *const Listing,
     part: *const Part,
-    detail: Detail,
+    wanted: Wanted,
 ) Error!bool {
     map.gathered_len = part.start;
     const result: Error!void = for (listing.slots[0..listing.count]) |slot| {
-        gathered.append(map, slot, detail) catch |err| break err;
+        const entry = entries.ofSlot(&map.segment.view, slot) catch |err| break err;
+        // A key that was overtaken may not look as it does; then the listing does not count.
+        if (!entry.hasPrefix(wanted.prefix)) continue;
+        const expires = entry.expires();
+        if (map.isOver(expires)) continue;
+        gathered.appendEntry(map, entry, expires, wanted.detail) catch |err| break err;
     } else {};
     if (!listing.isValid(stripe)) {
         gathered.discard(map, part.start);
@@ -232,26 +240,31 @@ fn gatherKeys(
     progress: *const Progress,
     listing: *const Listing,
     part: *const Part,
+    prefix: []const u8,
 ) Error!bool {
     const stripe = map.segment.view.stripe(progress.stripe);
     var views: [class_max]entries.EntryView = undefined;
     var pairs: [class_max]read.Pair = undefined;
+    var ends: [class_max]u64 = undefined;
     const slots = listing.slots[0..listing.count];
     const result: Refusal!void = for (slots, 0..) |slot, i| {
         views[i] = entries.ofSlot(&map.segment.view, slot) catch |err| break err;
         pairs[i] = .of(views[i]);
+        ends[i] = views[i].expires();
     } else {};
     if (!listing.isValid(stripe)) return false;
     result catch |err| return damaged(map, err);
     var is_complete = true;
-    for (views[0..slots.len], pairs[0..slots.len]) |entry, pair| {
+    for (views[0..slots.len], pairs[0..slots.len], ends[0..slots.len]) |entry, pair, expires| {
+        if (map.isOver(expires)) continue;
         const at = map.gathered_len;
-        try gathered.appendEntry(map, entry, .keys);
+        try gathered.appendEntry(map, entry, expires, .keys);
         const key = gathered.keyOf(map.gathered, at);
         const is_whole = read.isStill(stripe, listing.generation) or
             read.isStillThere(map, progress.stripe, key, pair);
         is_complete = is_complete and is_whole;
-        if (!is_whole or gathered.hasKey(map, part.start, at, key)) map.gathered_len = at;
+        const is_wanted = is_whole and std.mem.startsWith(u8, key, prefix);
+        if (!is_wanted or gathered.hasKey(map, part.start, at, key)) map.gathered_len = at;
     }
     return is_complete;
 }
@@ -290,7 +303,8 @@ fn appendByKey(map: *Map, at: usize) Error!void {
         const record: gathered.Record = .{
             .key_len = @intCast(key_len),
             .value_len = meta.len,
-            .kind = if (is_large) meta.kind | gathered.left_out else meta.kind,
+            .kind = if (is_large) @as(u16, meta.kind) | gathered.left_out else meta.kind,
+            .expires = @floatFromInt(meta.expires),
         };
         @memcpy(room[0..head], std.mem.asBytes(&record));
         @memcpy(room[head..][0..key_len], key);
@@ -317,7 +331,9 @@ test "a key met twice is kept once, also with its value left out" {
     for (0..2) |_| {
         for (0..table.slotCount()) |i| {
             const slot = atomics.load(&table.slots[i]);
-            if (slot > Slot.tombstone) try gathered.append(map, slot, .small_values);
+            if (slot <= Slot.tombstone) continue;
+            const entry = try entries.ofSlot(&map.segment.view, slot);
+            try gathered.appendEntry(map, entry, 0, .small_values);
         }
     }
     try std.testing.expectEqual(@as(u64, 4), gathered.countRecords(map, map.gathered_len));

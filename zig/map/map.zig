@@ -26,6 +26,11 @@ pub const Map = struct {
     /// What a bulk call gathered for `bulk.takeGathered`; memory private to this handle.
     gathered: []align(os.page_bytes) u8,
     gathered_len: usize,
+    /// This call's *now*, in milliseconds since 1970; 0: it was not asked for yet.
+    now_ms: u64,
+    /// Whether this handle goes on with a search for ended entries that it has begun
+    /// (`expiry.sweep`).
+    is_sweeping: bool,
     /// The stripes' tables as last seen; where there are more stripes, some share a place.
     cached: [cached_count]tables.CachedTable,
 
@@ -35,6 +40,8 @@ pub const Map = struct {
         map.secrets = .of(header);
         map.gathered = &.{};
         map.gathered_len = 0;
+        map.now_ms = 0;
+        map.is_sweeping = false;
         map.cached = @splat(.empty);
         map.lock.init(.{
             .header = header,
@@ -48,6 +55,7 @@ pub const Map = struct {
     /// an earlier failure in the record. The fast paths of `get` and `put` do neither; what is rare
     /// on the way out of them begins so instead.
     pub inline fn startCall(map: *Map) void {
+        map.now_ms = 0;
         map.fault.clear();
         map.segment.deadline = .in(map.segment.timeout_ms);
         map.segment.deadline.is_used = true;
@@ -64,6 +72,27 @@ pub const Map = struct {
     noinline fn restart(map: *Map) void {
         map.startCall();
         map.segment.deadline.is_used = false;
+    }
+
+    /// The moment by which this call decides what has ended: one for all that it does, read when it
+    /// first meets an entry with an end.
+    pub fn now(map: *Map) u64 {
+        return if (map.now_ms != 0) map.now_ms else map.takeNow();
+    }
+
+    /// Reads the clock for this call, which has not, or whose *now* must be later than what it has
+    /// done so far. The next call must not go on with it (`startQuickCall`).
+    pub noinline fn takeNow(map: *Map) u64 {
+        map.now_ms = @max(os.endClockMs(), 1);
+        map.segment.deadline.is_used = true;
+        return map.now_ms;
+    }
+
+    /// Whether an entry with this end has ended. For one that is not there throughout under a lock,
+    /// `expires` must have been loaded after this call's *now* was read, or an entry that was
+    /// touched in between would seem to be gone.
+    pub inline fn isOver(map: *Map, expires: u64) bool {
+        return expires != 0 and expires <= map.now();
     }
 
     /// A lock that is held counts as released.

@@ -321,10 +321,10 @@ test "a reserved word that is not zero is damage, which repair clears" {
     defer support.closeMap(map);
     _ = try calls.put(map, "key", "value", 1, .none);
     const stripe = map.segment.view.stripe(0);
-    stripe.next_end = 5;
+    stripe.evictions = 5;
     try std.testing.expectEqual(@as(f64, 1), (try calls.verify(map)).problems);
     _ = try calls.repair(map);
-    try std.testing.expectEqual(@as(u64, 0), stripe.next_end);
+    try std.testing.expectEqual(@as(u64, 0), stripe.evictions);
     try std.testing.expectEqual(@as(f64, 0), (try calls.verify(map)).problems);
 }
 

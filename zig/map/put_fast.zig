@@ -12,6 +12,8 @@ const std = @import("std");
 const atomics = @import("../atomics.zig");
 const entries = @import("../stripe/entry.zig");
 const hash = @import("../stripe/hash.zig");
+const expiry = @import("expiry.zig");
+const ends = @import("../stripe/ends.zig");
 const heap = @import("../stripe/heap.zig");
 const layout = @import("../layout.zig");
 const recovery = @import("../stripe/recovery.zig");
@@ -29,12 +31,14 @@ const Outcome = enum { stored, refused, dirty };
 /// Whether a put is a call of its own, which begins here (`Map.startCall`), or a part of one.
 pub const Role = enum { call, part };
 
-/// Stores a value, whether or not there is one. False: not on this path; call `write.putSlow`.
+/// Stores a value, whether or not there is one, with its end, 0 for none. False: not on this path;
+/// call `write.putSlow`.
 pub inline fn putFast(
     map: *Map,
     key: []const u8,
     value: []const u8,
     kind: u8,
+    expires: u64,
     comptime role: Role,
 ) bool {
     const segment = &map.segment;
@@ -64,7 +68,8 @@ pub inline fn putFast(
     if (offset == 0) offset = allocSlow(map, key_hash.stripe, bytes);
     var outcome: Outcome = .refused;
     if (offset != 0) {
-        entries.write(view.at(offset), count, key, value, kind);
+        if (expires != 0) ends.lower(stripe, expires);
+        entries.write(view.at(offset), count, key, value, kind, expires);
         const word = atomics.load(&stripe.table);
         const slot = entries.slotWord(hash.tagOf(key_hash.fast), offset);
         var probe: tables.Probe = undefined;
@@ -76,15 +81,23 @@ pub inline fn putFast(
             atomics.storeRelease(&cached.slots[probe.index], slot);
             const old_bytes = probe.entry.bytes();
             const is_full = heap.retire(stripe, probe.entry.offset, old_bytes);
-            outcome = if (is_full) advance(map, key_hash.stripe, old_bytes, role) else .stored;
+            outcome = if (atomics.load(&stripe.next_end) != 0)
+                finishReplacing(map, key_hash.stripe, probe.entry, expires, is_full, role)
+            else if (is_full)
+                advance(map, key_hash.stripe, old_bytes, role)
+            else
+                .stored;
         } else if (lookup == .miss and heap.hasSpare(stripe, bytes) and
             !StripeOp.isFull(stripe, cached.slotCount()))
         {
             // Commit, as there; a crash behind it leaves a counter to be rebuilt.
             atomics.storeRelease(&cached.slots[probe.index], slot);
             atomics.store(&stripe.live, atomics.load(&stripe.live) +% 1);
-            outcome = .stored;
-        } else outcome = commitSlow(map, key_hash.fast, key, offset, bytes, role);
+            outcome = if (atomics.load(&stripe.next_end) != 0)
+                finish(map, key_hash.stripe, 0, expires, role)
+            else
+                .stored;
+        } else outcome = commitSlow(map, key_hash.fast, key, offset, bytes, expires, role);
     }
     if (outcome != .dirty) recovery.endWriting(stripe, count);
     lock.unlock();
@@ -120,6 +133,31 @@ noinline fn advance(map: *Map, index: u32, old_bytes: u64, comptime role: Role) 
     return .stored;
 }
 
+/// Behind a put that replaced an entry, in a stripe with entries that end.
+noinline fn finishReplacing(
+    map: *Map,
+    index: u32,
+    replaced: entries.EntryView,
+    expires: u64,
+    is_full: bool,
+    comptime role: Role,
+) Outcome {
+    const before = replaced.expires(); // its block is not given out before the generation advances
+    const outcome = if (is_full) advance(map, index, replaced.bytes(), role) else .stored;
+    if (outcome != .stored) return outcome;
+    return finish(map, index, before, expires, role);
+}
+
+/// Behind a put in a stripe with entries that end: counts them, and removes some that have ended.
+noinline fn finish(map: *Map, index: u32, before: u64, after: u64, comptime role: Role) Outcome {
+    if (role == .call) map.startQuickCall();
+    var op: StripeOp = .of(map, index);
+    op.is_writing = true; // `putFast` has set the writer word
+    std.debug.assert(op.stripe.writer == map.segment.writer_id);
+    expiry.afterPut(&op, before, after);
+    return if (op.is_dirty) .dirty else .stored;
+}
+
 /// Commits the entry at `offset` wherever its key is, or, if the key is new and nothing has to be
 /// moved for it, where it belongs. Else the block goes back.
 noinline fn commitSlow(
@@ -128,6 +166,7 @@ noinline fn commitSlow(
     key: []const u8,
     offset: u64,
     bytes: u64,
+    expires: u64,
     comptime role: Role,
 ) Outcome {
     if (role == .call) map.startQuickCall();
@@ -144,7 +183,8 @@ noinline fn commitSlow(
     // If the table is damaged, the slow path finds that in the same way and reports it.
     const is_sound = if (op.findSlow(&cursor)) true else |_| false;
     if (is_sound and (cursor.is_found or op.hasRoom(&cursor, bytes))) {
-        op.commit(&cursor, offset);
+        op.commit(&cursor, offset, expires);
+        expiry.removeSome(&op);
         return if (op.is_dirty) .dirty else .stored;
     }
     heap.give(&map.segment.view, op.stripe, offset, heap.blockBytes(bytes));

@@ -47,9 +47,20 @@ pub fn lockAsLastResort(map: *Map, index: u32) Error!StripeOp {
 /// Copies the value of `key` into `target` if it fits with `reserve` bytes to spare. Null: there is
 /// none.
 pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {
+    return getHashed(map, map.hashOf(key), key, target, reserve);
+}
+
+/// As `get`, for a caller that has the hash of the key.
+pub inline fn getHashed(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    target: []u8,
+    reserve: u32,
+) Error!?Meta {
     std.debug.assert(reserve <= atomics.step_bytes);
     var meta: Meta = undefined;
-    return switch (getFast(map, key, target, &meta)) {
+    return switch (getFastHashed(map, key_hash, key, target, &meta, .part)) {
         .hit => meta,
         .miss => null,
         .retry => getSlow(map, key, target, reserve),
@@ -59,18 +70,37 @@ pub inline fn get(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!
 /// As `get`, without a copy.
 pub fn getMeta(map: *Map, key: []const u8) Error!?Meta {
     var meta: Meta = undefined;
-    return switch (getFast(map, key, null, &meta)) {
+    return switch (getFast(map, key, null, &meta, .part)) {
         .hit => meta,
         .miss => null,
         .retry => getSlow(map, key, &.{}, 1),
     };
 }
 
+/// Whether a read is a call of its own, which has no *now* yet, or a part of one.
+pub const Role = enum { call, part };
+
 /// Fast path. Returns `.retry` when the cached table, the probe's length or the buffer do not fit,
 /// or the value is large; then call `getSlow`. Separate, so that the fast path spills no registers.
 /// The value must fit with `atomics.step_bytes` to spare; without a target it is not copied.
-pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) tables.Lookup {
-    const key_hash = map.hashOf(key);
+pub inline fn getFast(
+    map: *Map,
+    key: []const u8,
+    target: ?[]u8,
+    meta: *Meta,
+    comptime role: Role,
+) tables.Lookup {
+    return getFastHashed(map, map.hashOf(key), key, target, meta, role);
+}
+
+inline fn getFastHashed(
+    map: *Map,
+    key_hash: KeyHash,
+    key: []const u8,
+    target: ?[]u8,
+    meta: *Meta,
+    comptime role: Role,
+) tables.Lookup {
     const stripe = map.segment.view.stripe(key_hash.stripe);
     const generation = atomics.loadAcquire(&stripe.generation);
     const word = atomics.loadAcquire(&stripe.table);
@@ -82,11 +112,42 @@ pub inline fn getFast(map: *Map, key: []const u8, target: ?[]u8, meta: *Meta) ta
     const lookup = tables.lookupFast(view, cached, word, key_hash.fast, key, max, &probe);
     if (lookup == .retry) return .retry;
     if (lookup == .hit) {
+        if (probe.entry.expires() != 0) {
+            // In the same way, but for the clock; and out of the way of all other entries.
+            const ending: Ending = .{
+                .stripe = stripe,
+                .generation = generation,
+                .entry = probe.entry,
+                .key_len = key.len,
+                .target = target,
+            };
+            meta.* = probe.entry.meta();
+            return if (ending.isRead(map, meta.expires, role)) .hit else .retry;
+        }
         if (target) |room| if (!probe.entry.copyFast(key.len, room)) return .retry;
         meta.* = probe.entry.meta();
     }
     return if (isStill(stripe, generation)) lookup else .retry;
 }
+
+/// An entry with an end that the fast path has found.
+const Ending = struct {
+    stripe: *const Stripe,
+    generation: u64,
+    entry: entries.EntryView,
+    key_len: usize,
+    target: ?[]u8,
+
+    /// Copies the value. An end that is yet to come counts: the entry had it when it was loaded.
+    /// One that has passed was loaded before the clock was read, and the entry may have another by
+    /// now: `getSlow` decides.
+    noinline fn isRead(ending: *const Ending, map: *Map, expires: u64, comptime role: Role) bool {
+        if (ending.target) |room|
+            if (!ending.entry.copyFast(ending.key_len, room)) return false;
+        if (!isStill(ending.stripe, ending.generation)) return false;
+        return expires > if (role == .call) map.takeNow() else map.now();
+    }
+};
 
 /// Whether what was read since the generation was `generation` is whole. Pairs with the fence in
 /// `heap.advance`: if a block was reused while we read it, the generation shows. One advance is
@@ -197,7 +258,14 @@ inline fn look(
     switch (tables.find(view, table, map.tagFor(table, key_hash, key), key, &probe)) {
         .found => {
             seen.* = .{ .entry = probe.entry, .meta = probe.entry.meta() };
-            return .found;
+            if (seen.meta.expires == 0) return .found;
+            // Loaded once more, behind the clock, unless this call has read it before.
+            if (map.now_ms == 0) {
+                _ = map.takeNow();
+                atomics.reached(.clock_read);
+                seen.meta.expires = probe.entry.expires();
+            }
+            return if (map.isOver(seen.meta.expires)) .absent else .found;
         },
         .absent, .full => return .absent, // full: no such key in a table without a gap
         .unmapped => return .unmapped,

@@ -76,6 +76,10 @@ fn snapshotOnce(map: *Map, large: *List(Large)) Error!bool {
         count.end = atomics.loadAcquire(&stripe.end);
         count.begin = atomics.loadAcquire(&stripe.begin);
     }
+    // Behind the counts, so that a removal of what has ended by now shows in them; before any end
+    // is loaded (docs/design.md, Expiry).
+    _ = map.takeNow();
+    atomics.loadFence();
     var slots: List(u64) = .{ .map = map };
     defer slots.free();
     for (counts[0..stripe_count], 0..) |*count, i| {
@@ -162,7 +166,9 @@ fn copyStripe(
 fn append(map: *Map, slot: u64, generation: u64, large: *List(Large)) Error!void {
     const at = map.gathered_len;
     const entry = try entries.ofSlot(&map.segment.view, slot);
-    try gathered.appendEntry(map, entry, .room_for_large);
+    const expires = entry.expires();
+    if (map.isOver(expires)) return;
+    try gathered.appendEntry(map, entry, expires, .room_for_large);
     if (!gathered.isLarge(entry.sizes.value_len)) return;
     try large.add(.{ .at = at, .pair = .of(entry), .generation = generation });
 }
@@ -203,6 +209,7 @@ fn snapshotLocked(
     var locked: u32 = 0;
     defer unlockAll(map, locked);
     while (locked < count) : (locked += 1) _ = try read.lockAsLastResort(map, locked);
+    _ = map.takeNow();
     for (0..count) |i| {
         const stripe = map.segment.view.stripe(@intCast(i));
         const table = try gathered.openTable(map, atomics.load(&stripe.table)) orelse continue;

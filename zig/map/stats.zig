@@ -34,6 +34,9 @@ pub const Stats = extern struct {
     state: f64 = 0,
     hardened_stripes: f64 = 0,
     other_writers: f64 = 0,
+    expiring: f64 = 0,
+    expirations: f64 = 0,
+    writes: f64 = 0,
 };
 
 fn number(word: u64) f64 {
@@ -77,6 +80,9 @@ pub fn stats(map: *Map) Error!Stats {
         result.free_bytes += number(atomics.load(&stripe.free));
         result.recoveries += number(atomics.load(&stripe.recoveries));
         result.dropped += number(atomics.load(&stripe.dropped));
+        result.expiring += number(atomics.load(&stripe.expiring));
+        result.expirations += number(atomics.load(&stripe.expirations));
+        result.writes += number(atomics.load(&stripe.begin));
     }
     const unused = segment.view.committed -| atomics.load(&header.pool.frontier);
     const unowned = atomics.load(&header.pool.free) +| atomics.load(&header.pool.parked_bytes);

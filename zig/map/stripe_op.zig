@@ -8,6 +8,7 @@
 
 const std = @import("std");
 const atomics = @import("../atomics.zig");
+const ends = @import("../stripe/ends.zig");
 const entries = @import("../stripe/entry.zig");
 const hash = @import("../stripe/hash.zig");
 const heap = @import("../stripe/heap.zig");
@@ -36,11 +37,6 @@ pub const Cursor = struct {
     table_word: u64,
     is_found: bool,
     probe: tables.Probe,
-
-    /// The version of the entry; 0 if there is none.
-    pub fn version(cursor: *const Cursor) u64 {
-        return if (cursor.is_found) cursor.probe.entry.version() else 0;
-    }
 };
 
 /// One visit to a stripe. After `begin` the stripe is marked as being written to; if anything then
@@ -145,6 +141,13 @@ pub const StripeOp = struct {
         _ = recovery.beginWriting(op.stripe, op.map.segment.writer_id);
     }
 
+    /// As `begin`, for a change that no snapshot must learn of: *begin* stays.
+    pub fn beginUncounted(op: *StripeOp) void {
+        std.debug.assert(!op.is_writing);
+        op.is_writing = true;
+        atomics.store(&op.stripe.writer, op.map.segment.writer_id);
+    }
+
     pub fn unlock(op: *StripeOp) void {
         if (op.is_writing and !op.is_dirty)
             recovery.endWriting(op.stripe, atomics.load(&op.stripe.begin));
@@ -199,6 +202,16 @@ pub const StripeOp = struct {
         if (lookup == .retry) try op.findSlow(cursor);
     }
 
+    /// Whether `find` found an entry that has not ended.
+    pub inline fn isThere(op: *const StripeOp, cursor: *const Cursor) bool {
+        return cursor.is_found and !op.map.isOver(cursor.probe.entry.expires());
+    }
+
+    /// The version of the entry that `find` found; 0 if there is none, or it has ended.
+    pub inline fn versionOf(op: *const StripeOp, cursor: *const Cursor) u64 {
+        return if (op.isThere(cursor)) cursor.probe.entry.version() else 0;
+    }
+
     /// Looks the cursor's key up slot by slot, in the table that its table word names.
     pub noinline fn findSlow(op: *StripeOp, cursor: *Cursor) Error!void {
         const view = &op.map.segment.view;
@@ -226,9 +239,15 @@ pub const StripeOp = struct {
         return .of(&op.map.segment.view, cursor.table_word);
     }
 
-    /// Stores a value under the cursor's key, whether or not there is one. The cursor may lead to a
-    /// new table afterwards.
-    pub fn insert(op: *StripeOp, cursor: *Cursor, value: []const u8, kind: u8) Error!void {
+    /// Stores a value under the cursor's key, whether or not there is one, with its end, 0 for
+    /// none. The cursor may lead to a new table afterwards.
+    pub fn insert(
+        op: *StripeOp,
+        cursor: *Cursor,
+        value: []const u8,
+        kind: u8,
+        expires: u64,
+    ) Error!void {
         op.assertWriting();
         const key = cursor.key;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
@@ -240,20 +259,23 @@ pub const StripeOp = struct {
             op.space.alloc(bytes, key.len);
         const offset = try op.markDirtyOnError(allocated);
         const version = atomics.load(&op.stripe.begin);
-        entries.write(op.map.segment.view.at(offset), version, key, value, kind);
-        op.commit(cursor, offset);
+        // A crash behind it leaves a search for ended entries that finds none.
+        if (expires != 0) ends.lower(op.stripe, expires);
+        entries.write(op.map.segment.view.at(offset), version, key, value, kind, expires);
+        op.commit(cursor, offset, expires);
     }
 
     /// Commits the entry at `offset` under the cursor's key: insert and replace alike. The table
     /// has room (`hasRoom`, `makeRoom`). Pairs with the acquire load in `table.find`; a crash
     /// before the store leaves an unreachable block, which recovery finds free, and one behind it
     /// leaves counters and a block to be retired, which recovery rebuilds.
-    pub fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64) void {
+    pub fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64, expires: u64) void {
         op.assertWriting();
         const table = op.tableOf(cursor);
         const tag = op.map.tagFor(table, cursor.key_hash, cursor.key);
         const slot = entries.slotWord(tag, offset);
         atomics.storeRelease(&table.slots[cursor.probe.index], slot);
+        if (atomics.load(&op.stripe.next_end) != 0) op.noteEnds(cursor, expires);
         if (cursor.is_found) {
             const old = cursor.probe.entry;
             op.afterCommit(op.space.retire(old.offset, old.bytes()));
@@ -262,6 +284,12 @@ pub const StripeOp = struct {
         atomics.store(&op.stripe.live, atomics.load(&op.stripe.live) +% 1);
         if (cursor.probe.slot == Slot.tombstone)
             atomics.store(&op.stripe.tombstones, atomics.load(&op.stripe.tombstones) -% 1);
+    }
+
+    /// In a stripe with entries that end.
+    noinline fn noteEnds(op: *StripeOp, cursor: *const Cursor, after: u64) void {
+        const before = if (cursor.is_found) cursor.probe.entry.expires() else 0;
+        ends.noteChange(op.stripe, before, after);
     }
 
     /// Whether `makeRoom` has nothing to do for a new key.
@@ -323,6 +351,7 @@ pub const StripeOp = struct {
                 try tables.insertSlot(new, moved);
             }
         }
+        ends.restart(op.stripe); // slots move
         // Commit. Readers that hold the old table find everything in it until it is reused.
         atomics.storeRelease(&op.stripe.table, word);
         atomics.store(&op.stripe.tombstones, 0);
@@ -345,13 +374,29 @@ pub const StripeOp = struct {
         op.assertWriting();
         std.debug.assert(cursor.is_found);
         const table = op.tableOf(cursor);
-        const entry = cursor.probe.entry;
+        op.takeOut(table, cursor.probe.index, cursor.probe.entry);
+        op.shrink(table);
+    }
+
+    /// Removes the entry of a slot.
+    pub inline fn takeOut(
+        op: *StripeOp,
+        table: tables.Table,
+        index: u64,
+        entry: entries.EntryView,
+    ) void {
         // Commit. A crash behind it leaves counters and a block to be retired.
-        atomics.storeRelease(&table.slots[cursor.probe.index], Slot.tombstone);
+        atomics.storeRelease(&table.slots[index], Slot.tombstone);
         atomics.store(&op.stripe.live, atomics.load(&op.stripe.live) -% 1);
         atomics.store(&op.stripe.tombstones, atomics.load(&op.stripe.tombstones) +% 1);
-        op.sweep(table, cursor.probe.index);
+        if (atomics.load(&op.stripe.next_end) != 0)
+            ends.noteChange(op.stripe, entry.expires(), 0);
+        op.sweep(table, index);
         op.afterCommit(op.space.retire(entry.offset, entry.bytes()));
+    }
+
+    /// Behind removals: what a stripe has not much in any more becomes smaller.
+    pub inline fn shrink(op: *StripeOp, table: tables.Table) void {
         const live = atomics.load(&op.stripe.live);
         if (live == 0 and atomics.load(&op.stripe.owned) >= spaces.trim_bytes_min) {
             // It was the last entry: what the stripe owned goes to the pool.

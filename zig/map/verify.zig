@@ -105,7 +105,7 @@ fn verifyStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
 }
 
 fn readStripe(map: *Map, index: u32, verdict: *Verdict) Error!void {
-    const bytes = iterate.gatherStripe(map, index, true) catch |err| {
+    const bytes = iterate.gatherStripe(map, index, .{ .detail = .keys }) catch |err| {
         if (err != error.Corrupt) return err;
         verdict.note(.entryDamaged, index, 1);
         return;

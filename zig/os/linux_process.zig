@@ -147,6 +147,10 @@ pub fn realtimeNs() u64 {
     return clock(.REALTIME);
 }
 
+pub fn coarseRealtimeNs() u64 {
+    return clock(.REALTIME_COARSE);
+}
+
 pub fn sleepNs(ns: u64) void {
     _ = linux.nanosleep(&posix.timeOf(ns), null);
 }

@@ -92,6 +92,10 @@ pub fn realtimeNs() u64 {
     return clock(.REALTIME);
 }
 
+pub fn coarseRealtimeNs() u64 {
+    return realtimeNs();
+}
+
 pub fn sleepNs(ns: u64) void {
     _ = c.nanosleep(&posix.timeOf(ns), null);
 }

@@ -11,6 +11,7 @@
 
 const std = @import("std");
 const builtin = @import("builtin");
+const atomics = @import("../atomics.zig");
 const common = @import("common.zig");
 const status = @import("../status.zig");
 
@@ -318,6 +319,22 @@ pub fn realtimeNs() u64 {
     if (!builtin.is_test) return now;
     clocks.wall_reads += 1;
     return @intCast(@as(i128, now) + clocks.wall_step_ns);
+}
+
+/// What the clock of ends reads on this thread, and how often it was read. Recording builds only.
+pub threadlocal var end_clock: if (atomics.recording) ?u64 else void =
+    if (atomics.recording) null else {};
+pub threadlocal var end_clock_reads: if (atomics.recording) u64 else void =
+    if (atomics.recording) 0 else {};
+
+/// Milliseconds since 1970, by the clock that entries end by: it lags by up to a tick of the
+/// machine, and never runs ahead of `realtimeNs`.
+pub fn endClockMs() u64 {
+    if (atomics.recording) {
+        end_clock_reads += 1;
+        if (end_clock) |ms| return ms;
+    }
+    return process.coarseRealtimeNs() / std.time.ns_per_ms;
 }
 
 /// The end of a call's patience. It begins when it is first asked what is left of it, which is when

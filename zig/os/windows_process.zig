@@ -86,6 +86,10 @@ pub fn realtimeNs() u64 {
     return (@as(u64, time.high) << 32 | time.low) *| 100 -| epoch_ns;
 }
 
+pub fn coarseRealtimeNs() u64 {
+    return realtimeNs();
+}
+
 /// The plain sleep is rounded to ticks of up to 16 ms, so a timer is asked for that is not.
 pub fn sleepNs(ns: u64) void {
     const time: i64 = -@as(i64, @intCast(@max(@min(ns, std.math.maxInt(i64)) / 100, 1)));

@@ -11,19 +11,22 @@ const Header = layout.Entry;
 const Slot = layout.Slot;
 
 /// What is known of a value without its bytes.
-pub const Meta = struct { len: u32, kind: u8, version: u64 };
+/// `expires`: as in the entry, 0 for never.
+pub const Meta = struct { len: u32, kind: u8, version: u64, expires: u64 = 0 };
 
 /// More than lies between the start of an entry and the end of what `copyFast` reads of it, its key
 /// and value not counted: the header, what pads the key, and what the last step is too long.
 pub const fast_copy_overhead = @sizeOf(Header) + 8 + atomics.step_bytes;
 
 /// Writes an entry into a block that no slot names yet. `version`: the stripe's begin count.
+/// `expires`: 0, or an end that the stripe's `next_end` is not later than (`ends.lower`).
 pub inline fn write(
     block: [*]u64,
     version: u64,
     key: []const u8,
     value: []const u8,
     kind: u8,
+    expires: u64,
 ) void {
     atomics.store(&block[0], version);
     atomics.store(&block[1], @bitCast(Header.Sizes{
@@ -31,7 +34,7 @@ pub inline fn write(
         .key_len = @intCast(key.len),
         .kind = kind,
     }));
-    atomics.store(&block[2], 0);
+    atomics.store(&block[2], expires);
     atomics.storeBytes(block + 3, key);
     atomics.storeBytes(block + 3 + layout.words(key.len), value);
 }
@@ -77,6 +80,19 @@ pub const EntryView = struct {
         return other.len % 8 == 0 or atomics.load(&stored[whole]) == atomics.lastWord(other);
     }
 
+    /// Whether the key begins with these bytes.
+    pub fn hasPrefix(entry: *const EntryView, prefix: []const u8) bool {
+        if (entry.sizes.key_len < prefix.len) return false;
+        const stored = entry.keyWords();
+        const whole = prefix.len / 8;
+        for (0..whole) |i| {
+            if (atomics.load(&stored[i]) != atomics.wholeWord(prefix, i)) return false;
+        }
+        if (prefix.len % 8 == 0) return true;
+        const mask = (@as(u64, 1) << @intCast(prefix.len % 8 * 8)) - 1;
+        return atomics.load(&stored[whole]) & mask == atomics.lastWord(prefix);
+    }
+
     /// Copies the value if it fits with `reserve` bytes to spare.
     pub fn copyOut(entry: *const EntryView, target: []u8, reserve: u32) void {
         const len: u64 = entry.sizes.value_len;
@@ -100,7 +116,19 @@ pub const EntryView = struct {
             .len = entry.sizes.value_len,
             .kind = entry.sizes.kind,
             .version = entry.version(),
+            .expires = entry.expires(),
         };
+    }
+
+    /// When it ends; 0 for never. May be another one at the next load (`expiry.touch`).
+    pub inline fn expires(entry: EntryView) u64 {
+        return atomics.load(&entry.words[2]);
+    }
+
+    /// From when on it may be removed because it has ended; 0 for never.
+    pub fn keptUntil(entry: EntryView) u64 {
+        const end = entry.expires();
+        return if (end == 0) 0 else end +| Header.graceMs(entry.sizes.grace);
     }
 
     pub inline fn version(entry: EntryView) u64 {
@@ -130,20 +158,44 @@ pub fn slotWord(tag: layout.Tag, offset: u64) u64 {
     return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
 }
 
+test "a prefix of any length is told from others by each of its bytes" {
+    var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
+    var view: View = .ofMemory(&memory, 0);
+    const key = "0123456789abcdefghijklmno";
+    write(view.at(9216), 1, key, "v", 3, 0);
+    const entry = try ofSlot(&view, slotWord(5, 9216));
+    var prefix: [key.len + 1]u8 = undefined;
+    for (0..key.len + 1) |len| {
+        @memcpy(prefix[0..len], key[0..len]);
+        try std.testing.expect(entry.hasPrefix(prefix[0..len]));
+        for (0..len) |i| {
+            prefix[i] ^= 1;
+            try std.testing.expect(!entry.hasPrefix(prefix[0..len]));
+            prefix[i] ^= 1;
+        }
+    }
+    prefix[key.len] = 0; // what pads a key is no part of it
+    try std.testing.expect(!entry.hasPrefix(&prefix));
+}
+
 test write {
     var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
     var view: View = .ofMemory(&memory, 0);
     const offset = 9216;
-    write(view.at(offset), 7, "key", "hello", 3);
+    write(view.at(offset), 7, "key", "hello", 3, 0);
     const entry = try ofSlot(&view, slotWord(5, offset));
     try std.testing.expectEqual(Meta{ .len = 5, .kind = 3, .version = 7 }, entry.meta());
     try std.testing.expectEqualStrings("key", entry.key());
     try std.testing.expect(entry.hasKey("key") and !entry.hasKey("kez") and !entry.hasKey("keys"));
+    try std.testing.expect(entry.hasPrefix("") and entry.hasPrefix("k") and entry.hasPrefix("key"));
+    try std.testing.expect(!entry.hasPrefix("K") and !entry.hasPrefix("keys"));
     var target: [5]u8 = @splat('-');
     entry.copyOut(&target, 1); // no room to spare
     try std.testing.expectEqualStrings("-----", &target);
     entry.copyOut(&target, 0);
     try std.testing.expectEqualStrings("hello", &target);
+    view.at(offset)[2] = 1000;
+    try std.testing.expect(entry.expires() == 1000 and entry.keptUntil() == 1000);
     // Lengths that lead outside are refused.
     view.at(offset)[1] = @bitCast(Header.Sizes{ .key_len = 3, .value_len = 8000, .kind = 3 });
     try std.testing.expectError(error.Corrupt, ofSlot(&view, slotWord(5, offset)));

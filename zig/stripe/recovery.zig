@@ -16,6 +16,7 @@ const atomics = @import("../atomics.zig");
 const entries = @import("entry.zig");
 const hash = @import("hash.zig");
 const tables = @import("table.zig");
+const ends = @import("ends.zig");
 const heap = @import("heap.zig");
 const parked = @import("parked.zig");
 const pool = @import("pool.zig");
@@ -115,6 +116,12 @@ pub const Marks = struct {
         return marks.addAs(offset, bytes, false);
     }
 
+    /// As `add`, for an entry; a large one may lie in an extent that parks.
+    pub fn addEntry(marks: *Marks, entry: entries.EntryView) bool {
+        const is_large = parked.isLarge(entry.bytes(), entry.sizes.key_len);
+        return marks.addAs(entry.offset, entry.bytes(), is_large);
+    }
+
     /// As `add`; a block that `is_large` may lie in an extent that parks.
     pub fn addAs(marks: *Marks, offset: u64, bytes: u64, is_large: bool) bool {
         const range = marks.rangeOf(offset) orelse return false;
@@ -161,37 +168,58 @@ pub const Rebuilt = struct {
     live: u64 = 0,
     tombstones: u64 = 0,
     dropped: u64 = 0,
+    /// Entries left that have an end, the least of these ends, and how many were removed because
+    /// theirs had passed.
+    expiring: u64 = 0,
+    next_end: u64 = ends.latest,
+    expired: u64 = 0,
     /// Chunks nothing is in, for the caller to give back to the pool: offsets, in the scratch.
     vacant: []u64 = &.{},
 };
 
-/// Whether a slot's entry is whole, belongs here and overlaps nothing marked; marks it.
-fn isSound(
+/// How long ago an entry must have ended for a rebuild to remove it: a clock that was set back must
+/// not lose what others still see.
+const over_ms = 10_000;
+
+fn endedLongAgo(entry: entries.EntryView, now_ms: u64) bool {
+    const until = entry.keptUntil();
+    return until != 0 and until +| over_ms <= now_ms;
+}
+
+/// Counts an entry among those that end, if it does.
+fn countEnd(result: *Rebuilt, entry: entries.EntryView) void {
+    const until = entry.keptUntil();
+    if (until == 0) return;
+    result.expiring += 1;
+    result.next_end = @min(result.next_end, until);
+}
+
+/// The entry of a slot, if it is whole and belongs here.
+fn soundEntry(
     view: *View,
     secrets: *const hash.Secrets,
     index: u32,
     table: tables.Table,
     word: u64,
-    marks: *Marks,
-) bool {
-    const entry = entries.ofSlot(view, word) catch return false;
+) ?entries.EntryView {
+    const entry = entries.ofSlot(view, word) catch return null;
     const fast = hash.fast(secrets, entry.key());
-    if (hash.stripeOf(fast, view.stripe_bits) != index) return false;
+    if (hash.stripeOf(fast, view.stripe_bits) != index) return null;
     const chosen = if (table.sip) hash.sip(secrets, entry.key()) else fast;
-    if (@as(Slot, @bitCast(word)).tag != hash.tagOf(chosen)) return false;
-    const is_large = parked.isLarge(entry.bytes(), entry.sizes.key_len);
-    return marks.addAs(entry.offset, entry.bytes(), is_large);
+    if (@as(Slot, @bitCast(word)).tag != hash.tagOf(chosen)) return null;
+    return entry;
 }
 
 /// Rebuilds counters, lists and bump; slots that name nothing sound become tombstones and count as
 /// dropped. Two generations pass, so retired blocks are free as well. `Corrupt`: the table word or
 /// the list of chunks is damaged; `NoSpace`: this process cannot reach all of them. Then nothing
-/// is changed.
+/// is changed. Entries that ended long before `now_ms` become tombstones as well.
 pub fn rebuild(
     view: *View,
     secrets: *const hash.Secrets,
     index: u32,
     scratch: []align(8) u8,
+    now_ms: u64,
 ) Refusal!Rebuilt {
     const stripe = view.stripe(index);
     std.debug.assert(stripe.writer != 0);
@@ -211,13 +239,19 @@ pub fn rebuild(
             if (word == Slot.empty) continue;
             if (word == Slot.tombstone) {
                 result.tombstones += 1;
-            } else if (isSound(view, secrets, index, t, word, &marks)) {
-                result.live += 1;
-            } else {
-                atomics.storeRelease(&t.slots[i], Slot.tombstone);
-                result.tombstones += 1;
-                result.dropped += 1;
+                continue;
             }
+            const sound = soundEntry(view, secrets, index, t, word);
+            const is_over = if (sound) |entry| endedLongAgo(entry, now_ms) else false;
+            if (sound) |entry| if (!is_over and marks.addEntry(entry)) {
+                result.live += 1;
+                countEnd(&result, entry);
+                continue;
+            };
+            // A crash behind this leaves one tombstone more, which the next rebuild counts.
+            atomics.storeRelease(&t.slots[i], Slot.tombstone);
+            result.tombstones += 1;
+            if (is_over) result.expired += 1 else result.dropped += 1;
         }
     }
     // The block kept back stays where it is: if the next writer that needs space could take it, a
@@ -252,6 +286,11 @@ pub fn rebuild(
     atomics.store(&stripe.live, result.live);
     atomics.store(&stripe.tombstones, result.tombstones);
     atomics.store(&stripe.dropped, atomics.load(&stripe.dropped) +% result.dropped);
+    atomics.store(&stripe.expirations, atomics.load(&stripe.expirations) +% result.expired);
+    ends.restart(stripe); // what a search noted of the slots behind it may be damaged
+    atomics.store(&stripe.expiring, result.expiring);
+    const next_end = if (result.expiring == 0) 0 else result.next_end;
+    if (atomics.load(&stripe.next_end) != next_end) atomics.store(&stripe.next_end, next_end);
     result.vacant = giving.vacant[0..giving.count];
     return result;
 }
@@ -339,9 +378,9 @@ pub const Report = struct {
 };
 
 /// Checks every invariant of a stripe that no process is writing to: each slot names a sound entry
-/// which a probe finds there; the counters agree, and begin with end; live, free and retired blocks
-/// cover the chunks exactly, none twice;
-/// the reserved words are zero.
+/// which a probe finds there; the counters agree, and begin with end; no entry ends before
+/// `next_end`; live, free and retired blocks cover the chunks exactly, none twice; the reserved
+/// words are zero.
 pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []align(8) u8) Report {
     const stripe = view.stripe(index);
     var report: Report = .{};
@@ -355,6 +394,7 @@ pub fn check(view: *View, secrets: *const hash.Secrets, index: u32, scratch: []a
     };
     if (table) |t| checkTable(view, secrets, index, t, &marks, &report);
     if (table == null and atomics.load(&stripe.live) != 0) report.note(.table);
+    if (table == null and atomics.load(&stripe.expiring) != 0) report.note(.table);
     if (!checkBlocks(view, stripe, &marks)) report.note(.chunks);
     if (!layout.areZero(stripe, layout.reserved.stripe)) report.note(.table);
     // A count ahead of the other would hide the next operation from snapshots.
@@ -374,6 +414,7 @@ fn checkTable(
     if (!marks.add(@as(u64, table.granule) * granule_bytes, tables.bytesFor(table.log2)))
         report.note(.table);
     var tombstones: u64 = 0;
+    var counted: Rebuilt = .{};
     for (0..table.slotCount()) |i| {
         const word = atomics.load(&table.slots[i]);
         if (word == Slot.empty) continue;
@@ -382,17 +423,25 @@ fn checkTable(
             continue;
         }
         report.entries += 1;
-        if (!isSound(view, secrets, index, table, word, marks)) {
+        const entry = soundEntry(view, secrets, index, table, word) orelse {
+            report.note(.entry);
+            continue;
+        };
+        countEnd(&counted, entry);
+        if (!marks.addEntry(entry)) {
             report.note(.entry);
             continue;
         }
-        const entry = entries.ofSlot(view, word) catch continue; // it was sound a moment ago
         const tag = @as(Slot, @bitCast(word)).tag;
         const is_found = isFoundAt(view, table, tag, entry.key(), i) catch false;
         if (!is_found) report.note(.entry);
     }
     if (report.entries != atomics.load(&stripe.live)) report.note(.table);
     if (tombstones != atomics.load(&stripe.tombstones)) report.note(.table);
+    if (counted.expiring != atomics.load(&stripe.expiring)) report.note(.table);
+    const next_end = atomics.load(&stripe.next_end);
+    if (counted.expiring != 0 and (next_end == 0 or next_end > counted.next_end))
+        report.note(.table);
 }
 
 fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {

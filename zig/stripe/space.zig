@@ -287,8 +287,9 @@ pub const Space = struct {
             return segment.refused(.chunksDamaged, err);
         const scratch = try os.pages(segment.fault, scratch_bytes);
         defer os.freePages(scratch);
+        const now_ms = os.endClockMs();
         const result =
-            recovery.rebuild(&segment.view, space.secrets, space.index, scratch) catch |err|
+            recovery.rebuild(&segment.view, space.secrets, space.index, scratch, now_ms) catch |err|
                 return segment.refused(.tableDamaged, err);
         if (result.vacant.len > 0) try space.giveBack(result.vacant);
     }

@@ -359,7 +359,7 @@ test lookupFast {
     var cached: CachedTable = .empty;
     cached.remember(word, table);
     const keys = [_][]const u8{ "a", "b", "c", "d", "e", "f" };
-    for (keys, 0..) |key, i| entries.write(view.at(9216 + 64 * i), 1, key, "v", 9);
+    for (keys, 0..) |key, i| entries.write(view.at(9216 + 64 * i), 1, key, "v", 9, 0);
 
     var prng: std.Random.DefaultPrng = .init(7);
     const random = prng.random();
@@ -397,7 +397,7 @@ test find {
     var view: View = .ofMemory(&memory, 0);
     const table = (try Table.open(&view, wordFor(8192 / 16, 4, false, 1))).?;
     const entry = view.at(9216);
-    entries.write(entry, 1, "key", "hi", 9);
+    entries.write(entry, 1, "key", "hi", 9, 0);
     try insertSlot(table, entries.slotWord(5, 9216));
 
     var probe: Probe = undefined;

@@ -4,11 +4,14 @@
 
 const std = @import("std");
 const abi = @import("../root.zig").abi;
+const counts_of = @import("../map/count.zig");
 const entries = @import("../stripe/entry.zig");
 const handles = @import("../abi/handles.zig");
+const entry_abi = @import("../abi/entry.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const marshal = @import("../abi/marshal.zig");
+const scans = @import("../map/scan.zig");
 const stats_of = @import("../map/stats.zig");
 const status = @import("../status.zig");
 const verify_of = @import("../map/verify.zig");
@@ -208,15 +211,62 @@ pub fn put(
     const len: u32 = @intCast(value.len);
     const only_if_absent = 256;
     const result = switch (condition) {
+        .present => return replace(map, key, value, kind, null),
         .none => call(.shm_map_put, .{ handle, key.ptr, key_len, value.ptr, len, kind }),
         .absent => call(.shm_map_put, .{
             handle, key.ptr, key_len, value.ptr, len, @as(u32, kind) | only_if_absent,
         }),
         .version => |version| call(.shm_map_put_version, .{
-            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)),
+            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)), 0,
         }),
     };
     return (try answerOf(result)).? == 1;
+}
+
+/// As `put`, with an end; 0 for never, null for the one that the entry has.
+pub fn putUntil(
+    map: *Map,
+    key: []const u8,
+    value: []const u8,
+    kind: u8,
+    condition: write.Condition,
+    expires: ?u64,
+) Error!bool {
+    const handle = handleOf(map);
+    const key_len = word(key.len);
+    const len = word(value.len);
+    const end: f64 = if (expires) |ms| @floatFromInt(ms) else -1;
+    const flags: u32 = if (condition == .absent) @as(u32, kind) | 256 else kind;
+    const result = switch (condition) {
+        .present => return replaceUntil(map, key, .{
+            .value = value,
+            .kind = kind,
+            .expires = expires orelse 0,
+        }, null),
+        .none, .absent => call(.shm_map_put_until, .{
+            handle, key.ptr, key_len, value.ptr, len, flags, end,
+        }),
+        .version => |version| call(.shm_map_put_version, .{
+            handle, key.ptr, key_len, value.ptr, len, kind, @as(f64, @floatFromInt(version)), end,
+        }),
+    };
+    return (try answerOf(result)).? == 1;
+}
+
+/// Gives an entry another end, 0 for never. False: there is none.
+pub fn touch(map: *Map, key: []const u8, expires: u64) Error!bool {
+    const end: f64 = @floatFromInt(expires);
+    const arguments = .{ handleOf(map), key.ptr, word(key.len), end };
+    return (try answerOf(call(.shm_map_touch, arguments))).? == 1;
+}
+
+pub fn prune(map: *Map) Error!u64 {
+    return (try answerOf(call(.shm_map_prune, .{handleOf(map)}))).?;
+}
+
+/// In how many milliseconds to call again; null: no entry ends.
+pub fn sweep(map: *Map) Error!?u64 {
+    return answerOf(call(.shm_map_sweep, .{handleOf(map)}));
 }
 
 pub fn delete(map: *Map, key: []const u8) Error!bool {
@@ -238,18 +288,138 @@ pub fn size(map: *Map) Error!u64 {
 }
 
 pub fn gatherStripe(map: *Map, index: u32, keys_only: bool) Error!u64 {
+    return gatherPrefix(map, index, "", keys_only);
+}
+
+pub fn gatherPrefix(map: *Map, index: u32, prefix: []const u8, keys_only: bool) Error!u64 {
     const flags: u32 = if (keys_only) @intFromEnum(marshal.Flags.keysOnly) else 0;
-    return (try answerOf(call(.shm_map_gather, .{ handleOf(map), index, flags }))).?;
+    const arguments = .{ handleOf(map), index, prefix.ptr, word(prefix.len), flags };
+    return (try answerOf(call(.shm_map_gather, arguments))).?;
+}
+
+/// As `scan.scan`.
+pub fn scan(map: *Map, prefix: []const u8, cursor: *scans.Cursor, limit: u32) Error!u64 {
+    const bytes = std.mem.asBytes(cursor);
+    const arguments = .{
+        handleOf(map), prefix.ptr, word(prefix.len), limit, bytes, word(bytes.len),
+    };
+    return (try answerOf(call(.shm_map_scan, arguments))).?;
+}
+
+pub fn clearPrefix(map: *Map, prefix: []const u8) Error!void {
+    const arguments = .{ handleOf(map), prefix.ptr, word(prefix.len) };
+    _ = try answerOf(call(.shm_map_clear_prefix, arguments));
+}
+
+/// Value, version and end of a key, as `shm_map_get_entry` gives them.
+pub fn getEntry(map: *Map, key: []const u8, target: []u8) Error!?Meta {
+    const arguments = .{ handleOf(map), key.ptr, word(key.len), target.ptr, word(target.len) };
+    const len = try answerOf(call(.shm_map_get_entry, arguments)) orelse return null;
+    const tail_bytes = @sizeOf(entry_abi.EntryTail);
+    if (len + tail_bytes > target.len) return error.TooLarge;
+    const tail = std.mem.bytesToValue(entry_abi.EntryTail, target[len..][0..tail_bytes]);
+    return .{
+        .len = @intCast(len),
+        .kind = tail.kind,
+        .version = @intFromFloat(tail.version),
+        .expires = @intFromFloat(tail.expires),
+    };
+}
+
+/// As `conditions.take`; the value is copied where `target` has room for it and its kind.
+pub fn take(map: *Map, key: []const u8, target: []u8) Error!?Value {
+    const arguments = .{ handleOf(map), key.ptr, word(key.len), target.ptr, word(target.len) };
+    const len = try answerOf(call(.shm_map_take, arguments)) orelse return null;
+    return .{ .len = @intCast(len), .kind = if (len < target.len) target[len] else 0 };
+}
+
+/// As `conditions.swap`, in the same way.
+pub fn swap(map: *Map, key: []const u8, value: []const u8, kind: u8, target: []u8) Error!?Value {
+    return swapUntil(map, key, .{ .value = value, .kind = kind }, target);
+}
+
+pub fn swapUntil(map: *Map, key: []const u8, item: write.Item, target: []u8) Error!?Value {
+    const value = item.value;
+    const end: f64 = @floatFromInt(item.expires);
+    const arguments = .{
+        handleOf(map),       key.ptr, word(key.len), value.ptr,        word(value.len),
+        @as(u32, item.kind), end,     target.ptr,    word(target.len),
+    };
+    const len = try answerOf(call(.shm_map_swap, arguments)) orelse return null;
+    return .{ .len = @intCast(len), .kind = if (len < target.len) target[len] else 0 };
+}
+
+/// Stores a value if there is one; with a version, if that is its version.
+pub fn replace(map: *Map, key: []const u8, value: []const u8, kind: u8, version: ?u64) Error!bool {
+    return replaceUntil(map, key, .{ .value = value, .kind = kind }, version);
+}
+
+pub fn replaceUntil(map: *Map, key: []const u8, item: write.Item, version: ?u64) Error!bool {
+    const value = item.value;
+    const end: f64 = @floatFromInt(item.expires);
+    const wanted: f64 = if (version) |number| @floatFromInt(number) else -1;
+    const arguments = .{
+        handleOf(map), key.ptr, word(key.len), value.ptr, word(value.len), @as(u32, item.kind),
+        wanted,        end,
+    };
+    return (try answerOf(call(.shm_map_replace, arguments))).? == 1;
+}
+
+pub fn deleteVersion(map: *Map, key: []const u8, version: u64) Error!bool {
+    const wanted: f64 = @floatFromInt(version);
+    const arguments = .{ handleOf(map), key.ptr, word(key.len), wanted };
+    return (try answerOf(call(.shm_map_delete_version, arguments))).? == 1;
+}
+
+/// As `count.add`.
+pub fn increment(
+    map: *Map,
+    key: []const u8,
+    by: f64,
+    initial: f64,
+    result: *counts_of.Counted,
+) Error!counts_of.Outcome {
+    return incrementUntil(map, key, by, .{ .initial = initial }, result);
+}
+
+pub fn incrementUntil(
+    map: *Map,
+    key: []const u8,
+    by: f64,
+    beginning: counts_of.Beginning(f64),
+    result: *counts_of.Counted,
+) Error!counts_of.Outcome {
+    const bytes = std.mem.asBytes(result);
+    const end: f64 = @floatFromInt(beginning.expires);
+    const arguments = .{
+        handleOf(map), key.ptr, word(key.len), by, beginning.initial, end, bytes, word(bytes.len),
+    };
+    return @enumFromInt((try answerOf(call(.shm_map_increment, arguments))).?);
+}
+
+/// As `count.addBig`.
+pub fn incrementBig(
+    map: *Map,
+    key: []const u8,
+    by: counts_of.Operand,
+    initial: counts_of.Operand,
+    target: []u8,
+) Error!counts_of.Outcome {
+    var operands: [4096]u8 = undefined;
+    const len = by.bytes.len + initial.bytes.len;
+    @memcpy(operands[0..by.bytes.len], by.bytes);
+    @memcpy(operands[by.bytes.len..len], initial.bytes);
+    const arguments = .{
+        handleOf(map),                         key.ptr,     word(key.len),
+        &operands,                             word(len),   word(by.bytes.len),
+        by.kind | @as(u32, initial.kind) << 8, @as(f64, 0), target.ptr,
+        word(target.len),
+    };
+    return @enumFromInt((try answerOf(call(.shm_map_increment_big, arguments))).?);
 }
 
 pub fn snapshot(map: *Map) Error!u64 {
     return (try answerOf(call(.shm_map_snapshot, .{handleOf(map)}))).?;
-}
-
-/// As `bulk.getMany`: the gathered bytes.
-pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
-    const arguments = .{ handleOf(map), keys.ptr, @as(u32, @intCast(keys.len)), key_count };
-    return (try answerOf(call(.shm_map_get_many, arguments))).?;
 }
 
 /// As `bulk.getBatch`: how many keys were answered.

@@ -15,12 +15,15 @@ pub const Stored = struct {
     bytes: ?[]u8,
     kind: u8 = 0,
     version: u64 = 0,
+    /// Read where entries end (`images.Site.has_ends`), else 0.
+    expires: u64 = 0,
 
     /// Whether `value` is this, with its bytes in `room`.
     pub fn is(stored: *const Stored, value: ?entries.Meta, room: []const u8) bool {
         const found = value orelse return stored.bytes == null;
         const bytes = stored.bytes orelse return false;
         return found.kind == stored.kind and found.version == stored.version and
+            found.expires == stored.expires and
             std.mem.eql(u8, bytes, room[0..found.len]);
     }
 };

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const calls = @import("calls.zig");
+const entries = @import("../stripe/entry.zig");
 const builtin = @import("builtin");
 const atomics = @import("../atomics.zig");
 const expectations = @import("expected.zig");
@@ -92,6 +93,8 @@ pub const Site = struct {
     room: []u8,
     states: [keys_max]u2 = undefined,
     looks: u64 = 0,
+    /// Whether entries may have ends. Their clock (`os.end_clock`) stands while a site is looked at.
+    has_ends: bool = false,
 
     /// A site over the segment of `victim`.
     pub fn init(gpa: Allocator, victim: *Map) !Site {
@@ -367,16 +370,37 @@ pub const Site = struct {
         @memset(all, .{ .bytes = null });
         errdefer site.forget(all);
         for (keys, all) |key, *stored| {
-            const value = try calls.get(map, key, site.room, 0) orelse continue;
+            const value = try site.valueOf(map, key) orelse continue;
             const bytes = try site.gpa.dupe(u8, site.room[0..value.len]);
-            stored.* = .{ .bytes = bytes, .kind = value.kind, .version = value.version };
+            stored.* = .{
+                .bytes = bytes,
+                .kind = value.kind,
+                .version = value.version,
+                .expires = value.expires,
+            };
         }
         return all;
+    }
+
+    /// The value of a key, in `room`; where entries end, with its end.
+    fn valueOf(site: *Site, map: *Map, key: []const u8) !?entries.Meta {
+        var value = try calls.get(map, key, site.room, 0) orelse return null;
+        if (!site.has_ends) return value;
+        const entry = try calls.getEntry(map, key, site.room) orelse return error.NoEntry;
+        if (entry.version != value.version) return error.OtherVersion;
+        value.expires = entry.expires;
+        return value;
     }
 
     pub fn forget(site: *Site, all: []Stored) void {
         for (all) |stored| if (stored.bytes) |bytes| site.gpa.free(bytes);
         site.gpa.free(all);
+    }
+
+    /// What has ended is counted until it is removed.
+    fn expectSize(site: *const Site, map: *Map, present: u64) !void {
+        const size = try calls.size(map);
+        if (size < present or (!site.has_ends and size > present)) return error.WrongSize;
     }
 
     /// A look without a lock; `whole`: also at everything at once. How many keys there are.
@@ -393,7 +417,7 @@ pub const Site = struct {
         var present: u64 = 0;
         var sum: u64 = 0;
         for (expected.keys, expected.before, expected.after, states) |key, *old, *new, *state| {
-            const value = try calls.get(map, key, site.room, 0);
+            const value = try site.valueOf(map, key);
             state.* = (if (old.is(value, site.room)) expectations.as_before else 0) |
                 (if (new.is(value, site.room)) expectations.as_after else 0);
             if (state.* == 0) return error.NeitherOldNorNew;
@@ -402,7 +426,7 @@ pub const Site = struct {
             sum +%= expectations.sumOf(key, site.room[0..found.len]);
         }
         try site.expectOneAnswer(map, expected.keys[site.looks % expected.keys.len]);
-        if (try calls.size(map) != present) return error.WrongSize;
+        try site.expectSize(map, present);
         if (!whole) return present;
         const all = if (site.looks % 4 == 0)
             try expectations.ofStripes(map)
@@ -581,12 +605,12 @@ pub const Site = struct {
         var bytes: [4 + layout.key_bytes_max]u8 align(8) = undefined;
         std.mem.writeInt(u32, bytes[0..4], @intCast(key.len), .little);
         @memcpy(bytes[4..][0..key.len], key);
-        _ = try calls.getMany(map, bytes[0 .. 4 + key.len], 1);
-        var answer: [8]u8 = undefined;
-        if (calls.takeGathered(map, 0, &answer) != answer.len) return error.GetManyDisagrees;
-        const len = std.mem.readInt(u32, answer[0..4], .little);
+        // Where the value does not fit, the answer says its length all the same.
+        if (try calls.getBatch(map, bytes[0 .. 4 + key.len], 1, site.room) != 1)
+            return error.GetBatchDisagrees;
+        const len = std.mem.readInt(u32, site.room[0..4], .little);
         const wanted = if (meta) |found| found.len else std.math.maxInt(u32);
-        if (len != wanted) return error.GetManyDisagrees;
+        if (len != wanted) return error.GetBatchDisagrees;
     }
 
     fn write(site: *Site, expected: *const Expected, present: u64) !void {
@@ -604,7 +628,7 @@ pub const Site = struct {
         if (!try calls.delete(map, key)) return error.NotDeleted;
         if (try calls.get(map, key, site.room, 0) != null) return error.NotDeleted;
         const left = present - @intFromBool(before != null);
-        if (try calls.size(map) != left) return error.WrongSizeAfter;
+        try site.expectSize(map, left);
         try site.expectSound(false);
     }
 };

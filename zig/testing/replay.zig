@@ -3,6 +3,7 @@
 //! had died there. The same for the stores of recoveries.
 
 const std = @import("std");
+const count = @import("../map/count.zig");
 const write = @import("../map/write.zig");
 const StripeOp = @import("../map/stripe_op.zig").StripeOp;
 const calls = @import("calls.zig");
@@ -242,7 +243,8 @@ pub const Replay = struct {
             if (then != held) try replay.look(expected, then, n);
         }
         for (expected.before, expected.after, expected.groups) |old, new, group| {
-            const same = old.version == new.version and (old.bytes == null) == (new.bytes == null);
+            const same = old.version == new.version and old.expires == new.expires and
+                (old.bytes == null) == (new.bytes == null);
             if (!same and group >= expected.progress) return error.OldWhenItWasOver;
         }
     }
@@ -293,6 +295,20 @@ pub const Act = union(enum) {
     add: struct { key: []const u8, value: []const u8 },
     compare_and_set: struct { key: []const u8, value: []const u8 },
     delete: []const u8,
+    /// Null: with the end that the entry has.
+    put_until: struct { key: []const u8, value: []const u8, expires: ?u64 },
+    touch: struct { key: []const u8, expires: u64 },
+    prune,
+    sweep,
+    take: []const u8,
+    swap: struct { key: []const u8, value: []const u8 },
+    replace: struct { key: []const u8, value: []const u8 },
+    delete_version: []const u8,
+    count: struct { key: []const u8, by: f64 },
+    /// A bigint of so many bytes.
+    count_big: struct { key: []const u8, len: u8 },
+    /// The keys that begin with this byte, each by itself.
+    clear_prefix: u8,
     /// Records as `gather.putMany` wants them.
     put_many: struct { records: []const u8, count: u32 },
     clear,
@@ -317,6 +333,38 @@ pub const Act = union(enum) {
                 _ = try calls.put(map, put.key, put.value, 3, condition);
             },
             .delete => |key| _ = try calls.delete(map, key),
+            .put_until => |put| {
+                const expires = put.expires;
+                _ = try calls.putUntil(map, put.key, put.value, 6, .none, expires);
+            },
+            .touch => |one| _ = try calls.touch(map, one.key, one.expires),
+            .prune => _ = try calls.prune(map),
+            .sweep => _ = try calls.sweep(map),
+            .take => |key| {
+                var room: [16_000]u8 = undefined;
+                _ = try calls.take(map, key, &room);
+            },
+            .swap => |put| {
+                var room: [16_000]u8 = undefined;
+                _ = try calls.swap(map, put.key, put.value, 4, &room);
+            },
+            .replace => |put| _ = try calls.replace(map, put.key, put.value, 5, null),
+            .delete_version => |key| {
+                const found = try calls.get(map, key, &.{}, 1);
+                _ = try calls.deleteVersion(map, key, if (found) |value| value.version else 0);
+            },
+            .count => |step| {
+                var counted: count.Counted = undefined;
+                _ = try calls.increment(map, step.key, step.by, 0, &counted);
+            },
+            .count_big => |step| {
+                var room: [16_000]u8 = undefined;
+                const bytes: [255]u8 = @splat(0xfe);
+                const by: count.Operand = .{ .bytes = bytes[0..step.len], .kind = 8 };
+                const none: count.Operand = .{ .bytes = "", .kind = 8 };
+                _ = try calls.incrementBig(map, step.key, by, none, &room);
+            },
+            .clear_prefix => |byte| try calls.clearPrefix(map, &.{byte}),
             .put_many => |many| {
                 var stored: u32 = 0;
                 try calls.putMany(map, many.records, many.count, &stored);

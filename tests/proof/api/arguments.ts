@@ -20,6 +20,8 @@ const KEYS = Array.from({ length: 12 }, (_, i) => `k${i}`).concat(
   ["x".repeat(65_535)],
 );
 
+const PREFIXES = [undefined, "", "k", "k1", "é", "none"];
+
 const LETTERS = "aAZbBhHcCWUsSlLqQjJiInNvVfdwxX@";
 
 /** Makes arguments; `trip` runs when one of them is asked, called or iterated. */
@@ -167,6 +169,27 @@ export class Arguments {
         return this.#file();
       case "lock":
         return hostile.options({ timeout: [0, 1, 2, undefined, Infinity] });
+      case "prefix":
+        return hostile.options({ prefix: PREFIXES });
+      case "scan":
+        return hostile.options({
+          prefix: PREFIXES,
+          limit: [undefined, 1, 2, 1000],
+          cursor: [undefined, undefined, "0".repeat(16), "8".repeat(16), "f".repeat(32), "x"],
+        });
+      case "version":
+        return hostile.options({ ifVersion: [undefined, undefined, 0, 1, 5, 100] });
+      case "by":
+        if (hostile.chance(75)) return this.#number([1, 1, 2, -1, 0.5, undefined, 2 ** 52]);
+        return { label: "a bigint", value: hostile.pick([1n, -5n, 2n ** 64n]), isPlain: true };
+      case "end": // far away, or none: what ends meanwhile would differ from the model
+        return {
+          label: "an end",
+          value: hostile.pick([undefined, 1e9, Infinity, { ttl: 1e9 }, { expires: Infinity }]),
+          isPlain: true,
+        };
+      case "count":
+        return hostile.options({ initial: [undefined, 0, 100, 5n] });
       case "regionLock":
         return hostile.options({ timeout: [0, 1, Infinity], shared: [true, false] });
       case "lockAsync":

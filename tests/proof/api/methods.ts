@@ -3,6 +3,12 @@
 /** What an argument is, so that a good one can be made of it. */
 export type Argument =
   | "key"
+  | "prefix"
+  | "scan"
+  | "version"
+  | "by"
+  | "count"
+  | "end"
   | "value"
   | "compute"
   | "change"
@@ -49,22 +55,31 @@ const OBJECT: Methods = {
 export const MAP: Methods = {
   ...OBJECT,
   get: [9, "key"],
-  set: [18, "key", "value"],
-  add: [7, "key", "value"],
+  set: [18, "key", "value", "end"],
+  touch: [4, "key", "end"],
+  prune: [1],
+  add: [7, "key", "value", "end"],
   getOrInsert: [5, "key", "value"],
   getOrInsertComputed: [6, "key", "compute"],
-  update: [8, "key", "change"],
+  update: [8, "key", "change", "end"],
   has: [4, "key"],
-  delete: [8, "key"],
-  clear: [1],
+  delete: [8, "key", "version"],
+  clear: [1, "prefix"],
+  getEntry: [4, "key"],
+  replace: [5, "key", "value", "version"],
+  swap: [5, "key", "value"],
+  take: [4, "key"],
+  increment: [6, "key", "by", "count"],
+  incrementEntry: [3, "key", "by", "count"],
+  scan: [3, "scan"],
   getInto: [4, "key", "bytes"],
   getMany: [5, "keys"],
   hasMany: [4, "keys"],
   deleteMany: [3, "keys"],
   setMany: [7, "entries"],
-  keys: [2],
-  values: [2],
-  entries: [2],
+  keys: [2, "prefix"],
+  values: [2, "prefix"],
+  entries: [2, "prefix"],
   "@@iterator": [2],
   forEach: [3, "each", "any"],
   toObject: [2],
@@ -134,10 +149,11 @@ export const TEMPLATES: Methods = {
 
 /** What stores something, so that an error of it must have changed nothing. */
 export const WRITES = new Set(
-  "set add getOrInsert getOrInsertComputed update delete deleteMany clear setMany repair write pack"
-    .split(
-      " ",
-    ),
+  "set add getOrInsert getOrInsertComputed update delete deleteMany clear setMany repair write pack " +
+    "replace swap take increment incrementEntry touch prune"
+      .split(
+        " ",
+      ),
 );
 
 /** The property of `target` that a method's name stands for. */
@@ -163,6 +179,13 @@ const RESULTS: Record<string, (value: unknown) => boolean> = {
   locked: isBoolean,
   has: isBoolean,
   add: isBoolean,
+  touch: isBoolean,
+  prune: (value) => value === 0,
+  replace: isBoolean,
+  getEntry: isObject,
+  incrementEntry: isObject,
+  increment: (value) => typeof value === "number" || typeof value === "bigint",
+  scan: (value) => isObject(value) && Array.isArray((value as { keys: unknown }).keys),
   delete: isBoolean,
   unlink: isBoolean,
   recovered: isBoolean,

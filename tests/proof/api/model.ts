@@ -128,13 +128,36 @@ export class MapSubject implements Subject {
       case "getOrInsertComputed":
       case "update":
         return this.#store(key, undefined);
+      case "replace":
+        if (result === true) return has ? this.#store(key, args[1]) : `replace made ${cut(key)}`;
+        return undefined; // or it had another version
+      case "swap": {
+        const before = typeof key === "string" ? this.#model.get(key) : undefined;
+        const problem = this.#given("swap", key, before, result);
+        return this.#store(key, args[1]) ?? problem;
+      }
+      case "take": {
+        const before = typeof key === "string" ? this.#model.get(key) : undefined;
+        this.#model.delete(key as string);
+        if (this.witness.has(key as string)) return `take left ${cut(key)}`;
+        return this.#given("take", key, before, result);
+      }
+      case "increment":
+        return this.#counted(key, result);
+      case "incrementEntry":
+        return this.#counted(key, (result as { value: unknown }).value);
+      case "touch":
+        return result === has ? undefined : `touch of ${cut(key)} gave ${result}`;
       case "delete":
+        if (result === false && has && args[1] !== undefined) return undefined; // another version
         if (result !== has) return `delete of ${cut(key)} gave ${result}`;
         this.#model.delete(key as string);
         return undefined;
-      case "clear":
-        this.#model.clear();
-        return undefined;
+      case "clear": {
+        const gone = [...this.#model.keys()].filter((key) => !this.witness.has(key));
+        for (const key of gone) this.#model.delete(key);
+        return args[0] === undefined && this.#model.size > 0 ? "clear left something" : undefined;
+      }
       case "deleteMany":
         return this.#dropMany(result as boolean[]);
       case "setMany":
@@ -142,6 +165,27 @@ export class MapSubject implements Subject {
       default:
         return undefined;
     }
+  }
+
+  /** What a call gave of a key must be what was under it; what a codec makes of it is not known. */
+  #given(
+    method: string,
+    key: unknown,
+    before: string | undefined,
+    result: unknown,
+  ): string | undefined {
+    if (this.hasForeignCodec && typeof result === "object") return undefined;
+    const text = canon(result);
+    return text === (before ?? "undefined")
+      ? undefined
+      : `${method} of ${cut(key)} gave ${cut(text)}, was ${cut(before)}`;
+  }
+
+  /** A sum, which must be what is there now. */
+  #counted(key: unknown, sum: unknown): string | undefined {
+    const problem = this.#store(key, undefined);
+    const is = this.#model.get(key as string);
+    return problem ?? (is === canon(sum) ? undefined : `${cut(key)} is ${is}, counted was ${sum}`);
   }
 
   /** What a read must give when no code of the caller's ran meanwhile. */

@@ -34,6 +34,29 @@ fn exchange(slot: u8, call: u64, ret: u64, old: u64, value: u64, ok: bool) Recor
     };
 }
 
+fn take(slot: u8, call: u64, ret: u64, found: u64) Record {
+    return .{ .slot = slot, .call = call, .ret = ret, .kind = .take, .found = found };
+}
+
+fn swap(slot: u8, call: u64, ret: u64, found: u64, value: u64) Record {
+    return .{
+        .slot = slot,
+        .call = call,
+        .ret = ret,
+        .kind = .swap,
+        .found = found,
+        .value = value,
+    };
+}
+
+fn replace(slot: u8, call: u64, ret: u64, value: u64, ok: bool) Record {
+    return .{ .slot = slot, .call = call, .ret = ret, .kind = .replace, .value = value, .ok = ok };
+}
+
+fn count(slot: u8, call: u64, ret: u64, sum: u64) Record {
+    return .{ .slot = slot, .call = call, .ret = ret, .kind = .count, .found = sum };
+}
+
 /// An operation its process did not return from.
 fn cut(record: Record, died: u64) Record {
     var copy = record;
@@ -123,6 +146,43 @@ pub const all = [_]Case{
     .{ .name = "an update refused for no reason", .good = false, .records = &.{
         put(0, 1, 2, 7), exchange(1, 6, 9, 7, 9, false),
     } },
+    .{ .name = "two that take at a time, one of which got it", .good = true, .records = &.{
+        put(0, 1, 2, 7), take(0, 3, 8, 7), take(1, 4, 7, 0), get(0, 9, 10, 0),
+    } },
+    .{ .name = "two that take, both of which got it", .good = false, .records = &.{
+        put(0, 1, 2, 7), take(0, 3, 8, 7), take(1, 4, 7, 7),
+    } },
+    .{ .name = "a take that left it there", .good = false, .records = &.{
+        put(0, 1, 2, 7), take(0, 3, 4, 7), get(0, 5, 6, 7),
+    } },
+    .{ .name = "a killed take, and another that got it", .good = true, .records = &.{
+        put(0, 1, 2, 7), cut(take(1, 3, 0, 0), 10), take(0, 4, 5, 7), get(0, 11, 12, 0),
+    }, .kills = &.{.{ .slot = 1, .at = 5, .died = 10 }} },
+    .{ .name = "swaps that each got the one before", .good = true, .records = &.{
+        swap(0, 1, 9, 0, 7), swap(1, 2, 8, 7, 8), swap(0, 10, 11, 8, 9), get(1, 12, 13, 9),
+    } },
+    .{ .name = "two swaps that got the same", .good = false, .records = &.{
+        put(0, 1, 2, 6), swap(0, 3, 9, 6, 7), swap(1, 3, 8, 6, 8),
+    } },
+    .{ .name = "replacing nothing", .good = false, .records = &.{replace(0, 1, 2, 7, true)} },
+    .{ .name = "replacing what was deleted meanwhile", .good = true, .records = &.{
+        put(0, 1, 2, 7), delete(0, 3, 9, true), replace(1, 4, 8, 8, false), get(0, 10, 11, 0),
+    } },
+    .{ .name = "steps that were all counted", .good = true, .records = &.{
+        count(0, 1, 9, 2), count(1, 2, 8, 1), count(0, 10, 11, 3), get(1, 12, 13, 3),
+    } },
+    .{ .name = "a step that was lost", .good = false, .records = &.{
+        count(0, 1, 9, 1), count(1, 2, 8, 1), get(1, 12, 13, 1),
+    } },
+    .{ .name = "a step that was counted twice", .good = false, .records = &.{
+        count(0, 1, 2, 1), get(1, 3, 4, 2),
+    } },
+    .{ .name = "a killed step that was counted", .good = true, .records = &.{
+        count(0, 1, 2, 1), cut(count(1, 3, 0, 0), 10), count(0, 11, 12, 3),
+    }, .kills = &.{.{ .slot = 1, .at = 5, .died = 10 }} },
+    .{ .name = "a killed step that was counted twice", .good = false, .records = &.{
+        count(0, 1, 2, 1), cut(count(1, 3, 0, 0), 10), count(0, 11, 12, 4),
+    }, .kills = &.{.{ .slot = 1, .at = 5, .died = 10 }} },
     .{ .name = "a killed put that happened", .good = true, .records = &.{
         put(0, 1, 2, 7),   cut(put(1, 3, 0, 8), 10), get(0, 4, 5, 7), get(0, 6, 7, 8),
         get(0, 11, 12, 8),

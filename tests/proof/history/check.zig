@@ -13,7 +13,21 @@
 
 const std = @import("std");
 
-pub const Kind = enum(u8) { get, put, add, delete, exchange, clear, lock, unlock };
+pub const Kind = enum(u8) {
+    get,
+    put,
+    add,
+    delete,
+    exchange,
+    clear,
+    lock,
+    unlock,
+    take,
+    swap,
+    replace,
+    /// Adds one to a number; on keys whose values are numbers.
+    count,
+};
 
 /// One operation, as its process noted it.
 pub const Record = extern struct {
@@ -22,10 +36,10 @@ pub const Record = extern struct {
     ret: u64 = 0,
     /// When the process that did not return from it was gone for certain.
     died: u64 = 0,
-    /// What it stores: no two store the same.
+    /// What it stores: no two store the same, but for `count`.
     value: u64 = 0,
-    /// `get`: what it found, 0 for nothing. `exchange`: what it replaces. `lock`: 1 if the holder
-    /// before had died.
+    /// `get`, `take`, `swap`: what it found, 0 for nothing. `exchange`: what it replaces. `count`:
+    /// the sum. `lock`: 1 if the holder before had died.
     found: u64 = 0,
     version: u64 = 0,
     key: u32 = 0,
@@ -211,7 +225,11 @@ pub const Checker = struct {
         const changes = switch (record.kind) {
             .get => return if (!returned or record.found == value) value else null,
             .clear => return 0,
+            .take => return if (!returned or record.found == value) 0 else null,
+            .swap => return if (!returned or record.found == value) record.value else null,
+            .count => return if (!returned or record.found == value + 1) value + 1 else null,
             .put => true,
+            .replace => value != 0,
             .add => value == 0,
             .delete => value != 0,
             .exchange => value == record.found,

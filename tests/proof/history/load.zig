@@ -7,7 +7,14 @@ const shmap = @import("shmap");
 const calls = shmap.testing.calls;
 const check = @import("check.zig");
 const crowd = @import("../crowd.zig");
+const values = @import("values.zig");
 
+const idOf = values.idOf;
+const keyOf = values.keyOf;
+const torn = values.torn;
+const value_bytes_max = values.value_bytes_max;
+const valueOf = values.valueOf;
+const KeyBytes = values.KeyBytes;
 const Map = shmap.map.Map;
 const Record = check.Record;
 const linux = std.os.linux;
@@ -16,9 +23,8 @@ pub const workers_max = 6;
 /// The parent's own reads at the end come last.
 pub const slots = workers_max + 1;
 const records_max = 16 * 1024;
-/// A torn value, which no process wrote.
-const torn = std.math.maxInt(u64);
-const value_bytes_max = 5 * 1024;
+/// Keys that have numbers; their numbers in the records follow those of the other keys.
+const counters = 2;
 /// What a call may take: far longer than a process is ever stopped.
 const timeout_ms = 20_000;
 const round_ns_max = 90 * std.time.ns_per_s;
@@ -44,44 +50,6 @@ const Log = struct {
 };
 
 pub const Logs = [slots]Log;
-
-/// The value of an id: its length and every byte follow from it, so that a torn one shows.
-fn valueOf(id: u64, buffer: *[value_bytes_max]u8) []const u8 {
-    const h = mix(id);
-    const len: usize = @intCast(switch (h % 16) {
-        0...7 => 8 + (h >> 8) % 57,
-        8...11 => 65 + (h >> 8) % 500,
-        12...14 => 600 + (h >> 8) % 2000,
-        else => 2600 + (h >> 8) % (value_bytes_max - 2600),
-    });
-    var at: usize = 0;
-    while (at < len) : (at += 8) {
-        const word = std.mem.toBytes(if (at == 0) id else mix(id +% at));
-        const n = @min(8, len - at);
-        @memcpy(buffer[at..][0..n], word[0..n]);
-    }
-    return buffer[0..len];
-}
-
-fn mix(x: u64) u64 {
-    var z = x +% 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) *% 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) *% 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-}
-
-fn idOf(bytes: []const u8) u64 {
-    if (bytes.len < 8) return torn;
-    const id = std.mem.readInt(u64, bytes[0..8], .little);
-    var buffer: [value_bytes_max]u8 = undefined;
-    return if (std.mem.eql(u8, valueOf(id, &buffer), bytes)) id else torn;
-}
-
-const KeyBytes = [24]u8;
-
-fn keyOf(n: u32, buffer: *KeyBytes) []const u8 {
-    return std.fmt.bufPrint(buffer, "key {d}", .{n}) catch unreachable; // it has room for any
-}
 
 /// One process and its handle.
 const Worker = struct {
@@ -157,6 +125,7 @@ const Worker = struct {
         record[0].ok = try calls.put(worker.map, key, value, 1, switch (kind) {
             .put => .none,
             .add => .absent,
+            .replace => .present,
             else => .{ .version = version },
         });
         worker.returned(record);
@@ -167,6 +136,60 @@ const Worker = struct {
         const record = worker.called(&.{.{ .kind = .delete, .key = n }});
         record[0].ok = try calls.delete(worker.map, key);
         worker.returned(record);
+    }
+
+    fn take(worker: *Worker, n: u32) !void {
+        const key = keyOf(n, &worker.key);
+        const record = worker.called(&.{.{ .kind = .take, .key = n }});
+        record[0].found = worker.idIn(try calls.take(worker.map, key, &worker.seen));
+        worker.returned(record);
+    }
+
+    fn swap(worker: *Worker, n: u32) !void {
+        const key = keyOf(n, &worker.key);
+        const id = worker.nextId(0);
+        const value = valueOf(id, &worker.value);
+        const record = worker.called(&.{.{ .kind = .swap, .key = n, .value = id }});
+        record[0].found = worker.idIn(try calls.swap(worker.map, key, value, 1, &worker.seen));
+        worker.returned(record);
+    }
+
+    /// Which value lies in `seen`.
+    fn idIn(worker: *const Worker, value: ?calls.Value) u64 {
+        const found = value orelse return 0;
+        return if (found.len < worker.seen.len) idOf(worker.seen[0..found.len]) else torn;
+    }
+
+    /// One of the keys that have numbers: one more, or what is there is taken, or only read.
+    fn countOn(worker: *Worker) !void {
+        const n = worker.setting.keys + worker.random.uintLessThan(u32, counters);
+        var buffer: KeyBytes = undefined;
+        const key = std.fmt.bufPrint(&buffer, "count {d}", .{n - worker.setting.keys}) catch
+            unreachable; // it has room for any
+        const kind: check.Kind = switch (worker.random.uintLessThan(u8, 20)) {
+            0 => .take,
+            1...5 => .get,
+            else => .count,
+        };
+        const record = worker.called(&.{.{ .kind = kind, .key = n }});
+        record[0].found = switch (kind) {
+            .count => blk: {
+                var counted: shmap.count.Counted = undefined;
+                const outcome = try calls.increment(worker.map, key, 1, 0, &counted);
+                if (outcome != .counted) return error.NotCounted;
+                break :blk @intFromFloat(counted.value);
+            },
+            .get => worker.numberIn(try calls.getValue(worker.map, key, &worker.seen)),
+            else => worker.numberIn(try calls.take(worker.map, key, &worker.seen)),
+        };
+        worker.returned(record);
+    }
+
+    fn numberIn(worker: *const Worker, value: ?calls.Value) u64 {
+        const found = value orelse return 0;
+        if (found.len != 8) return torn;
+        const number: f64 = @bitCast(worker.seen[0..8].*);
+        return if (number >= 0 and number < 1 << 53) @intFromFloat(number) else torn;
     }
 
     /// What `update` does: reads, and stores if that is still there.
@@ -230,6 +253,10 @@ const Worker = struct {
         while (at < len) {
             const head = std.mem.bytesToValue(shmap.gathered.Record, bytes[at..][0..16]);
             const key = bytes[at + 16 ..][0..head.key_len];
+            if (key[0] == 'c') { // a counter: its readers are those of `count`
+                at += 16 + std.mem.alignForward(usize, head.key_len + head.value_len, 8);
+                continue;
+            }
             const n = std.fmt.parseInt(u32, key["key ".len..], 10) catch return error.Corrupt;
             const id = idOf(bytes[at + 16 + head.key_len ..][0..head.value_len]);
             records[n].found = if (records[n].found == 0) id else torn; // the same key twice
@@ -266,8 +293,12 @@ const Worker = struct {
     fn act(worker: *Worker) !void {
         const few = worker.setting.keys <= 16;
         switch (worker.random.uintLessThan(u16, 1000)) {
-            0...389 => _ = try worker.get(worker.anyKey()),
-            390...619 => try worker.put(worker.anyKey(), .put, 0, 0),
+            0...239 => _ = try worker.get(worker.anyKey()),
+            240...299 => try worker.countOn(),
+            300...334 => try worker.take(worker.anyKey()),
+            335...369 => try worker.swap(worker.anyKey()),
+            370...404 => try worker.put(worker.anyKey(), .replace, 0, 0),
+            405...619 => try worker.put(worker.anyKey(), .put, 0, 0),
             620...719 => try worker.put(worker.anyKey(), .add, 0, 0),
             720...829 => try worker.delete(worker.anyKey()),
             830...934 => try worker.update(worker.anyKey()),
@@ -498,7 +529,7 @@ const Round = struct {
         defer records.deinit(round.gpa);
         for (round.logs) |*log| try records.appendSlice(round.gpa, log.records[0..log.count]);
         var checker: check.Checker =
-            try .init(round.gpa, records.items, round.kills.items, round.setting.keys);
+            try .init(round.gpa, records.items, round.kills.items, round.setting.keys + counters);
         defer checker.deinit();
         round.outcome.found += try checker.run();
         round.outcome.widest = checker.widest;

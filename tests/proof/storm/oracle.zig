@@ -87,6 +87,8 @@ pub const Call = enum(u64) {
     unlock,
     snapshot,
     verify,
+    take,
+    swap,
 };
 const call_count = @typeInfo(Call).@"enum".fields.len;
 

@@ -220,7 +220,27 @@ pub const Worker = struct {
         var buffer: [64]u8 = undefined;
         const bytes = oracles.keyBytes(&buffer, key);
         store(&known.intent, @bitCast(next));
-        if (len == null) {
+        if (len == null and worker.random.boolean()) {
+            worker.begin(.take);
+            const taken = calls.take(map, bytes, worker.found) catch |err|
+                return worker.failed(.take, err);
+            worker.end();
+            worker.expectBefore(key, before, taken);
+        } else if (len != null and worker.chance(4)) {
+            const value = oracles.valueOf(worker.value, key, next);
+            worker.begin(.swap);
+            const old = calls.swap(map, bytes, value, 1, worker.found) catch |err|
+                return worker.failed(.swap, err);
+            worker.end();
+            worker.expectBefore(key, before, old);
+        } else if (len != null and before.size != 0 and worker.chance(3)) {
+            const value = oracles.valueOf(worker.value, key, next);
+            worker.begin(.put);
+            const stored = calls.replace(map, bytes, value, 1, null) catch |err|
+                return worker.failed(.put, err);
+            worker.end();
+            if (!stored) worker.violate(.wrong_answer, .{ key, 3, 0, 0 });
+        } else if (len == null) {
             worker.begin(.delete);
             const was = calls.delete(map, bytes) catch |err| return worker.failed(.delete, err);
             worker.end();
@@ -237,6 +257,18 @@ pub const Worker = struct {
         }
         store(&known.checked, 0);
         store(&known.acked, @bitCast(next));
+    }
+
+    /// What a take or a swap gave must be what was acknowledged.
+    fn expectBefore(worker: *Worker, key: u64, before: Word, given: ?calls.Value) void {
+        const found = given orelse {
+            if (before.size != 0) worker.violate(.lost_write, .{ key, @bitCast(before), 0, 4 });
+            return;
+        };
+        const word = oracles.stateOf(worker.found[0..found.len], key) orelse
+            return worker.violate(.torn_value, .{ key, found.len, 0, 4 });
+        if (word != before)
+            worker.violate(.lost_write, .{ key, @bitCast(before), @bitCast(word), 4 });
     }
 
     /// Reads a key of any slot. Its writer notes what it does, so it is known what may be there.
