@@ -266,7 +266,7 @@ export const FILE_MUTANTS = [
   {
     name: "a list leaves the file of a killed process that was closed to others",
     file: "segment/directory.zig",
-    from: "    unnamed_file.reap(fault) catch {};\n    var names",
+    from: "    unnamed_file.reap() catch {};\n    var names",
     to: "    var names",
     tests: "a list removes the file of a process",
   },
