@@ -21,6 +21,7 @@ import { ENGINE_MUTANTS } from "./engine.mjs";
 import { FILE_MUTANTS } from "./files.mjs";
 import { verdictOf } from "./plant.mjs";
 import { PROOF_MUTANTS } from "./proof.mjs";
+import { SPACE_MUTANTS } from "./space.mjs";
 import { VALUE_MUTANTS } from "./values.mjs";
 
 /** How many bugs are planted, built and run at once. */
@@ -92,7 +93,8 @@ async function main() {
   if (!(deadline > 0)) throw new TypeError(`--minutes takes a number: ${values.minutes}`);
   const { isOk, output } = await install();
   if (!isOk) throw new Error(output);
-  const all = [...ENGINE_MUTANTS, ...FILE_MUTANTS, ...VALUE_MUTANTS, ...PROOF_MUTANTS].filter(
+  const planted = [...ENGINE_MUTANTS, ...SPACE_MUTANTS, ...FILE_MUTANTS, ...VALUE_MUTANTS];
+  const all = [...planted, ...PROOF_MUTANTS].filter(
     ({ name }) => words.length === 0 || words.some((word) => name.includes(word)),
   );
   if (all.length === 0) throw new RangeError(`no bug is called ${words.join(" or ")}`);
