@@ -19,7 +19,8 @@
 //!
 //! **Truth** is: `state` and `committed` of the header, `table` and `chunks` of each stripe, the
 //! slot words of the table it names, the entries those reach, `parked` and `moving` of the pool,
-//! and the headers of owned chunks and of parked extents. Everything else is derived and rebuilt from the truth by recovery.
+//! and the headers of owned chunks and of parked extents. Everything else is derived and rebuilt
+//! from the truth by recovery.
 
 const std = @import("std");
 

@@ -55,8 +55,8 @@ const Phase = enum {
             ([_]std.meta.Tag(Act){ .delete, .prune, .sweep, .add, .recover_stripe })[n % 5],
             .drain => if (n < 45) .delete else if (n < 90) .take else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
-                .repair,    .recover_stripe, .recover_all, .rebuild_pool, .put, .delete, .compact, //
-                .give_back,
+                .repair, .recover_stripe, .recover_all, .rebuild_pool, //
+                .put, .delete, .compact, .give_back, //
             })[n % 8],
         };
     }

@@ -7,11 +7,13 @@ import { FILE_MUTANTS } from "./files.mjs";
 import { OPERATION_MUTANTS } from "./operations.mjs";
 import { planted } from "./plant.mjs";
 import { PROOF_MUTANTS } from "./proof.mjs";
+import { SPACE_MUTANTS } from "./space.mjs";
 import { VALUE_MUTANTS } from "./values.mjs";
 
 export const ALL_MUTANTS = [
   ...ENGINE_MUTANTS,
   ...OPERATION_MUTANTS,
+  ...SPACE_MUTANTS,
   ...FILE_MUTANTS,
   ...VALUE_MUTANTS,
   ...PROOF_MUTANTS,

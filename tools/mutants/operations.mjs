@@ -1,6 +1,6 @@
 /**
- * Known bugs of entries that end, of conditions, counters and scans, and of the space of large
- * values, each of which the Zig tests or a part of the proof must find.
+ * Known bugs of entries that end, of conditions, counters and scans, each of which the Zig tests or
+ * a part of the proof must find.
  */
 
 /** As in `engine.mjs`. */
@@ -43,43 +43,6 @@ export const OPERATION_MUTANTS = [
     from: "        if (since < sweep_every_ms) return sweep_every_ms - since;\n",
     to: "",
     tests: "one of many handles looks for ended entries",
-  },
-  {
-    name: "the rebuild takes an extent on its way for ordinary space",
-    file: "stripe/parked.zig",
-    from: "        marks.add(extent) catch return;\n" +
-      "        link(view, pool, offset, extent.units, dense);\n        tally.note(extent);\n",
-    to: "        tally.note(extent);\n        if (dense > 0) return;\n",
-    tests: "crash: extents",
-  },
-  {
-    name: "a hole is made before the word says so",
-    file: "stripe/parked.zig",
-    from: "    atomics.storeRelease(dense, rest);\n    if (!empty(",
-    to: "    _ = empty(view, extent.offset + rest, extent.end());\n" +
-      "    atomics.storeRelease(dense, rest);\n    if (!empty(",
-    tests: "crash: extents",
-  },
-  {
-    name: "the first page of an extent goes with the rest",
-    file: "stripe/parked.zig",
-    from: "    if (!empty(view, extent.offset + rest, extent.end())) {",
-    to: "    if (!empty(view, extent.offset, extent.end())) {",
-    tests: "crash: extents",
-  },
-  {
-    name: "an entry with a long key lies in an extent that parks",
-    file: "stripe/parked.zig",
-    from: "entry_bytes >= largeBytesMin() and key_len <= key_bytes_max",
-    to: "entry_bytes >= largeBytesMin() and key_len <= 65_535",
-    tests: "space: tables and entries",
-  },
-  {
-    name: "ordinary space becomes a parked extent beside others",
-    file: "map/compact.zig",
-    from: "    if (try segment.becomeAlone()) {\n        defer segment.endAlone();\n",
-    to: "    if (segment.state() == .live) {\n",
-    tests: "space: the only handle",
   },
   {
     name: "a take that another caller was faster at gives what it had read before",

@@ -84,7 +84,7 @@ pub const Segment = struct {
     mappings: Mappings,
     /// How many blocks it may take: the user's `maxBytes`, or the ceiling.
     block_limit: u64,
-    /// When this handle next looks for blocks to give back (`space.zig`), by the clock of all waits.
+    /// When this handle next looks for blocks to give back, by the clock of all waits.
     punch_due_ns: u64,
     /// Whether large values are copied through the mapping (`read.zig`). Null: not known yet.
     holes_are_safe: ?bool,

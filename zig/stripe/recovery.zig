@@ -44,7 +44,7 @@ pub inline fn endWriting(stripe: *Stripe, count: u64) void {
     atomics.storeRelease(&stripe.writer, 0);
 }
 
-/// A chunk's usable bytes, where its bits begin in the marks, and whether it is an extent that parks.
+/// A chunk's usable bytes, where its bits begin in the marks, and whether it parks.
 const ChunkRange = struct { start: u64, end: u64, first_bit: u64, parks: bool };
 
 /// Which granules of a stripe's chunks are in use, in private memory.

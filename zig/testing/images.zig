@@ -236,7 +236,8 @@ pub const Site = struct {
         const word = site.shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8];
         const moving: layout.Moving = @bitCast(word);
         if (moving.kind != .fresh) return holes;
-        return holes + (committed -| site.shadow[@offsetOf(Header, "committed") / 8] -| layout.page_bytes);
+        const before = site.shadow[@offsetOf(Header, "committed") / 8];
+        return holes + (committed -| before -| layout.page_bytes);
     }
 
     /// Makes a file that was cut as long again: its words are put back one by one.
