@@ -52,6 +52,7 @@ function openShmap(work: Work): Store {
   return {
     operations: [...direct("shmap", work, read, set), ...many, ...into],
     read,
+    allocated: () => map.stats().allocated,
     close: () => map.close(),
   };
 }
@@ -72,7 +73,12 @@ function openWith(
   const set: Put = (key, value) => map.set(key, value);
   fill(work, set);
   const read: Get = (key) => map.get(key);
-  return { operations: direct(who, work, read, set), read, close: () => map.close() };
+  return {
+    operations: direct(who, work, read, set),
+    read,
+    allocated: () => map.stats().allocated,
+    close: () => map.close(),
+  };
 }
 
 /** Objects that are handed out again for as long as they stay the same. */
@@ -87,7 +93,7 @@ function openJson(work: Work): Store {
   const set: Put = (key, value) => map.set(key, JSON.stringify(value));
   fill(work, set);
   const operations = direct("shmap, JSON text", work, (key) => JSON.parse(map.get(key)!), set);
-  return { operations, close: () => map.close() };
+  return { operations, allocated: () => map.stats().allocated, close: () => map.close() };
 }
 
 /** Over the library of `bench/floor.zig`, which has one value for every key. */

@@ -18,7 +18,8 @@ import { fileURLToPath } from "node:url";
 import { candidates } from "./candidates.ts";
 import { startRedis } from "./redis.ts";
 import { STRUCTURES } from "./structures.ts";
-import { passesOf, prepare, type Task, Unavailable, type ValueKind, verify } from "./work.ts";
+import { countsGarbage, garbageOf, passesOf, prepare, verify } from "./work.ts";
+import { type Task, Unavailable, type ValueKind } from "./work.ts";
 
 const SHARED_MEMORY = "/dev/shm";
 const FLOOR = fileURLToPath(new URL("../zig-out/lib/libshmap-floor.so", import.meta.url));
@@ -105,8 +106,12 @@ const SMOKE: Extent = {
 interface Child {
   readonly operations: { who: string; case: string }[];
   readonly skipped: string | undefined;
+  /** Bytes of memory or disk for all entries, if it can say. */
+  readonly allocated: number | undefined;
   /** A `Pass` of an operation. */
   pass(operation: number, ms: number, settleMs: number): Promise<number>;
+  /** What a call of an operation leaves to be collected, in bytes. Null: it cannot be said. */
+  garbage(operation: number): Promise<number | null>;
   end(): Promise<void>;
 }
 
@@ -135,10 +140,15 @@ async function start(task: Task): Promise<Child> {
     if (done) throw new Error(`${task.candidate} ended with ${await ended}`);
     return JSON.parse(value);
   };
-  const { operations = [], skipped } = await answer();
+  const { operations = [], skipped, allocated } = await answer();
   return {
     operations,
     skipped,
+    allocated,
+    async garbage(operation) {
+      child.stdin!.write(`${operation} garbage\n`);
+      return await answer();
+    },
     async pass(operation, ms, settleMs) {
       child.stdin!.write(`${operation} ${ms} ${settleMs}\n`);
       return await answer();
@@ -165,10 +175,13 @@ async function serve(task: Task): Promise<void> {
   await verify(store, work);
   const passes = passesOf(store, work);
   const operations = store.operations.map(({ who, case: name }) => ({ who, case: name }));
-  console.log(JSON.stringify({ operations }));
+  console.log(JSON.stringify({ operations, allocated: store.allocated?.() }));
   for await (const line of createInterface({ input: process.stdin })) {
-    const [operation, ms, settleMs] = line.split(" ").map(Number);
-    console.log(JSON.stringify(await passes[operation](ms, settleMs)));
+    const [operation, what, settleMs] = line.split(" ");
+    const figure = what === "garbage"
+      ? garbageOf(work, store.operations[+operation]) ?? null
+      : await passes[+operation](+what, +settleMs);
+    console.log(JSON.stringify(figure));
   }
   await verify(store, work); // the sets have stored what they should
   await store.close();
@@ -198,8 +211,29 @@ async function measure(round: Round, extent: Extent, place: Place): Promise<void
     const figures = { unit: "ns", median, best, passes: times.length };
     print({ case: name, who, ...parameters, ...figures });
   }
+  if (bench === "structures") await measureBytes(children, parameters);
   await Promise.all(children.filter((child) => !child.skipped).map((child) => child.end()));
   rmSync(directory, { recursive: true, force: true });
+}
+
+/** What an entry takes in the map, and what a call leaves on the heap. */
+async function measureBytes(children: Child[], parameters: Row): Promise<void> {
+  const unit = "B";
+  for (const child of children) {
+    const { operations, allocated } = child;
+    if (allocated !== undefined) {
+      const median = Math.round(allocated / Number(parameters.keys));
+      print({ case: "allocated", who: operations[0].who, ...parameters, unit, median });
+    }
+    for (const [index, { who, case: name }] of operations.entries()) {
+      const median = await child.garbage(index);
+      if (median === null || !["get", "set"].includes(name)) continue;
+      print({ case: `${name}, garbage`, who, ...parameters, unit, median: Math.round(median) });
+    }
+  }
+  if (countsGarbage) return;
+  const skipped = "Bun counts its heap only when it collects";
+  print({ case: "garbage", who: "all", ...parameters, skipped });
 }
 
 /** Whether a candidate can run at all; says so if not. */

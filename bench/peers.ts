@@ -6,6 +6,7 @@
  * them.
  */
 import { Buffer } from "node:buffer";
+import { statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { openBunRedis, openNpmRedis } from "./redis.ts";
@@ -28,6 +29,8 @@ const fromPeers = createRequire(new URL("./peers/package.json", import.meta.url)
 /** More than any database grows to: preset, so that it is mapped once. */
 const LMDB_BYTES = 4 * 2 ** 30;
 const SQLITE_MAPPED_BYTES = 2 ** 30;
+/** What `stat` counts in. */
+const BLOCK_BYTES = 512;
 
 /** A package of `bench/peers`. */
 function peer(name: string): unknown {
@@ -56,8 +59,10 @@ export type Part = "single" | "transactions" | "single sets";
 /** lmdb with these `options` besides. */
 export function openLmdb(who: string, work: Work, part: Part, options: object = {}): Store {
   const { open } = peer("lmdb") as { open(options: object): Lmdb };
+  const path = join(work.task.directory, work.task.candidate);
+  const file = join(path, "data.mdb");
   const database = open({
-    path: join(work.task.directory, work.task.candidate),
+    path,
     noSync: true,
     mapSize: LMDB_BYTES,
     encoding: LMDB_ENCODINGS[work.task.value] ?? "msgpack",
@@ -75,6 +80,7 @@ export function openLmdb(who: string, work: Work, part: Part, options: object = 
   return {
     operations: operationsOf(part, singles, () => inTransactions(who, put, within)),
     read,
+    ...(part === "single" ? { allocated: () => BLOCK_BYTES * statSync(file).blocks } : {}),
     close: () => database.close(),
   };
 }

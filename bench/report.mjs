@@ -11,7 +11,7 @@ const FIGURES = new Set(
 /** What others are measured against, and shmap itself is: how far it is from what can be had. */
 const BASELINES = new Set(["reference", "reference, locked", "floor", "floor, locked", "Map"]);
 /** The units in which less is better and ratios make sense. */
-const TIMES = new Set(["ns", "us", "ms"]);
+const COSTS = new Set(["ns", "us", "ms", "B"]);
 const TRANSACTION = "set in a transaction";
 
 /** What a row measured, but for who did it. */
@@ -34,7 +34,7 @@ export function ratiosOf(rows) {
   return rows.flatMap((row) => {
     const parameters = parametersOf(row);
     const own = ours.get(keyOf(parameters)) ?? ours.get(keyOf(withoutTransaction(parameters)));
-    if (row.who === "shmap" || !own || !TIMES.has(row.unit) || !(row.median > 0)) return [];
+    if (row.who === "shmap" || !own || !COSTS.has(row.unit) || !(row.median > 0)) return [];
     const [above, below] = BASELINES.has(row.who) ? [own, row] : [row, own];
     const ratio = significant(above.median / below.median);
     const what = Object.fromEntries(parameters);

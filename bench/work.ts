@@ -4,6 +4,7 @@
  * Keys and values are the same for all, from a fixed seed, and made before any clock starts.
  */
 import { Buffer } from "node:buffer";
+import process from "node:process";
 import { isDeepStrictEqual } from "node:util";
 import { type Structure, structureOf } from "./structures.ts";
 
@@ -65,6 +66,8 @@ export interface Store {
   readonly operations: readonly Operation[];
   /** The value of a key, undefined if there is none: for checks outside the clock. */
   readonly read?: Get;
+  /** How many bytes of memory or disk all entries take. */
+  readonly allocated?: () => number;
   close(): unknown;
 }
 
@@ -226,6 +229,32 @@ function draw(keys: number): Uint32Array {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return Math.floor(state / 2 ** 32 * keys);
   });
+}
+
+/** Whether the runtime says at any time how many bytes its heap has; Bun does when it collects. */
+export const countsGarbage: boolean = !("Bun" in globalThis);
+/** As many calls do not fill what is collected at once, however much they leave behind. */
+const GARBAGE_CALLS = 100;
+const GARBAGE_RUNS = 20;
+
+/**
+ * How many bytes each call of an operation leaves to be collected, after the passes have had it
+ * compiled. A collection within a run takes away from what it shows: so the larger ones count.
+ */
+export function garbageOf({ task, keys, values }: Work, { once }: Operation): number | undefined {
+  if (once === undefined || !countsGarbage) return undefined;
+  const order = draw(task.keys);
+  let sum = 0;
+  const grown: number[] = [];
+  for (let run = 0, i = 0; run < GARBAGE_RUNS; run += 1) {
+    const before = process.memoryUsage().heapUsed;
+    for (const to = i + GARBAGE_CALLS; i < to; i += 1) {
+      sum += once(keys[order[i]], values[i & (VALUES - 1)]);
+    }
+    grown.push((process.memoryUsage().heapUsed - before) / GARBAGE_CALLS);
+  }
+  if (sum <= 0) throw new Error("nothing was done");
+  return grown.sort((a, b) => a - b)[Math.floor(0.75 * GARBAGE_RUNS)];
 }
 
 type Loop = (from: number, count: number) => number | Promise<number>;

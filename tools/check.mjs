@@ -134,6 +134,13 @@ const SMALL_MAPPINGS = {
   env: { SHMAP_SMALL_MAPPINGS: "1" },
 };
 
+/** The same with extents that park for every entry with a chunk of its own (`parked.zig`). */
+const SMALL_EXTENTS = {
+  ...zigTest("ReleaseSafe"),
+  name: "zig test, small extents",
+  env: { SHMAP_SMALL_EXTENTS: "1" },
+};
+
 /** The steps of `npm test`, and of the same at full size with kernel locks for all of a map. */
 function everything(kernelSuites, scale, more = []) {
   const kernel = {
@@ -141,12 +148,11 @@ function everything(kernelSuites, scale, more = []) {
     SHMAP_TEST_SCALE: String(Math.min(scale, KERNEL_SCALE_MAX)),
   };
   return [
-    [BUILD],
-    [PEER, ...CHECKS, ...SLOWER_CHECKS],
+    [BUILD, ...CHECKS],
+    [PEER, zigTest("ReleaseSafe"), ...SLOWER_CHECKS],
     [
       suites("deno test", "deno", ["tests"]),
       suites("bun test", "bun", ["tests"]),
-      zigTest("ReleaseSafe"),
       { name: "packages", command: "node tools/package/try.mjs", count: plainCounts },
       suites("deno test, kernel locks", "deno", kernelSuites.deno, { env: kernel }),
       suites("bun test, kernel locks", "bun", kernelSuites.bun, { env: kernel }),
@@ -180,7 +186,11 @@ const LOOPS = {
   test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
   full: {
     scale: 1,
-    phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [SMALL_MAPPINGS]),
+    phases: (scale) =>
+      everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [
+        SMALL_MAPPINGS,
+        SMALL_EXTENTS,
+      ]),
   },
   check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
 };

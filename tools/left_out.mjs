@@ -125,6 +125,7 @@ export const ZIG_LEFT_OUT = {
     ["abi_test.", LARGE],
     ["isolate_end_test.", LARGE],
     ["an open that fails takes its new file back", LARGE],
+    ["stays out of core dumps", "the kernel reports other flags of mappings made under valgrind"],
     ["lock storm", KILLS],
   ],
   qemu: [
@@ -132,6 +133,9 @@ export const ZIG_LEFT_OUT = {
     ["a region in a file with a name of ours", NAMED],
     ["a mutex whose owner's thread ended", NO_ROBUST_LISTS],
     ["a stripe whose owner was killed", NO_ROBUST_LISTS],
+    ["a process killed between a growth's mapping and its unlocks", NO_ROBUST_LISTS],
+    ["a death during the wait is met by both ways of waiting", NO_ROBUST_LISTS],
+    ["stays out of core dumps", "qemu does not say what a mapping is exempt from"],
     ["lock storm", NO_ROBUST_LISTS],
     ["openDescriptor opens the file once more", "qemu translates the access mode of open"],
     ["a file cut short ends copies early", "qemu has no process_vm_readv"],

@@ -78,7 +78,7 @@ function statedEnd(options: ExpiryOptions): number | undefined {
 export function checkHandleTtl(ttl: number | undefined): number {
   if (ttl === undefined) return Infinity;
   if (checkTime("ttl", ttl) > 0) return ttl;
-  throw new RangeError(`Cannot use ttl ${ttl}: it is more than 0`);
+  throw new RangeError(`Cannot use ttl ${ttl}: it must be more than 0`);
 }
 
 function checkTime(option: string, time: number): number {

@@ -13,6 +13,7 @@ import {
   checkedLength,
   decode,
   encode,
+  encodeString,
   isBytes,
   Undecodable,
 } from "../values/kinds.ts";
@@ -40,14 +41,20 @@ const { absent: ABSENT } = statuses;
  */
 export function encodeValue(segment: Segment, value: unknown, action: string): number {
   let kind = BYTES_KIND;
-  if (ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value)) {
+  OUT.end = 0;
+  if (typeof value === "string") {
+    kind = encodeString(value, OUT); // by a call less, which the runtimes inline
+  } else if (typeof value === "object" && isLargeBytes(value)) {
     OUT.end = checkedLength(value);
   } else {
-    OUT.end = 0;
     kind = encode(value, segment.codec, OUT);
   }
   segment.locker.assertFree(action); // the codec may have taken the lock
   return kind;
+}
+
+function isLargeBytes(value: object | null): value is Uint8Array {
+  return ArrayBuffer.isView(value) && value.byteLength >= DIRECT_BYTES && isBytes(value);
 }
 
 /**

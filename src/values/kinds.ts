@@ -257,7 +257,8 @@ function append(bytes: Uint8Array, target: Scratch): void {
   target.end += length;
 }
 
-function encodeString(value: string, target: Scratch): number {
+/** As `encode`, of a string. */
+export function encodeString(value: string, target: Scratch): number {
   const length = value.length;
   if (length > SHORT_TEXT) return encodeLongString(value, target);
   if (target.end + SHORT_TEXT > target.bytes.length) target.reserve(SHORT_TEXT);

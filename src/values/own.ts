@@ -3,6 +3,7 @@
  * answers quickest, and of the built-in functions as they were when this module was loaded.
  */
 import { Buffer } from "node:buffer";
+import process from "node:process";
 import { inspect, types } from "node:util";
 import { isJavaScriptCore } from "../ffi/native.ts";
 
@@ -19,28 +20,84 @@ export const hasOnlyNames: (object: object, count: number) => boolean = isJavaSc
   : (object, count) =>
     getOwnPropertyNames(object).length === count && getOwnPropertySymbols(object).length === 0;
 
+/** The properties of an object but for its elements: strings and symbols, shown or not. */
+type NamesBesideElements = (object: object, filter: 0) => PropertyKey[];
+
+/**
+ * V8's own answer, which takes no longer the more elements there are. Only what Node.js calls an
+ * internal binding gives it, so it is tried before it is relied on; JavaScriptCore has none.
+ */
+const namesBesideElements = isJavaScriptCore ? undefined : foundNamesBesideElements();
+
+function foundNamesBesideElements(): NamesBesideElements | undefined {
+  try {
+    const { binding } = process as unknown as {
+      binding(name: "util"): { getOwnNonIndexProperties: NamesBesideElements };
+    };
+    const { getOwnNonIndexProperties } = binding("util");
+    const hidden = Symbol("hidden");
+    const array = Object.defineProperties([1, 2], {
+      shown: { value: 3, enumerable: true },
+      "4294967295": { value: 4, enumerable: true }, // one more than the last index
+      kept: { value: 5 },
+      [hidden]: { value: 6 },
+    });
+    const names = getOwnNonIndexProperties(array, 0);
+    const wanted = ["length", "shown", "4294967295", "kept", hidden];
+    const isRight = names.length === wanted.length && wanted.every((name) => names.includes(name));
+    return isRight ? getOwnNonIndexProperties : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Up to here the keys of an array are listed to count them. */
 const LISTED_MOST = isJavaScriptCore ? 8 : 256;
+/** Up to here they are even if there is a quicker answer for long arrays. */
+const LISTED_LEAST = 8;
 
 /**
  * Whether elements are all that a loop over an array's names would show, and it has no symbols;
- * there may be holes all the same. Properties that no loop shows would take ten times as long.
+ * there may be holes all the same. Properties that no loop shows are looked for where that costs
+ * nothing; it may take ten times as long.
  */
 export function hasOnlyElements(array: readonly unknown[]): boolean {
   const { length } = array;
+  const isOfFractions = looksFractional(array);
+  if (namesBesideElements !== undefined && length > (isOfFractions ? LISTED_LEAST : LISTED_MOST)) {
+    return namesBesideElements(array, 0).length === 1 && arraysInheritNoNames(); // its length
+  }
+  // With its length. For JavaScriptCore one list is quicker than symbols and keys.
+  if (isJavaScriptCore && length <= LISTED_MOST) return ownKeys(array).length === length + 1;
   if (getOwnPropertySymbols(array).length > 0) return false;
-  if (length > LISTED_MOST) return looksBare(array) || keys(array).length === length;
+  if (length > LISTED_MOST && looksBare(array) && arraysInheritNoNames()) return true;
   // V8 lists values quicker than keys, but would make an object of every fraction among them.
-  const list = isJavaScriptCore || isFraction(array[0]) ? keys(array) : values(array);
+  const list = isJavaScriptCore || isOfFractions ? keys(array) : values(array);
   return list.length === length;
 }
 
-/** Whether `value` is a number, but no integer of 32 bits. */
-export function isFraction(value: unknown): boolean {
+/**
+ * Whether an array is likely to be one of numbers that are not all integers of 32 bits: some of
+ * its first two and its last is none.
+ */
+export function looksFractional(array: readonly unknown[]): boolean {
+  const { length } = array;
+  return length > 1 &&
+    (isFraction(array[0]) || isFraction(array[1]) || isFraction(array[length - 1]));
+}
+
+function isFraction(value: unknown): boolean {
   return typeof value === "number" && (value | 0) !== value;
 }
 
-const BARE = { maxArrayLength: 0, depth: 0, customInspect: false } as const;
+/** On one line: to fit lines takes JavaScriptCore longer than to describe. */
+const BARE = {
+  maxArrayLength: 0,
+  depth: 0,
+  customInspect: false,
+  compact: true,
+  breakLength: Infinity,
+} as const;
 
 /**
  * Whether a long array is described as one without other properties, which takes no longer the
@@ -72,6 +129,12 @@ export function isBareView(view: object, length: number): boolean {
 export function hasOwnCount(object: object, count: number): boolean {
   return ownKeys(object).length === count;
 }
+
+/** As with 0. V8 needs half the time for the two questions that it needs for one of both. */
+export const hasNothingOwn: (object: object) => boolean = isJavaScriptCore
+  ? (object) => ownKeys(object).length === 0
+  : (object) =>
+    getOwnPropertyNames(object).length === 0 && getOwnPropertySymbols(object).length === 0;
 
 /** Prototypes of other realms that were found to be what they look like. */
 const foreign = new Map<string, WeakSet<object>>();
@@ -132,6 +195,12 @@ export function define(object: object, name: PropertyKey, value: unknown): void 
 /** Whether no object inherits a name that a loop over its names would give. */
 export function inheritsNoNames(): boolean {
   for (const _name in OBJECT_PROTOTYPE) return false;
+  return true;
+}
+
+/** The same of arrays: an index that they inherit would stand for the element in a hole. */
+function arraysInheritNoNames(): boolean {
+  for (const _name in ARRAY_PROTOTYPE) return false;
   return true;
 }
 

@@ -39,13 +39,13 @@ import { MAX_DEPTH, MAX_VALUE_BYTES, tooLarge } from "./limits.ts";
 import {
   ARRAY_PROTOTYPE,
   DATE_PROTOTYPE,
+  hasNothingOwn,
   hasOnlyElements,
   hasOnlyNames,
   hasOwn,
-  hasOwnCount,
   inheritsNoNames,
-  isFraction,
   isObjectPrototype,
+  looksFractional,
   OBJECT_PROTOTYPE,
 } from "./own.ts";
 import { forgetLeaves, isRepeated } from "./repeats.ts";
@@ -185,7 +185,7 @@ function printOf(from: number, to: number): number {
 }
 
 function putDate(date: object, at: number): number {
-  if (!hasOwnCount(date, 0)) return NOT_PLAIN;
+  if (!hasNothingOwn(date)) return NOT_PLAIN;
   let time: number;
   try {
     time = timeOf.call(date);
@@ -447,7 +447,7 @@ function putArray(array: unknown[], from: number, depth: number, place: Place): 
   const { length } = array;
   if (!hasOnlyElements(array)) return NOT_PLAIN;
   if (from > limit) grow(from, SPARE);
-  if (length >= FLOATS_LEAST && isFraction(array[0])) {
+  if (length >= FLOATS_LEAST && looksFractional(array)) {
     const end = putFloats(array, from);
     if (end >= 0) return end;
   }
@@ -472,11 +472,12 @@ function putArray(array: unknown[], from: number, depth: number, place: Place): 
 function putFloats(array: readonly unknown[], at: number): number {
   const { length } = array;
   if (at + 8 * length > limit) grow(at, 8 * length);
+  const target = view;
   let end = putLength(FLOATS, length, at);
   for (let i = 0; i < length; i += 1, end += 8) {
     const value = array[i];
     if (typeof value !== "number") return NOT_PLAIN;
-    view.setFloat64(end, value, true);
+    target.setFloat64(end, value, true);
   }
   return end;
 }

@@ -11,11 +11,17 @@ const FEW = 12;
 const ALIKE_MOST = 16;
 /** Larger tables are not kept. */
 const KEPT_MOST = 4096;
+/** Numbers in the table stay below this, with room for as many objects as memory has. */
+const BASE_MOST = 2 ** 30;
 
 const leaves: (object | undefined)[] = [];
 let prints = new Int32Array(1024);
-/** Indices into `leaves`, from one on, at the places that their prints lead to. */
+/**
+ * `base` and an index into `leaves`, from one on, at the places that prints lead to. What is not
+ * above `base` is of a structure before this one: so nothing is wiped between two.
+ */
 let places = new Int32Array(2048);
+let base = 0;
 let count = 0;
 let all: Set<object> | undefined;
 
@@ -25,31 +31,35 @@ export function isRepeated(leaf: object, print: number): boolean {
   if (count < FEW) {
     for (let i = 0; i < count; i += 1) if (leaves[i] === leaf) return true;
   } else {
-    if (count === FEW) { for (let i = 0; i < FEW; i += 1) lay(i); }
+    if (count === FEW) layAll();
     const mask = places.length - 1;
     let alike = 0;
-    for (let at = print & mask; places[at] !== 0; at = at + 1 & mask) {
-      if (leaves[places[at] - 1] === leaf) return true;
+    let at = print & mask;
+    for (; places[at] > base; at = at + 1 & mask) {
+      if (leaves[places[at] - base - 1] === leaf) return true;
       alike += 1;
     }
     if (alike > ALIKE_MOST) {
       all = new Set(leaves.slice(0, count) as object[]);
       return all.size === all.add(leaf).size;
     }
+    places[at] = base + count + 1;
   }
   leaves[count] = leaf;
   prints[count] = print;
   count += 1;
-  if (count > FEW) lay(count - 1);
   if (count === prints.length) enlarge();
   return false;
 }
 
-function lay(index: number): void {
+/** Lays all that were noted so far. */
+function layAll(): void {
   const mask = places.length - 1;
-  let at = prints[index] & mask;
-  while (places[at] !== 0) at = at + 1 & mask;
-  places[at] = index + 1;
+  for (let i = 0; i < count; i += 1) {
+    let at = prints[i] & mask;
+    while (places[at] > base) at = at + 1 & mask;
+    places[at] = base + i + 1;
+  }
 }
 
 function enlarge(): void {
@@ -57,26 +67,22 @@ function enlarge(): void {
   more.set(prints);
   prints = more;
   places = new Int32Array(2 * more.length);
-  for (let i = 0; i < count; i += 1) lay(i);
+  layAll();
 }
 
 /** Lets go of all objects, for the next structure. */
 export function forgetLeaves(): void {
-  if (all !== undefined) {
-    all = undefined;
-    places.fill(0);
-  } else if (count >= FEW) {
-    const mask = places.length - 1;
-    for (let i = 0; i < count; i += 1) {
-      // Every place from there to the next gap is of this structure, too.
-      for (let at = prints[i] & mask; places[at] !== 0; at = at + 1 & mask) places[at] = 0;
-    }
-  }
+  all = undefined;
   for (let i = 0; i < count; i += 1) leaves[i] = undefined;
+  base += count;
   count = 0;
   if (leaves.length > KEPT_MOST) {
     leaves.length = 0;
     prints = new Int32Array(1024);
     places = new Int32Array(2048);
+    base = 0;
+  } else if (base > BASE_MOST) {
+    places.fill(0);
+    base = 0;
   }
 }

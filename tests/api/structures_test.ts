@@ -174,6 +174,26 @@ const FROZEN = `
   console.log(JSON.stringify([map.get("key"), map.get("plain")]));
 `;
 
+test("SharedMap keeps the holes of arrays that inherit an element", () => {
+  const arrays = [4, 9, 40, 300].flatMap((length) =>
+    [(i: number) => i, (i: number) => i + 0.5, (i: number) => `${i}`].map((make) => {
+      const array = Array.from({ length }, (_, i) => make(i));
+      delete array[3];
+      return array;
+    })
+  );
+  const prototype = Array.prototype as unknown[];
+  prototype[3] = 1234.5;
+  let found: unknown[];
+  try {
+    found = arrays.map((array) => kept(array));
+  } finally {
+    delete prototype[3];
+  }
+  prototype.length = 0;
+  assertAlike(found, arrays);
+});
+
 test("SharedMap keeps structures whole if prototypes are frozen", () => {
   const args = HERE === "deno" ? ["eval", "--no-check", FROZEN] : ["-e", FROZEN];
   const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
@@ -243,6 +263,25 @@ test("a string that is kept holds no more than 256 bytes besides itself", () => 
   const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
   const held = Number(stdout.trim().split("\n").at(-1));
   assert.ok(held > 60 && held <= 60 + 256, `${held} ${stderr}`);
+});
+
+test("SharedMap tells objects apart whose names differ in any one character", () => {
+  const names = ["a", "second", "the third of them", "last"];
+  const lists = names.flatMap((name, i) =>
+    Array.from(
+      name,
+      (_, at) => names.with(i, `${name.slice(0, at)}~${name.slice(at + 1)}`),
+    )
+  );
+  const values = [names, ...lists].map((list) =>
+    Object.fromEntries(list.map((name, n) => [name, n]))
+  );
+  // Names that were met this often are compared, and no longer read.
+  using map = SharedMap.anonymous<unknown>();
+  for (let round = 0; round < 40; round += 1) {
+    for (const value of values) assertAlike(map.set("key", value).get("key"), value);
+  }
+  assertAlike(kept(values), values);
 });
 
 test("SharedMap.set() stores what getters gave, also where they use the map", () => {

@@ -11,6 +11,7 @@ import { test } from "node:test";
 import { Mmap, SharedMap, SharedValue } from "../../mod.ts";
 import {
   atEnd,
+  CHILDREN,
   executable,
   freshDirectory,
   NEEDS,
@@ -101,7 +102,7 @@ function segments(): string[] {
 }
 
 for (const [example, patterns] of Object.entries(SAYS)) {
-  for (const runtime of RUNTIMES) {
+  for (const runtime of CHILDREN) {
     const isServer = example === "sessions_server.ts" || example === "rate_limit.ts";
     const reason = isServer ? NEEDS.portSharing : undefined;
     testUnless(

@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
+  CHILDREN,
   freshDirectory,
   NEEDS,
   refusesTmpfs,
-  RUNTIMES,
   startChild,
   testUnless,
 } from "../support/support.ts";
@@ -18,7 +18,7 @@ function limited(limit: string): string[] {
   return ["sh", "-c", `ulimit ${limit} && exec "$@"`, "sh"];
 }
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   testUnless(
     NEEDS.memoryFiles ?? NEEDS.shell,
     `a file that may not grow says so in ${runtime}`,

@@ -7,13 +7,13 @@ import { test } from "node:test";
 import {
   assertSound,
   atEnd,
+  CHILDREN,
   freshDirectory,
   freshMap,
   inSmallTmpfs,
   NEEDS,
   refusesTmpfs,
   removeAll,
-  RUNTIMES,
   SCALE,
   startChild,
   startWith,
@@ -47,7 +47,7 @@ const descriptors = Math.min(NEEDS.shell ? 0 : hardLimit(), DESCRIPTORS_MAX);
 const lacksDescriptors = NEEDS.shell ?? NEEDS.memoryFiles ??
   (descriptors < DESCRIPTORS_MIN ? `ulimit -Hn is ${descriptors}` : undefined);
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   testUnless(
     lacksDescriptors,
     `a process has as many maps open as descriptors allow, in ${runtime}`,
@@ -71,7 +71,7 @@ for (const runtime of RUNTIMES) {
   );
 }
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   testUnless(
     noLimit,
     `ulimit -v leaves room for hundreds of maps in ${runtime}`,
@@ -157,7 +157,7 @@ const GROWING = `mount -t tmpfs -o size=8m shmap-test "$0" || exit
   done </dev/null >/dev/null 2>&1 &
   exec "$@"`;
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   testUnless(
     noTmpfs,
     `a refused value leaves the disk as full as it was in ${runtime}`,

@@ -10,6 +10,7 @@ import process from "node:process";
 import {
   type Child,
   type ChildOptions,
+  CHILDREN,
   commandLine,
   executable,
   freshDirectory,
@@ -17,7 +18,6 @@ import {
   NEEDS,
   otherThan,
   type Runtime,
-  RUNTIMES,
   SHM,
   startChild,
   type TestContext,
@@ -99,7 +99,7 @@ function fileOf(token: string): string {
   return join(SHM, `.~${number}`);
 }
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   for (const [what, reason, start] of GIVERS) {
     testUnless(reason, `a token of ${runtime} ${what} leads its user there`, LONG, async (t) => {
       const giver = await start(t, runtime);

@@ -6,12 +6,12 @@ import { join } from "node:path";
 import process from "node:process";
 import {
   type Child,
+  CHILDREN,
   freshAnonymous,
   freshDirectory,
   freshMap,
   freshName,
   type Runtime,
-  RUNTIMES,
   SHM,
   startChild,
   type TestContext,
@@ -42,7 +42,7 @@ async function startWithoutProc(t: TestContext, runtime: Runtime): Promise<Child
 const noProc = { code: "Unsupported", message: /: there is no \/proc, / };
 const noFacts = { code: "Unsupported", message: /\/proc does not tell .* lock: "kernel"/ };
 
-for (const runtime of RUNTIMES) {
+for (const runtime of CHILDREN) {
   testUnless(
     procStays(),
     `without /proc a map of ${runtime} has kernel locks and a name, or the error says so`,

@@ -1,8 +1,8 @@
 //! Part 4 of the proof: every system call that an act of the library makes is made to fail, and the
 //! process is killed before and after each.
 //!
-//!     shmap-proof-act [--scale <n>] [--seed <n>] [share <i> <of>] [only <act>] [report]
-//!     shmap-proof-act look <directory>
+//!     shmap-proof-plain act [--scale <n>] [--seed <n>] [share <i> <of>] [only <act>] [report]
+//!     shmap-proof-plain act look <directory>
 //!
 //! Each case has a directory of its own, a map prepared by a process that is gone, perhaps a
 //! process that stays attached, the process that acts, and afterwards one that finds the map as it

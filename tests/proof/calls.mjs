@@ -105,6 +105,15 @@ export const TABLE = {
     on: "robust kernel",
     not: {},
   },
+  shm_map_compact: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: {
+      step: "its stores are those of a recovery",
+      ...because("storm history", "parked extents give back their blocks in each of these parts"),
+      faults: TRIED,
+    },
+  },
   shm_map_put_until: {
     by: "enumerate corrupt api",
     on: "robust kernel",
@@ -182,21 +191,11 @@ export const TABLE = {
     on: ON_ALL,
     not: { step: READS },
   },
-  shm_map_get_many: {
-    by: "enumerate corrupt",
-    on: "robust kernel",
-    not: {
-      step: READS,
-      ...because("storm history", SAME_ORDER),
-      faults: TRIED,
-      api: "the API asks in batches",
-    },
-  },
   shm_map_get_batch: {
-    by: "corrupt api",
+    by: "enumerate corrupt api",
     on: ON_ALL,
     not: {
-      ...because("enumerate step", READS),
+      step: READS,
       ...because("storm history", SAME_ORDER),
       faults: TRIED,
     },

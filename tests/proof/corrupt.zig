@@ -1,8 +1,8 @@
 //! Segments damaged while no process is attached: one that opens it gets errors or wrong data, no
 //! signal, no endless call and no store outside; and what can be repaired, a repair repairs.
 //!
-//!     shmap-proof-corrupt [--scale <n>] [--seed <n>]
-//!     shmap-proof-corrupt [--scale <n>] --seed <n> case <number>
+//!     shmap-proof-recorded corrupt [--scale <n>] [--seed <n>]
+//!     shmap-proof-recorded corrupt [--scale <n>] --seed <n> case <number>
 //!
 //! Two workers share the cases. A worker that dies, or does not come to the end of a case, costs
 //! that case and is followed by another, so the number of the case says what happened.
@@ -18,18 +18,29 @@ const os = shmap.os;
 const Bench = cases.Bench;
 const Progress = cases.Progress;
 
-pub const records_stores = true;
-pub const std_options: std.Options = .{ .enable_segfault_handler = false };
-/// A trace takes so long that a crash would pass for a case without an end; a replay has one.
-pub const panic = std.debug.FullPanic(struct {
-    fn tell(message: []const u8, address: ?usize) noreturn {
-        if (replaying) std.debug.defaultPanic(message, address);
-        std.debug.print("{s}\n", .{message});
-        std.process.abort();
-    }
-}.tell);
+/// Set in processes that meet damage: there a trace takes so long that a crash would pass for a
+/// case without an end. A replay has one.
+var is_terse = false;
 
-var replaying = false;
+/// What the program does in a panic.
+pub fn notePanic(message: []const u8, address: ?usize) noreturn {
+    if (!is_terse) std.debug.defaultPanic(message, address);
+    std.debug.print("{s}\n", .{message});
+    std.process.abort();
+}
+
+/// From here on a signal ends this process at once, and the trace stays away.
+fn beTerse() void {
+    is_terse = true;
+    const end: std.posix.Sigaction = .{
+        .handler = .{ .handler = std.posix.SIG.DFL },
+        .mask = std.posix.sigemptyset(),
+        .flags = 0,
+    };
+    for ([_]std.posix.SIG{ .SEGV, .BUS, .ILL, .FPE }) |signal| {
+        std.posix.sigaction(signal, &end, null);
+    }
+}
 
 const worker_count = 2;
 /// A case that runs for longer does not end; one that sleeps may wait for others.
@@ -86,8 +97,6 @@ pub fn main(init: std.process.Init) !void {
 fn replay(worker: *Worker, number: u64) bool {
     const child = fork();
     if (child == 0) {
-        replaying = true;
-        std.debug.attachSegfaultHandler();
         worker.bench.run(number);
         std.debug.print("{any}\n", .{worker.bench.progress.*});
         std.c._exit(0);
@@ -145,6 +154,7 @@ fn cleanUp(worker: *Worker) void {
 
 /// Cases from `worker.next` on, every second one.
 fn work(worker: *Worker) noreturn {
+    beTerse();
     _ = linux.prctl(@intFromEnum(linux.PR.SET_PDEATHSIG), @intFromEnum(linux.SIG.KILL), 0, 0, 0);
     // What a case needs of the stack is there before the first: it is no mapping left behind.
     growStack();

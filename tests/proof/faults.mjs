@@ -5,8 +5,8 @@
  *
  * The acts of `act.zig` are disturbed by that program itself, in two halves at once. Then a script
  * in Bun and in Deno is disturbed by strace, in those calls that only the library makes: each is
- * made to fail, and is where the process is killed. Afterwards `shmap-proof-act look` goes on with
- * what is left.
+ * made to fail, and is where the process is killed. Afterwards `shmap-proof-plain act look` goes on
+ * with what is left.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ import { partArguments } from "./part.mjs";
 
 const { scale, seed } = partArguments();
 
-const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-act");
+const NATIVE = [join(ROOT, "zig-out", "bin", "shmap-proof-plain"), "act"];
 const SCRIPT = join(ROOT, "tests", "proof", "act.ts");
 const SIDES = 2;
 const TIMEOUT_MS = 20_000;
@@ -72,7 +72,7 @@ async function runNative() {
   const halves = await Promise.all(Array.from({ length: SIDES }, (_, side) => {
     const words = ["share", String(side), String(SIDES)];
     const args = [...words, "--scale", String(scale), "--seed", String(seed)];
-    return run([NATIVE, ...args], { limitMs: 600_000 * Math.max(1, scale) });
+    return run([...NATIVE, ...args], { limitMs: 600_000 * Math.max(1, scale) });
   }));
   for (const { stdout, stderr, status, how } of halves) {
     process.stderr.write(stderr);
@@ -83,7 +83,7 @@ async function runNative() {
       totals.set(what, { tried: sum.tried + tried, found: sum.found + found, note });
     }
     if (status === 0) continue;
-    if (status !== 1) complain(`shmap-proof-act ${how}`);
+    if (status !== 1) complain(`shmap-proof-plain act ${how}`);
     isSound = false;
   }
   writeSync(1, `${JSON.stringify({ calls: called })}\n`);
@@ -149,7 +149,7 @@ async function judge({ directory, stdout, stderr, isLate, status, signal }, { ki
     }
     if (steps.length !== 13) return `${steps.length} steps: ${stdout}`;
   }
-  const look = await run([NATIVE, "look", directory], { limitMs: TIMEOUT_MS });
+  const look = await run([...NATIVE, "look", directory], { limitMs: TIMEOUT_MS });
   if (!look.isOk) return `afterwards: ${look.stderr.trim()}`;
   const left = readdirSync(directory);
   return left.length === 1 && left[0] === "map" ? undefined : `left over: ${left.join(" ")}`;

@@ -1,6 +1,6 @@
 //! Part 5 of the proof: every history is linearisable, and every snapshot respects causes.
 //!
-//!     shmap-proof-history [--scale <n>] [--seed <n>] [histories] [causal]
+//!     shmap-proof-recorded history [--scale <n>] [--seed <n>] [histories] [causal]
 //!
 //! What processes do in which order is up to the machine, so the seed replays what was asked for,
 //! not the very history: that is printed where it is violated.
@@ -13,8 +13,6 @@ const load = @import("history/load.zig");
 const causal = @import("causal.zig");
 const crowd = @import("crowd.zig");
 const report = @import("report.zig");
-
-pub const records_stores = true;
 
 const operations_each = 20_000;
 /// More is a failure of the check itself.

@@ -228,15 +228,15 @@ async function runThreads() {
   ]);
   const env = { TSAN_OPTIONS: "exitcode=66 halt_on_error=0 history_size=2" };
   const reports = (text) => text.split(/^={18}$/m).filter((one) => /^WARNING: Thr/m.test(one));
-  const real = await run([program, "--scale", String(scale), "--seed", String(seed)], { env });
+  const command = [program, "threads", "--seed", String(seed), "--scale"];
+  const real = await run([...command, String(scale)], { env });
   const row = real.stdout.split("\n").find((line) => line.startsWith("{"));
   const numbers = row ? JSON.parse(row) : { tried: 0, found: 1, least: 1, note: "no row" };
   let found = numbers.found + reports(real.output).length;
   if (found === 0 && !real.isOk) found = 1;
   if (found > 0) console.error(real.output);
   // A sanitizer that sees nothing would pass as well.
-  const planting = ["--scale", "0.02", "--seed", String(seed), "plant"];
-  const planted = await run([program, ...planting], { env });
+  const planted = await run([...command, "0.02", "plant"], { env });
   if (!reports(planted.output).some((one) => one.includes("storePlainly"))) {
     found++;
     console.error(`the planted race was not reported:\n${planted.output}`);

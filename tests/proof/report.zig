@@ -1,6 +1,6 @@
 //! How a part of the proof is told its size and seed, and how it says what it tried and found.
 //!
-//!     shmap-proof-<part> [--scale <n>] [--seed <n>] [words …]
+//!     shmap-proof-<program> <part> [--scale <n>] [--seed <n>] [words …]
 //!
 //! A row is one line of JSON on standard output, which `run.mjs` collects into its table, and after
 //! it comes a line that says which exported functions were called how often until then; the rest
@@ -41,7 +41,7 @@ pub const Arguments = struct {
         _ = std.os.linux.getrandom(&seed, seed.len, 0);
         // Small enough that JavaScript keeps every digit.
         var arguments: Arguments = .{ .seed = @as(u64, @bitCast(seed)) >> 16, .words = &.{} };
-        var i: usize = 1;
+        var i: usize = 2; // behind the program and the part
         while (i < all.len) : (i += 1) {
             if (std.mem.eql(u8, all[i], "--scale")) {
                 i += 1;
@@ -61,6 +61,20 @@ pub const Arguments = struct {
         return @max(1, @as(u64, @intFromFloat(wanted)));
     }
 };
+
+/// Runs the part that the first argument names; with the exit code of its `main`, where that has
+/// one.
+pub fn runPart(parts: anytype, init: std.process.Init) !u8 {
+    const words = try init.minimal.args.toSlice(init.arena.allocator());
+    inline for (comptime std.meta.fieldNames(@TypeOf(parts))) |name| {
+        if (words.len > 1 and std.mem.eql(u8, words[1], name)) {
+            const code = try @field(parts, name).main(init);
+            return if (@TypeOf(code) == u8) code else 0;
+        }
+    }
+    std.debug.print("no part has that name\n", .{});
+    return 2;
+}
 
 /// Says one row.
 pub fn say(io: std.Io, row: Row) !void {

@@ -19,6 +19,7 @@ import { judgeCalls } from "./calls.mjs";
 import { install } from "../../tools/install.mjs";
 import { inWords } from "../../tools/counts.mjs";
 import { ENVIRONMENT, run } from "../../tools/process.mjs";
+import { PROGRAM_OF } from "../../tools/proof_programs.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;
@@ -45,6 +46,15 @@ const PARTS = [
     detail: "small mappings",
   },
   {
+    name: "storm with small extents",
+    cores: 2,
+    seconds: [1, 20],
+    command: native("storm"),
+    share: 0.25,
+    env: { SHMAP_SMALL_EXTENTS: "1" }, // entries over 4 KiB park (zig/stripe/parked.zig)
+    detail: "small extents",
+  },
+  {
     name: "storm of runtimes",
     cores: 2,
     seconds: [2, 150],
@@ -69,14 +79,14 @@ const PARTS = [
     command: ["deno", "run", "-A", "tests/proof/values.ts"],
   },
   { name: "values on bun", cores: 1, seconds: [4, 90], command: ["bun", "tests/proof/values.ts"] },
-  { name: "life", cores: 1, seconds: [60, 60], command: native("life") },
-  { name: "fuzz", cores: 1, seconds: [20, 45], command: ["node", "tests/proof/fuzz.mjs"] },
+  { name: "life", cores: 1, seconds: [40, 120], command: native("life") },
+  { name: "fuzz", cores: 1, seconds: [50, 45], command: ["node", "tests/proof/fuzz.mjs"] },
   { name: "full", cores: 1, seconds: [1, 80], command: native("full") },
   { name: "step", cores: 1, seconds: [1, 20], command: native("step") },
 ];
 
 function native(name) {
-  return [`zig-out/bin/shmap-proof-${name}`];
+  return [`zig-out/bin/shmap-proof-${PROGRAM_OF[name]}`, name];
 }
 
 /** Runs a part to its end; resolves with its rows and what it said besides. */

@@ -1,6 +1,6 @@
 //! Part 2 of the proof: the release library, as it is shipped, may die at any instruction.
 //!
-//!     shmap-proof-step [--scale <n>] [--seed <n>] [libshmap.so]
+//!     shmap-proof-recorded step [--scale <n>] [--seed <n>] [libshmap.so]
 //!
 //! A process is carried through one call of the library instruction by instruction (`stepper.zig`).
 //! Wherever one changed the segment, that is laid out here and looked at as in part 1. And the same
@@ -22,8 +22,6 @@ const Script = steppers.Script;
 const Site = shmap.testing.images.Site;
 const Stepper = steppers.Stepper;
 const gpa = std.heap.smp_allocator;
-
-pub const records_stores = true;
 
 extern fn alarm(seconds: c_uint) c_uint;
 
@@ -423,7 +421,7 @@ fn holdAs(map: *shmap.map.Map) !void {
     const word: shmap.layout.LockWord = @bitCast(map.segment.header().lock_word);
     const locks = map.segment.locks;
     if (!try shmap.range_lock.tryLock(&map.fault, locks, .user, .exclusive)) return error.Held;
-    map.lock.hold = .exclusive;
+    map.lock.take(.exclusive);
     map.lock.serial = word.serial;
 }
 
@@ -454,7 +452,7 @@ pub fn main(init: std.process.Init) !void {
     while (totals.steps < least or totals.scenarios < scenarios) : (seed += 1) {
         runOne(&totals, &library, script, seed) catch |err| {
             totals.found += 1;
-            std.debug.print("{t}; to see it again: shmap-proof-step {s} {d}\n", .{
+            std.debug.print("{t}; to see it again: shmap-proof-recorded step {s} {d}\n", .{
                 err, path, seed,
             });
         };

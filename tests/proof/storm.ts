@@ -41,7 +41,7 @@ import {
 } from "./storm/worker.ts";
 
 const WORKER = join(ROOT, "tests", "proof", "storm", "worker.ts");
-const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-storm");
+const NATIVE = join(ROOT, "zig-out", "bin", "shmap-proof-plain");
 const PREFIX = `shmap-test-${process.pid}-storm`;
 const SHARED = `${PREFIX}-shared`;
 const VALUE = `${PREFIX}-value`;
@@ -243,7 +243,7 @@ async function runNatives(random: Random): Promise<void> {
 }
 
 function startNative(lane: string, base: number, ...more: string[]): Child {
-  const command = [NATIVE, "beside", SHARED, lane, `${base}`, ...more];
+  const command = [NATIVE, "storm", "beside", SHARED, lane, `${base}`, ...more];
   return new Child("bun", { wrap: ["sh", "-c", 'exec "$0" "$@"', ...command, "--"] });
 }
 

@@ -2,8 +2,8 @@
 //! named segments are killed at random moments, and each that comes after looks whether what the
 //! dead one had acknowledged is there and nothing else happened.
 //!
-//!     shmap-proof-storm [--scale <n>] [--seed <n>]
-//!     shmap-proof-storm beside …     one process of the mixed storm (storm/beside.zig)
+//!     shmap-proof-plain storm [--scale <n>] [--seed <n>]
+//!     shmap-proof-plain storm beside …     one process of the mixed storm (storm/beside.zig)
 //!
 //! The seed decides what the workers do; when they are killed, and who runs, the machine decides.
 //! A call counts as waiting for others for the time it took, less what this thread spent in the
@@ -25,10 +25,9 @@ const Oracle = oracles.Oracle;
 /// A failed assertion in a worker is a fault by itself. The worker notes it before it prints
 /// anything: printing takes so long that the worker is often killed meanwhile, which would count
 /// as one more kill.
-pub const panic = std.debug.FullPanic(notePanic);
 var watching: ?struct { oracle: *Oracle, slot: usize } = null;
 
-fn notePanic(message: []const u8, first_address: ?usize) noreturn {
+pub fn notePanic(message: []const u8, first_address: ?usize) noreturn {
     if (watching) |seen| seen.oracle.violate(.panicked, seen.slot, .{ 0, 0, 0, 0 });
     std.debug.defaultPanic(message, first_address);
 }

@@ -1,7 +1,7 @@
 //! Threads that operate on one map through one mapping, for ThreadSanitizer, which knows a word by
 //! its address and so cannot see two mappings of the same memory race.
 //!
-//!     shmap-proof-threads [--scale <n>] [--seed <n>] [plant]
+//!     threads threads [--scale <n>] [--seed <n>] [plant]
 //!
 //! Each thread opens a handle of its own, with its own description, locks and fault record, and is
 //! then led to the first one's mapping. Every value says which key it belongs to and repeats one

@@ -187,6 +187,7 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
             0 => _ = calls.call(.shm_map_clear, .{handle}),
             1, 2 => _ = verify(handle, false),
             3 => _ = verify(handle, true),
+            4 => _ = calls.call(.shm_map_compact, .{handle}),
             else => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
         },
     }
@@ -289,7 +290,6 @@ fn getMany(handle: u32, image: *const images.Image) void {
         at += @intCast(4 + entry.key.len);
         count += 1;
     }
-    takeGathered(handle, calls.call(.shm_map_get_many, .{ handle, &keys, at, count }));
     _ = calls.call(.shm_map_get_batch, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     _ = calls.call(.shm_map_has_many, .{ handle, &keys, at, count, &room, calls.word(room.len) });
     if (image.entries.len == 0) return;

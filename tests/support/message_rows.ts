@@ -33,7 +33,8 @@ const file = (t: TestContext, bytes = "bytes") => {
 };
 
 const OPEN_OPTIONS =
-  "mode, readonly, permissions, allowForeignOwner, directory, maxBytes, lock, timeout, codec, frozen";
+  "mode, readonly, permissions, allowForeignOwner, directory, maxBytes, lock, timeout, codec, frozen" +
+  ", ttl";
 const NAME_RULE = "it may have letters, digits, '.', '_' and '-', and no '.' at the start";
 
 /** Arguments of the wrong kind, or beyond a limit. */
@@ -52,6 +53,43 @@ export const ARGUMENTS: Row[] = [
   row(
     `Cannot use an option "mdoe": the nearest here is "mode", of ${OPEN_OPTIONS}`,
     (t) => SharedMap.open(name(t), any({ mdoe: "create" })),
+  ),
+  row("Cannot use ttl -1: it must be more than 0", (t) => SharedMap.open(name(t), { ttl: -1 })),
+  row(
+    'Cannot use "1" as ttl: it must be a number',
+    (t) => freshMap(t).set("a", 1, any({ ttl: "1" })),
+  ),
+  row(
+    "Cannot use true as expiry: it must be a number or an object with ttl or expires",
+    (t) => freshMap(t).set("a", 1, any(true)),
+  ),
+  row(
+    "Cannot use both ttl and expires: state one of them",
+    (t) => freshMap(t).set("a", 1, { ttl: 1, expires: 1 }),
+  ),
+  row(
+    "Cannot use these options: they state neither ttl nor expires",
+    (t) => freshMap(t).touch("a", {}),
+  ),
+  row(
+    'Cannot use "1" as by: it must be a number or a bigint',
+    (t) => freshMap(t).increment("a", any("1")),
+  ),
+  row(
+    "Cannot use 1n as initial: it must be a number, as what is added",
+    (t) => freshMap(t).increment("a", 1, any({ initial: 1n })),
+  ),
+  row(
+    'Cannot add 1 to "a" in map "{name}": its value is no number',
+    (t) => freshMap<unknown>(t).set("a", "text").increment("a"),
+  ),
+  row(
+    'Cannot add 1 to "a" in map "{name}": the sum is not a number from -(2^53 - 1) to 2^53 - 1',
+    (t) => freshMap(t).set("a", Number.MAX_SAFE_INTEGER).increment("a"),
+  ),
+  row(
+    'Cannot use "page 2" as cursor: it must be what scan gave',
+    (t) => freshMap(t).scan({ cursor: "page 2" }),
   ),
   row(
     'Cannot use an option "dir": the nearest here is "directory"',

@@ -216,7 +216,10 @@ class Maker {
     const count = this.#random(4);
     for (let i = 0; i < count; i += 1) {
       const at = this.#random(300);
-      if (at < array.length) array[at] = this.#item(depth + 1, `[${at}]`);
+      // Not in a place that is taken: what must be refused there would be gone.
+      if (at < array.length && !Object.hasOwn(array, at)) {
+        array[at] = this.#item(depth + 1, `[${at}]`);
+      }
     }
     defineMember(array, "total", this.#item(depth + 1, ".total"));
     return array;

@@ -21,6 +21,7 @@ import {
   removeAll,
   type Runtime,
   runtimeOf,
+  RUNTIMES,
   SHM,
   SUPPORT,
 } from "./platform.ts";
@@ -43,6 +44,12 @@ let nameCount = 0;
 export function scaled(count: number): number {
   return Math.max(1, Math.round(count * SCALE));
 }
+
+/**
+ * Which runtimes a test starts of whose children each does all the work alone: with less of the
+ * work only the one that runs the test, for the suites run on both.
+ */
+export const CHILDREN: readonly Runtime[] = SCALE < 1 ? [HERE] : RUNTIMES;
 
 /** Registers a test that `reason` may forbid; then it counts as skipped and its name says why. */
 export function testUnless(

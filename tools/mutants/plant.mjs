@@ -1,6 +1,6 @@
 /**
- * Plants a known bug in a copy of the library, builds what must notice it there, and runs that. All
- * builds are `Debug` ones: half of the time goes into compiling.
+ * Plants a known bug in a copy of the library or of the module, builds what must notice it there,
+ * and runs that. All builds are `Debug` ones: half of the time goes into compiling.
  */
 import {
   cpSync,
@@ -15,17 +15,24 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { filters } from "../left_out.mjs";
 import { ROOT, run } from "../process.mjs";
+import { PROGRAM_OF } from "../proof_programs.mjs";
 
 const LIMIT_MS = 10 * 60_000;
 const COPIED = ["zig", "tests/proof", "tools", "build.zig", "build.zig.zon"];
+/** For the suites: the module, over the library that stands in the checkout. */
+const COPIED_FOR_SUITES = [
+  ...["src", "mod.ts", "deno.json", "package.json", "tests", "tools"],
+  "bench/stage1_codec.ts",
+];
+const LINKED_FOR_SUITES = ["node_modules", "zig-out"];
 
 function runIn(cwd, ...command) {
   return run(command, { cwd, limitMs: LIMIT_MS });
 }
 
-/** Replaces the one place where `from` stands in a file of the library. */
+/** Replaces the one place where `from` stands in a file of the library, or of the module. */
 function edit(copy, { name, file, from, to }) {
-  const path = join(copy, "zig", file);
+  const path = file.startsWith("src/") ? join(copy, file) : join(copy, "zig", file);
   const source = readFileSync(path, "utf8");
   if (source.split(from).length !== 2) throw new Error(`no single place: ${name}`);
   writeFileSync(path, source.replace(from, () => to));
@@ -34,8 +41,9 @@ function edit(copy, { name, file, from, to }) {
 /** A copy of the library with the bug; it is gone when `use` has ended. */
 async function withPlanted(mutant, use) {
   const copy = mkdtempSync(join(tmpdir(), "shmap-mutant-"));
+  const paths = mutant.suite === undefined ? COPIED : COPIED_FOR_SUITES;
   try {
-    for (const path of COPIED) cpSync(join(ROOT, path), join(copy, path), { recursive: true });
+    for (const path of paths) cpSync(join(ROOT, path), join(copy, path), { recursive: true });
     for (const one of mutant.edits ?? [mutant]) edit(copy, { ...mutant, ...one });
     return await use(copy);
   } finally {
@@ -54,17 +62,36 @@ function failsTests(mutant) {
   });
 }
 
-/** The program of a part of the proof, built in the copy if it is a native one. */
+/** Whether a suite, or the one test of it that is named, fails on Deno with this bug planted. */
+function failsSuite(mutant) {
+  return withPlanted(mutant, async (copy) => {
+    for (const path of LINKED_FOR_SUITES) symlinkSync(join(ROOT, path), join(copy, path));
+    const options = ["-A", "--no-check", ...(mutant.filter ? ["--filter", mutant.filter] : [])];
+    const { isOk, output } = await runIn(copy, "deno", "test", ...options, mutant.suite);
+    if (!/[1-9]\d* passed|[1-9]\d* failed/.test(output)) {
+      throw new Error(`does not run: ${mutant.name}\n${output}`);
+    }
+    return !isOk;
+  });
+}
+
+/** Whether the tests that must notice a bug do. Undefined: no tool of this machine could. */
+function isCaughtBy(mutant) {
+  if (mutant.tests) return failsTests(mutant);
+  return mutant.suite ? failsSuite(mutant) : isFoundByProof(mutant);
+}
+
+/** The start of the command of a part of the proof, built in the copy if it is a native one. */
 async function programOf(part, copy, name) {
   if (existsSync(join(copy, "tests", "proof", `${part}.mjs`))) {
     symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
     return ["node", join("tests", "proof", `${part}.mjs`)];
   }
-  const root = ["--dep", "shmap", `-Mroot=tests/proof/${part}.zig`];
+  const root = ["--dep", "shmap", `-Mroot=tests/proof/${PROGRAM_OF[part]}.zig`];
   const modules = [...root, "-Mshmap=zig/root.zig", "-lc"];
   const built = await runIn(copy, "zig", "build-exe", ...modules, "--name", "part");
   if (!built.isOk) throw new Error(`does not compile: ${name}\n${built.output}`);
-  return [join(copy, "part")];
+  return [join(copy, "part"), part];
 }
 
 /**
@@ -89,7 +116,7 @@ function isFoundByProof(mutant) {
 /** How it went with a bug: "caught", "MISSED", "not run" without the tool, or why it failed. */
 export async function verdictOf(mutant) {
   try {
-    const isCaught = mutant.tests ? await failsTests(mutant) : await isFoundByProof(mutant);
+    const isCaught = await isCaughtBy(mutant);
     return isCaught === undefined ? "not run" : isCaught ? "caught" : "MISSED";
   } catch (error) {
     return `FAILED: ${error.message}`;

@@ -1,6 +1,6 @@
 /**
- * Plants known bugs in a copy of the library, one at a time, and expects the Zig tests or a part of
- * the proof to catch each. A test that no bug can fail proves nothing.
+ * Plants known bugs in a copy of the library, one at a time, and expects the Zig tests, a suite or
+ * a part of the proof to catch each. A test that no bug can fail proves nothing.
  *
  *     node tools/mutants/run.mjs                    every bug
  *     node tools/mutants/run.mjs snapshot           those whose names have one of these words
@@ -21,6 +21,7 @@ import { ENGINE_MUTANTS } from "./engine.mjs";
 import { FILE_MUTANTS } from "./files.mjs";
 import { verdictOf } from "./plant.mjs";
 import { PROOF_MUTANTS } from "./proof.mjs";
+import { VALUE_MUTANTS } from "./values.mjs";
 
 /** How many bugs are planted, built and run at once. */
 const LANES = 2;
@@ -30,12 +31,12 @@ async function git(...args) {
   return isOk ? stdout.trim() : "";
 }
 
-/** The files below `zig` that changed since the newest tag, or else since the last version. */
+/** The files of library and module that changed since the newest tag, or since the last version. */
 async function changedFiles() {
   const tag = await git("describe", "--tags", "--abbrev=0");
   const release = tag || await git("log", "-1", "--format=%H", '-G"version"', "--", "package.json");
   if (!release) console.log("no release is known here: the draw is from all bugs");
-  const names = release ? await git("diff", "--name-only", release, "--", "zig") : "";
+  const names = release ? await git("diff", "--name-only", release, "--", "zig", "src") : "";
   return new Set(names.split("\n").map((name) => name.replace(/^zig\//, "")));
 }
 
@@ -59,18 +60,22 @@ async function drawn(mutants) {
 /** What must find nothing without a bug, or being caught would mean nothing. */
 const SOUND = { name: "no bug at all", edits: [], isSound: true };
 
-/** The bugs in their order; behind the first of each part of the proof, that part without a bug. */
+/** The bugs in their order; behind the first of each part or suite, that one without a bug. */
 function queueOf(mutants) {
-  const proofs = new Set(mutants.flatMap(({ proof }) => proof ?? []));
-  return mutants.flatMap((mutant) =>
-    proofs.delete(mutant.proof) ? [mutant, { ...SOUND, proof: mutant.proof }] : [mutant]
-  );
+  const whole = new Set(mutants.flatMap(({ proof, suite }) => proof ?? suite ?? []));
+  return mutants.flatMap((mutant) => {
+    const { proof, suite } = mutant;
+    if (!whole.delete(proof ?? suite)) return [mutant];
+    const filters = mutants.filter((each) => each.suite === suite).map(({ filter }) => filter);
+    const filter = suite && `/${[...new Set(filters)].join("|")}/`;
+    return [mutant, { ...SOUND, proof, suite, filter }];
+  });
 }
 
 /** Tries one and counts it. */
 async function take(mutant, counts) {
-  const { name, tests, proof, isSound } = mutant;
-  const by = proof ?? `Zig tests: ${[tests].flat().join(", ")}`;
+  const { name, tests, proof, suite, isSound } = mutant;
+  const by = proof ?? suite ?? `Zig tests: ${[tests].flat().join(", ")}`;
   const start = performance.now();
   const verdict = await verdictOf(mutant);
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
@@ -87,8 +92,8 @@ async function main() {
   if (!(deadline > 0)) throw new TypeError(`--minutes takes a number: ${values.minutes}`);
   const { isOk, output } = await install();
   if (!isOk) throw new Error(output);
-  const all = [...ENGINE_MUTANTS, ...FILE_MUTANTS, ...PROOF_MUTANTS].filter(({ name }) =>
-    words.length === 0 || words.some((word) => name.includes(word))
+  const all = [...ENGINE_MUTANTS, ...FILE_MUTANTS, ...VALUE_MUTANTS, ...PROOF_MUTANTS].filter(
+    ({ name }) => words.length === 0 || words.some((word) => name.includes(word)),
   );
   if (all.length === 0) throw new RangeError(`no bug is called ${words.join(" or ")}`);
   const counts = { passed: 0, failed: 0, skipped: 0 };

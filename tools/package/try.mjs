@@ -99,14 +99,18 @@ const CHECKS = {
       fs.cpSync(join(ROOT, path), join(elsewhere, path), { recursive: true });
     }
     const env = { ...ENVIRONMENT, ZIG_GLOBAL_CACHE_DIR: join(TEMPORARY, "zig") };
-    await run(["zig", "build", "all"], { cwd: elsewhere, env });
+    // With less of the work the other build makes the library of this machine alone.
+    const machine = `${process.platform}-${process.arch}`;
+    const own = [...builtLibraries().keys()].find((name) => machineOf(name) === machine);
+    const wanted = Number(process.env.SHMAP_TEST_SCALE ?? 1) < 1 ? `all-${own}` : "all";
+    await run(["zig", "build", wanted], { cwd: elsewhere, env });
     const [here, there] = [BUILT, join(elsewhere, "zig-out", "all")].map(builtLibraries);
     assert.equal(here.size, LIBRARY_COUNT);
-    assert.deepEqual([...there.keys()], [...here.keys()]);
+    assert.deepEqual([...there.keys()], wanted === "all" ? [...here.keys()] : [own]);
     for (const [name, bytes] of here) {
-      assert.ok(bytes.equals(there.get(name)), name);
       for (const place of [ROOT, TEMPORARY]) assert.ok(!bytes.includes(place), `${name}: ${place}`);
     }
+    for (const [name, bytes] of there) assert.ok(bytes.equals(here.get(name)), name);
   },
 
   "the tarball is small, runs nothing when it is installed, and has what users need": async () => {

@@ -240,7 +240,7 @@ test "no clock is read where nothing is busy" {
         var target: [16]u8 = undefined;
         const key: u64 = 6;
         _ = try calls.get(map, std.mem.asBytes(&key), &target, 0);
-        _ = try calls.getMany(map, "\x01\x00\x00\x00k", 1);
+        _ = try calls.getBatch(map, "\x01\x00\x00\x00k", 1, &target);
         _ = try calls.size(map);
         _ = try calls.verify(map);
         _ = try calls.repair(map);

@@ -169,7 +169,8 @@ pub const UserLock = struct {
         };
     }
 
-    fn take(lock: *UserLock, hold: @FieldType(UserLock, "hold")) void {
+    /// Notes that this handle holds the lock, whose range it has.
+    pub fn take(lock: *UserLock, hold: @FieldType(UserLock, "hold")) void {
         std.debug.assert(lock.hold == .none and hold != .none);
         lock.hold = hold;
         if (lock.target.header != null) Held.add(lock);

@@ -393,25 +393,19 @@ fn wait(child: linux.pid_t) !u32 {
     return how;
 }
 
-fn scaled(milliseconds: u64) u64 {
-    const text = std.testing.environ.getPosix("SHMAP_TEST_SCALE") orelse return milliseconds;
-    const scale = std.fmt.parseFloat(f64, text) catch return milliseconds;
-    return @intFromFloat(@as(f64, @floatFromInt(milliseconds)) * scale);
-}
-
 test "lock storm: no foreign write in a section, no recovered missed or made up, under kills" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
-    try storm(.robust, scaled(4000), true);
+    try storm(.robust, support.scaled(4000), true);
 }
 
 test "lock storm with kernel locks" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
-    try storm(.kernel, scaled(4000), true);
+    try storm(.kernel, support.scaled(4000), true);
 }
 
 test "lock storm: without a death no holder finds one" {
     if (!support.has_forks) return error.SkipZigTest; // no fork here
-    try storm(.robust, scaled(1500), false);
+    try storm(.robust, support.scaled(1500), false);
 }
 
 fn grab(parent: *Map, token: []const u8) noreturn {

@@ -16,7 +16,7 @@ const Map = maps.Map;
 const Error = status.Error;
 const Record = gathered.Record;
 
-/// What `getMany` answers for each key; the value follows, zero-padded to 8.
+/// What `getBatch` answers for each key; the value follows.
 pub const Answer = extern struct {
     /// `missing`: there is none.
     value_len: u32,
@@ -25,24 +25,12 @@ pub const Answer = extern struct {
     const missing = std.math.maxInt(u32);
 };
 
-/// Reads `count` keys, each `u32` length and bytes, and gathers an `Answer` for each. Returns the
-/// gathered bytes.
-pub fn getMany(map: *Map, keys: []const u8, count: u32) Error!u64 {
-    map.gathered_len = 0;
-    var at: usize = 0;
-    for (0..count) |_| {
-        const key = try takeKey(keys, &at);
-        try appendValue(map, key);
-    }
-    return map.gathered_len;
-}
-
 /// How many keys are in a group.
 const group_max = 32;
 
-/// Answers as many of `count` keys (as `getMany` takes them) as fit into `target`: an `Answer` for
-/// each and then its value, without padding. Returns how many these are. A value that does not fit
-/// even as the only answer is `gathered.left_out`.
+/// Answers as many of `count` keys, each `u32` length and bytes, as fit into `target`: an `Answer`
+/// for each and then its value, without padding. Returns how many these are. A value that does not
+/// fit even as the only answer is `gathered.left_out`.
 pub fn getBatch(map: *Map, keys: []const u8, count: u32, target: []u8) Error!u32 {
     if (target.len < @sizeOf(Answer)) return error.InvalidArgument;
     var group: Group = undefined;
@@ -53,8 +41,8 @@ pub fn getBatch(map: *Map, keys: []const u8, count: u32, target: []u8) Error!u32
         const size = @min(count - done, group_max);
         for (0..size) |i| group.add(map, i, try takeKey(keys, &at), .read);
         group.prefetchEntries(map, size);
-        for (group.keys[0..size]) |key| {
-            const added = try answerInto(map, key, target[end..]) orelse {
+        for (group.keys[0..size], group.hashes[0..size]) |key, key_hash| {
+            const added = try answerInto(map, key_hash, key, target[end..]) orelse {
                 if (done > 0) return done;
                 const meta = try read.getMeta(map, key);
                 writeAnswer(target, if (meta) |found|
@@ -112,10 +100,10 @@ fn forEachKey(
 }
 
 /// Writes the answer for one key. Returns its length; null: it does not fit.
-fn answerInto(map: *Map, key: []const u8, target: []u8) Error!?usize {
+fn answerInto(map: *Map, key_hash: maps.KeyHash, key: []const u8, target: []u8) Error!?usize {
     if (target.len < @sizeOf(Answer)) return null;
     const room = target[@sizeOf(Answer)..];
-    const meta = try read.get(map, key, room, 0) orelse {
+    const meta = try read.getHashed(map, key_hash, key, room, 0) orelse {
         writeAnswer(target, .{ .value_len = Answer.missing, .kind = 0 });
         return @sizeOf(Answer);
     };
@@ -170,32 +158,6 @@ fn takeKey(keys: []const u8, at: *usize) Error![]const u8 {
         return error.InvalidArgument;
     at.* = from + len;
     return keys[from..at.*];
-}
-
-fn appendValue(map: *Map, key: []const u8) Error!void {
-    const start = map.gathered_len;
-    var guess: u64 = 256;
-    while (true) {
-        map.gathered_len = start;
-        const room = try gathered.reserve(map, @sizeOf(Answer) + guess);
-        const rest = room[@sizeOf(Answer)..];
-        const meta = try read.get(map, key, rest, 0) orelse {
-            const answer: Answer = .{ .value_len = Answer.missing, .kind = 0 };
-            @memcpy(room[0..@sizeOf(Answer)], std.mem.asBytes(&answer));
-            map.gathered_len = start + @sizeOf(Answer);
-            return;
-        };
-        const padded = std.mem.alignForward(u64, meta.len, 8);
-        if (padded > guess) {
-            guess = padded;
-            continue;
-        }
-        const answer: Answer = .{ .value_len = meta.len, .kind = meta.kind };
-        @memcpy(room[0..@sizeOf(Answer)], std.mem.asBytes(&answer));
-        @memset(rest[meta.len..padded], 0);
-        map.gathered_len = start + @sizeOf(Answer) + padded;
-        return;
-    }
 }
 
 /// Stores `count` records one after the other, each a commit of its own; `stored` counts them,

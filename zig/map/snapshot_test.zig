@@ -319,13 +319,18 @@ const Stage = struct {
     }
 
     /// Every way in which the two writers can stand at the five places.
+    /// With less of the work, one of so many, beginning with one that the seed chooses.
     fn playAll(stage: *Stage) !void {
+        const each = eachOf();
+        var number = support.seedOf(0) % each;
         for (&stage.plans) |*plan| plan.* = @splat(0);
         while (true) {
             while (true) {
                 for ([2]u1{ 0, 1 }) |first| {
                     stage.first = first;
                     if (first == 1 and !stage.meet()) continue;
+                    number += 1;
+                    if (number % each != 0) continue;
                     try stage.play(if (stage.schedules % 3 == 0) stage.map else stage.reader);
                 }
                 if (!nextPlan(&stage.plans[1], stage.scripts[1].stop_count)) break;
@@ -361,6 +366,12 @@ const Stage = struct {
     }
 };
 
+/// Of how many schedules one is played.
+fn eachOf() u64 {
+    const whole = 1000;
+    return @max(1, whole / support.scaled(whole));
+}
+
 fn playDeeds(x: Deed, y: Deed, lock: layout.LockKind) !u64 {
     const stage = try Stage.open(.{ x, y }, lock);
     defer stage.close();
@@ -378,13 +389,13 @@ test "snapshot: what it shows was there at one instant, in every order of two wr
     schedules += try playDeeds(.replace, .replace, support.usual_lock);
     schedules += try playDeeds(.delete, .insert, support.usual_lock);
     schedules += try playDeeds(.grow, .grow, support.usual_lock);
-    try expect(schedules > 100_000);
+    try expect(schedules > 100_000 / eachOf());
 }
 
 test "snapshot: a stripe that is recovered meanwhile, or was before" {
     const schedules = try playDeeds(.recover_replace, .replace, .kernel) +
         try playDeeds(.replace, .recover_replace, support.usual_lock);
-    try expect(schedules > 50_000);
+    try expect(schedules > 50_000 / eachOf());
 }
 
 /// A map of one stripe that others write to whenever an iteration copies something.

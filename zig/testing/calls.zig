@@ -278,6 +278,11 @@ pub fn clear(map: *Map) Error!void {
     _ = try answerOf(call(.shm_map_clear, .{handleOf(map)}));
 }
 
+/// As `compact.compact`.
+pub fn compact(map: *Map) Error!u64 {
+    return (try answerOf(call(.shm_map_compact, .{handleOf(map)}))).?;
+}
+
 pub fn size(map: *Map) Error!u64 {
     return (try answerOf(call(.shm_map_size, .{handleOf(map)}))).?;
 }
@@ -415,12 +420,6 @@ pub fn incrementBig(
 
 pub fn snapshot(map: *Map) Error!u64 {
     return (try answerOf(call(.shm_map_snapshot, .{handleOf(map)}))).?;
-}
-
-/// As `bulk.getMany`: the gathered bytes.
-pub fn getMany(map: *Map, keys: []const u8, key_count: u32) Error!u64 {
-    const arguments = .{ handleOf(map), keys.ptr, @as(u32, @intCast(keys.len)), key_count };
-    return (try answerOf(call(.shm_map_get_many, arguments))).?;
 }
 
 /// As `bulk.getBatch`: how many keys were answered.

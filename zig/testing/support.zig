@@ -141,6 +141,14 @@ pub fn seedOf(default: u64) u64 {
     return std.fmt.parseInt(u64, text, 10) catch default;
 }
 
+/// An amount of work at the default size, more or less of it by SHMAP_TEST_SCALE; at least 1.
+pub fn scaled(amount: u64) u64 {
+    if (builtin.os.tag == .windows) return amount;
+    const text = std.testing.environ.getPosix("SHMAP_TEST_SCALE") orelse return amount;
+    const scale = std.fmt.parseFloat(f64, text) catch return amount;
+    return @max(1, @as(u64, @intFromFloat(@as(f64, @floatFromInt(amount)) * scale)));
+}
+
 /// Random keys and values, the same for the same seed.
 pub const Source = struct {
     random: std.Random,

@@ -2,7 +2,7 @@
 //! `checked.ts` beside the two runtimes, in the same map, until it is killed, or, as a survivor,
 //! until it is told to stop.
 //!
-//!     shmap-proof-storm beside <map> <lane> <base> [survive]
+//!     shmap-proof-plain storm beside <map> <lane> <base> [survive]
 //!
 //! Operation `n` stores sequence `base + n` under one of eight keys, after a dot on standard
 //! output; so its killer knows which the last one was. Each eighth stores under the lock.
