@@ -25,7 +25,7 @@
 const std = @import("std");
 
 pub const magic: u64 = std.mem.readInt(u64, "shmap\r\n\x1a", .little);
-pub const layout_version = 6;
+pub const layout_version = 7;
 
 pub const page_bytes = 4096;
 /// What slot words and retired lists count in.

@@ -2,7 +2,7 @@
 
 export const fingerprint = 0xe1f51843;
 
-export const layoutVersion = 6;
+export const layoutVersion = 7;
 
 export const statuses = {
   absent: -1,
