@@ -18,6 +18,11 @@ pub fn build(b: *std.Build) void {
         "small-mappings",
         "Run the Zig tests with mappings that end where their segments do",
     ) orelse false;
+    const small_extents = b.option(
+        bool,
+        "small-extents",
+        "Run the Zig tests with extents that park for all entries with a chunk of their own",
+    ) orelse false;
     addLibrary(b, optimize);
     addBoundary(b);
     addPeer(b);
@@ -30,6 +35,7 @@ pub fn build(b: *std.Build) void {
     const run = b.addRunArtifact(tests);
     // The same program, for it looks at its environment (`zig/segment/mappings.zig`).
     if (small_mappings) run.setEnvironmentVariable("SHMAP_SMALL_MAPPINGS", "1");
+    if (small_extents) run.setEnvironmentVariable("SHMAP_SMALL_EXTENTS", "1");
     b.step("test", "Run the Zig tests").dependOn(&run.step);
 }
 

@@ -134,6 +134,13 @@ const SMALL_MAPPINGS = {
   env: { SHMAP_SMALL_MAPPINGS: "1" },
 };
 
+/** The same with extents that park for every entry with a chunk of its own (`parked.zig`). */
+const SMALL_EXTENTS = {
+  ...zigTest("ReleaseSafe"),
+  name: "zig test, small extents",
+  env: { SHMAP_SMALL_EXTENTS: "1" },
+};
+
 /** The steps of `npm test`, and of the same at full size with kernel locks for all of a map. */
 function everything(kernelSuites, scale, more = []) {
   const kernel = {
@@ -179,7 +186,11 @@ const LOOPS = {
   test: { scale: 0.2, phases: (scale) => everything(LOCK_SUITES, scale) },
   full: {
     scale: 1,
-    phases: (scale) => everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [SMALL_MAPPINGS]),
+    phases: (scale) =>
+      everything({ deno: MAP_SUITES, bun: MAP_SUITES }, scale, [
+        SMALL_MAPPINGS,
+        SMALL_EXTENTS,
+      ]),
   },
   check: { scale: 1, phases: () => [[...CHECKS, ...SLOWER_CHECKS]] },
 };

@@ -19,6 +19,13 @@ pub const recording = builtin.is_test or @hasDecl(@import("root"), "records_stor
 /// Called with every store just before it is made.
 pub const Observer = struct {
     seen: *const fn (observer: *Observer, word: *const u64, value: u64) void,
+    /// Called before pages are emptied: so many words become zeros, page by page.
+    emptied: *const fn (observer: *Observer, words: [*]const u64, count: usize) void = seeEach,
+
+    /// As a store to each word.
+    fn seeEach(of: *Observer, words: [*]const u64, count: usize) void {
+        for (words[0..count]) |*word| of.seen(of, word, 0);
+    }
 };
 
 /// Sees this thread's stores. Recording builds only.
@@ -179,13 +186,27 @@ pub fn storeZeros(target: [*]u64, count: usize) void {
     compilerBarrier();
 }
 
+/// Says that words are about to become zeros by another way than a store: the system gives back the
+/// pages that they are on. For the crash images these are stores as all others.
+pub inline fn willBeZeros(target: [*]u64, count: usize) void {
+    compilerBarrier();
+    if (recording) {
+        if (observer) |current| current.emptied(current, target, count);
+    }
+}
+
+/// A copy out of the segment begins, by loads or by way of the kernel.
+pub inline fn beginCopy() void {
+    if (recording) {
+        if (pause) |wait| wait();
+    }
+}
+
 /// Copies `len` bytes out of the segment while others may be overwriting them; the caller checks
 /// the generation afterwards. Word by word, because a plain copy would be a data race. Behind them,
 /// `target` may get the zeros of the last word as well.
 pub inline fn copyOut(target: []u8, source: [*]const u64, len: usize) void {
-    if (recording) {
-        if (pause) |wait| wait();
-    }
+    beginCopy();
     var count = len / 8;
     if (target.len >= (count + 1) * 8) {
         count += @intFromBool(len % 8 != 0);
@@ -200,9 +221,7 @@ pub const step_bytes = 32;
 /// As `copyOut`, in whole steps, of which there is always one: up to `step_bytes` more than `len`
 /// are read and written. So there is nothing to decide for all but large values.
 pub inline fn copySteps(target: [*]u8, source: [*]const u64, len: usize) void {
-    if (recording) {
-        if (pause) |wait| wait();
-    }
+    beginCopy();
     var done: usize = 0;
     while (true) {
         inline for (0..step_bytes / 8) |i| {

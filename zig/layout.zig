@@ -3,7 +3,8 @@
 //!     0        Header     identity, hot words, facts; the Pool at 2048      one page
 //!     4096     Stripe[n]  locks, tables, counters, lists of free blocks     n = 1 << stripe_bits
 //!     ...      chunks     whole units of 1 KiB, each owned by one stripe or free in the pool
-//!     committed           nothing beyond is touched: no blocks are allocated there
+//!     committed           nothing beyond is touched: no blocks are allocated there; and none need
+//!                         be before it in extents that park, from `Chunk.dense` on
 //!     ceiling             nothing beyond is mapped
 //!
 //! All shared words are `u64`, little-endian, aligned to 8. Places are byte offsets from the start
@@ -17,13 +18,14 @@
 //! named in `reserved`, and are zero until a later layout gives them their meaning.
 //!
 //! **Truth** is: `state` and `committed` of the header, `table` and `chunks` of each stripe, the
-//! slot words of the table it names, the entries those reach, and the headers of owned chunks.
-//! Everything else is derived and rebuilt from the truth by recovery.
+//! slot words of the table it names, the entries those reach, `parked` and `moving` of the pool,
+//! and the headers of owned chunks and of parked extents. Everything else is derived and rebuilt
+//! from the truth by recovery.
 
 const std = @import("std");
 
 pub const magic: u64 = std.mem.readInt(u64, "shmap\r\n\x1a", .little);
-pub const layout_version = 5;
+pub const layout_version = 6;
 
 pub const page_bytes = 4096;
 /// What slot words and retired lists count in.
@@ -128,8 +130,8 @@ pub const Header = extern struct {
 
 pub const pool_bin_count = 64;
 
-/// Which units belong to no stripe. Everything but the mutex is derived: `pool.zig` rebuilds it
-/// from the chunk lists of all stripes.
+/// Which units belong to no stripe. Everything but the mutex, `parked` and `moving` is derived:
+/// `pool.zig` rebuilds it from the chunk lists of all stripes and the list of parked extents.
 pub const Pool = extern struct {
     mutex: [64]u8 align(64),
     /// Writer id while the pool is being changed, else 0. Non-zero on lock acquisition means that
@@ -141,11 +143,14 @@ pub const Pool = extern struct {
     free: u64,
     /// Bytes released since the last rebuild.
     released: u64,
-    /// Reserved: the list of parked extents, and the one on its way to or from it. Both are truth.
+    /// The parked extents that no stripe owns, a list through their headers. Truth.
     parked: u64,
+    /// A `Moving`: the extent on its way to or from that list, or being given its blocks or robbed
+    /// of them. Truth.
     moving: u64,
-    /// Reserved: bytes of parked extents, and those of them without blocks.
+    /// Bytes with blocks of the extents in that list.
     parked_bytes: u64,
+    /// Bytes without blocks of all extents that park, in that list or a stripe's.
     hole_bytes: u64,
     bins: [pool_bin_count]u64,
 };
@@ -240,12 +245,29 @@ pub const Chunk = extern struct {
     previous: u64,
     /// Tells a chunk from other bytes: `chunkCheck` of its own offset.
     check: u64,
-    /// Reserved: of a parked extent that this is one, how many of its first bytes surely have
-    /// blocks, and since when it is free.
+    /// 1: the chunk is an extent for one large value, and is parked when no stripe owns it.
     parks: u64,
+    /// Of such a one: how many of its first bytes surely have blocks.
     dense: u64,
+    /// Of such a one: since when no stripe owns it, by the clock of all waits.
     parked_ms: u64,
     _pad: u64,
+};
+
+/// What `Pool.moving` says of an extent, for the next holder of the pool's lock if this one dies.
+pub const Moving = packed struct(u64) {
+    /// `fresh`: it reaches to the end of the segment, and may have no header yet. `all`: what
+    /// no stripe owns may have holes.
+    kind: enum(u8) { none = 0, extent = 1, fresh = 2, all = 3, _ },
+    /// Its place, in pages.
+    page: u56,
+
+    pub const none: u64 = 0;
+
+    pub fn of(kind: @FieldType(Moving, "kind"), offset: u64) u64 {
+        std.debug.assert(offset % page_bytes == 0);
+        return @bitCast(Moving{ .kind = kind, .page = @intCast(offset / page_bytes) });
+    }
 };
 
 /// Words that no process of this layout stores to.
@@ -254,7 +276,6 @@ pub const reserved = .{
         "max_entries", "sketch_bytes", "_identity", "watched",     "_hot",      "fence", "_holder",
         "_facts",      "watch_all",    "_watch",    "watch_bells", "key_locks", "_rest", "_tail",
     },
-    .pool = .{ "parked", "moving", "parked_bytes", "hole_bytes" },
     .stripe = .{
         "_read", "commit", "journal", "key_locks", "_spare", "evictions", "_upkeep",
     },

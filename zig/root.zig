@@ -28,6 +28,7 @@ pub const attach = @import("map/attach.zig");
 pub const attach_test = @import("map/attach_test.zig");
 pub const bigint = @import("map/bigint.zig");
 pub const bulk = @import("map/bulk.zig");
+pub const compact = @import("map/compact.zig");
 pub const conditions = @import("map/conditions.zig");
 pub const count = @import("map/count.zig");
 pub const expiry = @import("map/expiry.zig");
@@ -46,10 +47,12 @@ pub const stripe_op = @import("map/stripe_op.zig");
 pub const verify = @import("map/verify.zig");
 pub const write = @import("map/write.zig");
 
+pub const chunk = @import("stripe/chunk.zig");
 pub const ends = @import("stripe/ends.zig");
 pub const entry = @import("stripe/entry.zig");
 pub const hash = @import("stripe/hash.zig");
 pub const heap = @import("stripe/heap.zig");
+pub const parked = @import("stripe/parked.zig");
 pub const pool = @import("stripe/pool.zig");
 pub const recovery = @import("stripe/recovery.zig");
 pub const space = @import("stripe/space.zig");
@@ -76,6 +79,7 @@ pub const os = @import("os/os.zig");
 /// What tests and proofs share.
 pub const testing = struct {
     pub const calls = @import("testing/calls.zig");
+    pub const small_file_system = @import("testing/small_file_system.zig");
     pub const support = @import("testing/support.zig");
     pub const image_maps = @import("testing/image_maps.zig");
     pub const images = @import("testing/images.zig");
@@ -102,6 +106,7 @@ test {
     _ = @import("map/expiry_test.zig");
     _ = @import("map/map_test.zig");
     _ = @import("map/mapping_test.zig");
+    _ = @import("map/parked_test.zig");
     _ = @import("map/snapshot_test.zig");
     _ = @import("map/starve_test.zig");
     _ = @import("region/region_test.zig");

@@ -1,8 +1,8 @@
 // Written by `zig build abi` from zig/abi/symbols.zig. Do not edit.
 
-export const fingerprint = 0x7326fb3f;
+export const fingerprint = 0xe1f51843;
 
-export const layoutVersion = 5;
+export const layoutVersion = 6;
 
 export const statuses = {
   absent: -1,
@@ -253,6 +253,7 @@ export const symbols = {
   shm_map_scan: { args: ["u32", "bytes", "u32", "u32", "bytes", "u32"], returns: "f64" },
   shm_map_snapshot: { args: ["u32"], returns: "f64" },
   shm_map_gathered: { args: ["u32", "f64", "bytes", "u32"], returns: "i32" },
+  shm_map_compact: { args: ["u32"], returns: "f64" },
   shm_map_verify: { args: ["u32", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_take: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },
   shm_map_get_entry: { args: ["u32", "bytes", "u32", "bytes", "u32"], returns: "i32" },

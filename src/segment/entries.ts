@@ -333,6 +333,14 @@ export class Entries<V> {
     if (result < 0) throw segment.failure(result, "clear");
   }
 
+  compact(): number {
+    const { segment } = this;
+    segment.assertWritable("compact");
+    const bytes = segment.native.shm_map_compact(segment.writeHandle);
+    if (bytes < 0) throw segment.failure(bytes, "compact");
+    return bytes;
+  }
+
   get size(): number {
     const { segment } = this;
     const size = segment.native.shm_map_size(segment.handle);

@@ -38,7 +38,7 @@ export interface MapStats {
   entries: number;
   /** Bytes of memory or disk that the file takes. */
   allocated: number;
-  /** Bytes the segment may use without asking the system for more. */
+  /** Bytes the segment may use without asking the system for more, without holes of its file. */
   committed: number;
   /** Bytes up to which a map can grow: its `maxBytes`. Undefined: what its file system has. */
   ceiling: number | undefined;

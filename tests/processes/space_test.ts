@@ -5,6 +5,7 @@ import { freemem } from "node:os";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { SharedMap } from "../../mod.ts";
 import { seededRandom } from "../support/random.ts";
 import {
   assertSound,
@@ -205,6 +206,80 @@ testUnless(isLeft ?? lacksMemory, "SharedMap keeps a value of exactly 1 GiB", LO
   found[0] += 1;
   assert.notEqual(found[0], value[0]);
   assert.equal(map.delete("key"), true);
+});
+
+/** Has others take the pool's lock, which is when parts of what is free go back. */
+async function allocatedAfterCalls(map: SharedMap<unknown>, most: number): Promise<number> {
+  const value = new Uint8Array(1.5 * MIB);
+  for (let i = 0; i < 400 && map.stats().allocated > most; i += 1) {
+    if (i % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 300));
+    map.set("other", value);
+  }
+  map.delete("other");
+  return map.stats().allocated;
+}
+
+testUnless(lacksMemory, "SharedMap gives back what a value of 1 GiB took", LONG, async (t) => {
+  const map = freshMap<unknown>(t).set("small", 1);
+  const value = new Uint8Array(GIB);
+  map.set("key", value).set("key", value);
+  assert.ok(map.stats().allocated > 2 * GIB);
+  map.delete("key");
+  const allocated = await allocatedAfterCalls(map, 16 * MIB);
+  assert.ok(allocated <= 16 * MIB, `${allocated}`);
+  assert.ok(allocatedBytes(map.name) === allocated);
+  assert.ok(map.compact() >= 0);
+  assert.ok(map.stats().allocated < 8 * MIB, `${map.stats().allocated}`);
+  assert.deepEqual(content(map), [["small", 1]]);
+  assertSound(map);
+});
+
+test("SharedMap gives back what clear() left when its last user leaves", LONG, async (t) => {
+  const map = freshMap<string>(t);
+  const { name } = map;
+  const reader = await startChild(t, runtimeOf(1));
+  const text = "x".repeat(100_000);
+  for (let i = 0; i < 1000; i += 1) map.set(`key ${i}`, `${i} ${text}`);
+  assert.ok(map.stats().allocated > 100_000_000);
+  await reader.ask("open", { id: "map", name, options: { readonly: true } });
+  map.clear();
+  map.set("kept", "here");
+  // Beside a reader there may be one that is stopped in the middle of what was ordinary space.
+  assert.ok(map.compact() < MIB && map.stats().allocated > 100_000_000);
+  await reader.ask("close", { id: "map" });
+  map.close();
+  assert.ok(allocatedBytes(name) < 8 * MIB, `${allocatedBytes(name)}`);
+  using again = SharedMap.open<string>(name);
+  assert.equal(again.get("kept"), "here");
+  assertSound(again);
+});
+
+test("SharedMap.compact() gives back all that nothing uses, and says how much", LONG, async (t) => {
+  const map = freshMap<unknown>(t);
+  const text = "x".repeat(5000);
+  for (let i = 0; i < 4000; i += 1) map.set(`key ${i}`, `${i} ${text}`);
+  for (let i = 0; i < 4000; i += 1) if (i >= 40) map.delete(`key ${i}`);
+  const large = new Uint8Array(3 * MIB).fill(3);
+  map.set("large", large).set("large", large).delete("large");
+  const before = map.stats().allocated;
+  const bytes = map.compact();
+  assert.equal(map.stats().allocated, before - bytes);
+  assert.ok(map.stats().allocated < 8 * MIB, `${map.stats().allocated}`);
+  assert.equal(map.size, 40);
+  assertSound(map);
+  // Others come, see all of it, and store as before.
+  const child = await startChild(t, runtimeOf(1));
+  await child.ask("open", { id: "map", name: map.name });
+  assert.equal(await child.call("get", "key 39"), `39 ${text}`);
+  await child.call("set", "from the child", "y".repeat(2 * MIB));
+  map.set("large", large);
+  assert.equal((map.get("from the child") as string).length, 2 * MIB);
+  assert.equal(Buffer.compare(map.get("large") as Uint8Array, large), 0);
+  assert.equal(await child.call("delete", "from the child"), true);
+  assert.ok(await child.call("compact") >= 2 * MIB);
+  assert.ok((await child.call("verify")).ok);
+  using reader = SharedMap.open(map.name, { readonly: true });
+  thrown("ReadOnly", () => reader.compact());
 });
 
 test('SharedMap.set() of one byte more than 1 GiB is "TooLarge"', LONG, (t) => {

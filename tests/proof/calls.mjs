@@ -105,6 +105,15 @@ export const TABLE = {
     on: "robust kernel",
     not: {},
   },
+  shm_map_compact: {
+    by: "enumerate corrupt api",
+    on: "robust kernel",
+    not: {
+      step: "its stores are those of a recovery",
+      ...because("storm history", "parked extents give back their blocks in each of these parts"),
+      faults: TRIED,
+    },
+  },
   shm_map_put_until: {
     by: "enumerate corrupt api",
     on: "robust kernel",

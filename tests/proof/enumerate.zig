@@ -26,7 +26,8 @@ const found_max = 5;
 const together: [keys_max]u32 = @splat(0);
 
 /// What a segment is for.
-const Flavour = enum { plain, many, full, held, value, flood };
+/// `parked`: every entry with a chunk of its own lies in an extent that parks.
+const Flavour = enum { plain, many, full, held, value, flood, parked };
 
 /// How often each thing is done, in a hundred; the rest are replacements.
 const Phase = enum {
@@ -54,8 +55,9 @@ const Phase = enum {
             ([_]std.meta.Tag(Act){ .delete, .prune, .sweep, .add, .recover_stripe })[n % 5],
             .drain => if (n < 45) .delete else if (n < 90) .take else if (n < 97) .put else .clear,
             .upkeep => ([_]std.meta.Tag(Act){
-                .repair, .recover_stripe, .recover_all, .rebuild_pool, .put, .delete,
-            })[n % 6],
+                .repair, .recover_stripe, .recover_all, .rebuild_pool, //
+                .put, .delete, .compact, .give_back, //
+            })[n % 8],
         };
     }
 };
@@ -79,6 +81,7 @@ const World = struct {
 
     fn init(world: *World, random: std.Random, flavour: Flavour) !void {
         const is_value = flavour == .value;
+        shmap.parked.trial = .{ .small = flavour == .parked };
         const shape: shmap.testing.images.Shape = .{
             .kind = if (is_value) .value else .map,
             .lock = if (random.uintLessThan(u8, 4) == 0) .kernel else .robust,
@@ -99,7 +102,11 @@ const World = struct {
             .random = random,
             .flavour = flavour,
             .medium = if (flavour == .full) 90 else random.uintLessThan(u8, 40),
-            .large = if (flavour == .many) 0 else random.uintLessThan(u8, 6),
+            .large = switch (flavour) {
+                .many => 0,
+                .parked => 50,
+                else => random.uintLessThan(u8, 6),
+            },
             .medium_bytes = if (flavour == .full) .{ 3000, 4000 } else .{ 0, 2000 },
         };
         world.replay.site.has_ends = true;
@@ -146,8 +153,14 @@ const World = struct {
             random.intRangeAtMost(usize, 4050, value_bytes_max)
         else
             random.intRangeAtMost(usize, range[0], range[1]);
-        random.bytes(world.value_bytes[0..len]);
-        return world.value_bytes[0..len];
+        const bytes = world.value_bytes[0..len];
+        if (world.flavour == .parked and n < world.large) {
+            // Where most words are zeros before and after, few stores change anything.
+            @memset(bytes, 0);
+            var at: usize = 0;
+            while (at < len) : (at += 512) bytes[at] = random.int(u8);
+        } else random.bytes(bytes);
+        return bytes;
     }
 
     /// An end: soon, later, never, or one that has passed.
@@ -207,7 +220,16 @@ const World = struct {
                 .recover_stripe = random.uintLessThan(u32, world.replay.site.stripeCount()),
             },
             .recover_all => .{ .recover_all = random.boolean() },
-            inline .clear, .prune, .sweep, .repair, .rebuild_pool, .lock, .unlock => |same| same,
+            inline .clear,
+            .prune,
+            .sweep,
+            .repair,
+            .rebuild_pool,
+            .compact,
+            .give_back,
+            .lock, //
+            .unlock,
+            => |same| same,
         };
     }
 

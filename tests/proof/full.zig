@@ -19,6 +19,7 @@ const tracer = @import("act/tracer.zig");
 const world = @import("act/world.zig");
 const linux = std.os.linux;
 const os = shmap.os;
+const small = shmap.testing.small_file_system;
 
 const Fault = shmap.status.Fault;
 
@@ -41,43 +42,6 @@ const Site = extern struct {
     /// Why nothing was tried.
     refusal: [100]u8 = @splat(0),
 };
-
-fn writeFile(comptime path: []const u8, text: []const u8) void {
-    var fault: Fault = .{};
-    const full = os.Path.of(path, .{}) catch unreachable; // a constant
-    const fd = os.open(&fault, &full, .read_write) catch return;
-    defer os.close(fd);
-    _ = linux.write(fd, text.ptr, text.len);
-}
-
-/// Goes to a mount namespace of its own; what is mounted there goes with its last process.
-fn leaveForOwnMounts() ?[]const u8 {
-    const uid = os.userId();
-    const gid = linux.getegid();
-    const is_root = uid == 0 and linux.errno(linux.unshare(linux.CLONE.NEWNS)) == .SUCCESS;
-    if (!is_root) {
-        const spaces = linux.CLONE.NEWUSER | linux.CLONE.NEWNS;
-        if (linux.errno(linux.unshare(spaces)) != .SUCCESS)
-            return "no user namespace to mount a file system in";
-        var buffer: [64]u8 = undefined;
-        writeFile("/proc/self/setgroups", "deny");
-        const users = std.fmt.bufPrint(&buffer, "0 {d} 1", .{uid}) catch unreachable; // fits
-        writeFile("/proc/self/uid_map", users);
-        const groups = std.fmt.bufPrint(&buffer, "0 {d} 1", .{gid}) catch unreachable; // fits
-        writeFile("/proc/self/gid_map", groups);
-    }
-    const flags = linux.MS.REC | linux.MS.PRIVATE;
-    if (linux.errno(linux.mount("none", "/", null, flags, 0)) != .SUCCESS)
-        return "the mounts cannot be made private";
-    return null;
-}
-
-fn mount(directory: *const os.Path, mib: u32) ?[]const u8 {
-    var buffer: [32]u8 = undefined;
-    const size = std.fmt.bufPrintZ(&buffer, "size={d}m", .{mib}) catch unreachable; // fits
-    const result = linux.mount("shmap-test", directory.z(), "tmpfs", 0, @intFromPtr(size.ptr));
-    return if (linux.errno(result) == .SUCCESS) null else "no file system in memory to mount";
-}
 
 /// All rounds on a file system of one size.
 const Rounds = struct {
@@ -247,7 +211,7 @@ fn compete(rounds: *Rounds, round_seed: u64) void {
 
 /// In a process of its own, which does not come back.
 fn onFileSystem(site: *Site, directory: *const os.Path, mib: u32, seed: u64, count: u64) void {
-    const refusal = leaveForOwnMounts() orelse mount(directory, mib);
+    const refusal = small.leaveForOwnMounts() orelse small.mount(directory, mib);
     if (refusal) |words| {
         @memcpy(site.refusal[0..words.len], words);
         return;

@@ -46,6 +46,15 @@ const PARTS = [
     detail: "small mappings",
   },
   {
+    name: "storm with small extents",
+    cores: 2,
+    seconds: [1, 20],
+    command: native("storm"),
+    share: 0.25,
+    env: { SHMAP_SMALL_EXTENTS: "1" }, // entries over 4 KiB park (zig/stripe/parked.zig)
+    detail: "small extents",
+  },
+  {
     name: "storm of runtimes",
     cores: 2,
     seconds: [2, 150],

@@ -187,6 +187,7 @@ pub fn act(handle: u32, image: *const images.Image, random: std.Random) void {
             0 => _ = calls.call(.shm_map_clear, .{handle}),
             1, 2 => _ = verify(handle, false),
             3 => _ = verify(handle, true),
+            4 => _ = calls.call(.shm_map_compact, .{handle}),
             else => _ = calls.call(.shm_map_has, .{ handle, key.ptr, len }),
         },
     }

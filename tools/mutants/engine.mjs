@@ -20,31 +20,6 @@ export const ENGINE_MUTANTS = [
     tests: "next_end has been lowered",
   },
   {
-    name: "a touch lowers next_end behind its commit",
-    edits: [
-      {
-        file: "map/expiry.zig",
-        from: "    if (expires != 0) ends.lower(op.stripe, expires);\n",
-        to: "",
-      },
-      {
-        file: "map/expiry.zig",
-        from: "    ends.noteChange(op.stripe, before, expires);\n",
-        to: "    if (expires != 0) ends.lower(op.stripe, expires);\n" +
-          "    ends.noteChange(op.stripe, before, expires);\n",
-      },
-    ],
-    tests: "next_end has been lowered",
-  },
-  {
-    name: "a search for ended entries forgets what is stored behind it meanwhile",
-    file: "stripe/ends.zig",
-    from: "    if (expires < atomics.load(&stripe.sweep_least)) " +
-      "atomics.store(&stripe.sweep_least, expires);\n",
-    to: "",
-    tests: "stripe.ends",
-  },
-  {
     name: "a recovery loses the ends of entries",
     file: "stripe/recovery.zig",
     from: "    const next_end = if (result.expiring == 0) 0 else result.next_end;\n",
@@ -63,13 +38,6 @@ export const ENGINE_MUTANTS = [
     file: "map/write.zig",
     from: "        .absent => if (op.isThere(&cursor)) return false,",
     to: "        .absent => if (cursor.is_found) return false,",
-    tests: "conditions take an entry that has ended for none",
-  },
-  {
-    name: "a touch revives an entry that has ended",
-    file: "map/expiry.zig",
-    from: "    if (!op.isThere(&cursor)) return false;\n    if (map.isOver",
-    to: "    if (!cursor.is_found) return false;\n    if (map.isOver",
     tests: "conditions take an entry that has ended for none",
   },
   {
@@ -100,13 +68,6 @@ export const ENGINE_MUTANTS = [
     from: "            expiry.pruneHere(&op);\n",
     to: "            {}\n",
     tests: "before there is no space",
-  },
-  {
-    name: "all processes look for ended entries at the same time",
-    file: "map/expiry.zig",
-    from: "        if (since < sweep_every_ms) return sweep_every_ms - since;\n",
-    to: "",
-    tests: "one of many handles looks for ended entries",
   },
   {
     name: "a batch answers with a value that did not fit",
@@ -150,18 +111,16 @@ export const ENGINE_MUTANTS = [
   {
     name: "a set writer word of the pool is ignored",
     file: "stripe/space.zig",
-    from: "    if (atomics.load(&pool.writer) != 0) try rebuildPool(segment, pool);\n",
-    to: "",
+    from: "    const was_marked = atomics.load(&pool.writer) != 0;\n",
+    to: "    const was_marked = atomics.load(&pool.writer) == 1;\n",
     tests: "crash",
   },
   {
     name: "a chunk is in its stripe's list before its header is written",
     file: "stripe/pool.zig",
-    from: "    const chunk = view.chunk(offset);\n    atomics.store(&chunk.extent, @bitCast(" +
-      "Extent{ .owner = index + 1",
-    to:
-      "    const chunk = view.chunk(offset);\n    atomics.storeRelease(&stripe.chunks, offset);\n" +
-      "    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1",
+    from: "    chunks.describe(view, offset, index + 1, units, dense);\n",
+    to: "    atomics.storeRelease(&stripe.chunks, offset);\n" +
+      "    chunks.describe(view, offset, index + 1, units, dense);\n",
     tests: "crash",
   },
   {
@@ -268,8 +227,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "a new key takes the block kept back for replacing",
     file: "map/stripe_op.zig",
-    from: "            op.space.alloc(bytes);\n        const offset",
-    to: "            op.space.allocReplacing(bytes);\n        const offset",
+    from: "            op.space.alloc(bytes, key.len);\n        const offset",
+    to: "            op.space.allocReplacing(bytes, key.len);\n        const offset",
     tests: "goes on replacing every value",
   },
   {
@@ -466,93 +425,11 @@ export const ENGINE_MUTANTS = [
     tests: "a recovery that cannot reach a chunk",
   },
   {
-    name: "a take that another caller was faster at gives what it had read before",
-    edits: [
-      {
-        file: "map/conditions.zig",
-        from: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n",
-        to: "pub fn take(map: *Map, key: []const u8, target: []u8, reserve: u32) Error!?Meta {\n" +
-          '    const early = try @import("read.zig").get(map, key, target, reserve);\n' +
-          '    @import("../os/os.zig").sleepNs(20_000);\n',
-      },
-      {
-        file: "map/conditions.zig",
-        from: "    if (!op.isThere(&cursor)) return null;\n" +
-          "    const meta = cursor.probe.entry.meta();\n",
-        to: "    if (!op.isThere(&cursor)) return early;\n" +
-          "    const meta = cursor.probe.entry.meta();\n",
-      },
-    ],
-    tests: "threads count every step",
-  },
-  {
-    name: "a counter is read before its stripe's lock is taken",
-    edits: [
-      {
-        file: "map/count.zig",
-        from: "    try write.checkSize(map, layout.Entry.bytesFor(key.len, @sizeOf(f64)), " +
-          "@sizeOf(f64));\n",
-        to: "    var early: [48]u8 align(8) = undefined;\n" +
-          '    _ = try @import("read.zig").get(map, key, &early, 0);\n',
-      },
-      {
-        file: "map/count.zig",
-        from: "        before = @bitCast(atomics.load(&entry.valueWords()[0]));\n",
-        to: "        before = @bitCast(early[0..8].*);\n",
-      },
-    ],
-    tests: "threads count every step",
-  },
-  {
-    name: "a sum that is no number is stored",
-    file: "map/count.zig",
-    from: "    if (!(@abs(sum) <= most)) return .outOfRange;\n",
-    to: "    if (@abs(sum) > most) return .outOfRange;\n",
-    tests: "a counter adds",
-  },
-  {
-    name: "a bigint's carry is dropped",
-    file: "map/bigint.zig",
-    from: "        carry >>= 8;\n",
-    to: "        carry = 0;\n",
-    tests: "sum",
-  },
-  {
     name: "a replace ignores the version",
     file: "abi/entry.zig",
     from: "if (version < 0) .present else .{\n",
     to: "if (version < 1e15) .present else .{\n",
     tests: "replace and delete ask",
-  },
-  {
-    name: "a swap stores although the value before does not fit",
-    file: "map/conditions.zig",
-    from: "        if (!fits(meta, target, reserve)) return meta;\n" +
-      "        cursor.probe.entry.copyOut",
-    to: "        _ = meta;\n        cursor.probe.entry.copyOut",
-    tests: "swap gives",
-  },
-  {
-    name: "a page goes on at the next class of a small table",
-    file: "map/scan.zig",
-    from: "            if (try page.settle(start)) |next| return next;\n",
-    to: "            if (try page.settle(start)) |next|\n" +
-      "                return .{ .hash = next.hash | @as(u64, 0xfff) << restBits(bits) };\n",
-    tests: "pages of any size",
-  },
-  {
-    name: "a page goes on where the walk is, which a larger class leaves behind",
-    file: "map/scan.zig",
-    from: "            page.from = placeAt(index, bits, progress.next);\n",
-    to: "            page.from = placeAt(index, bits, progress.next + 4000);\n",
-    tests: "pages of any size",
-  },
-  {
-    name: "a stripe of SipHash is scanned in the order of its table",
-    file: "map/scan.zig",
-    from: "            if (progress.sip) {\n",
-    to: "            if (progress.sip and index > 1000) {\n",
-    tests: "SipHash between two pages",
   },
   {
     name: "a prefix is compared by whole words",

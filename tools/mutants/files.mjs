@@ -215,16 +215,17 @@ export const FILE_MUTANTS = [
   {
     name: "a growth that fails leaves what it allocated",
     file: "segment/segment.zig",
-    from: "        errdefer segment.cutTo(committed);\n",
-    to: "",
+    from: "        errdefer segment.cutTo(committed);\n" +
+      "        os.allocate(segment.fault, segment.file, committed, to) catch",
+    to: "        os.allocate(segment.fault, segment.file, committed, to) catch",
     tests: "a growth that cannot be mapped",
   },
   {
     name: "the file system's size is the ceiling of a new segment",
     file: "segment/segment.zig",
-    from: "    var ceiling = ceiling_max;\n",
-    to: "    var ceiling = ceiling_max;\n" +
-      "    if (file_system.bytes > 0) ceiling = @min(ceiling, file_system.bytes);\n",
+    from: "    var limit = ceiling_max;\n",
+    to: "    var limit = ceiling_max;\n" +
+      "    if (file_system.bytes > 0) limit = @min(limit, file_system.bytes / places_for_blocks);\n",
     tests: "a file system bounds no segment",
   },
   {
@@ -265,7 +266,7 @@ export const FILE_MUTANTS = [
   {
     name: "a list leaves the file of a killed process that was closed to others",
     file: "segment/directory.zig",
-    from: "    unnamed_file.reap(fault) catch {};\n    var names",
+    from: "    unnamed_file.reap() catch {};\n    var names",
     to: "    var names",
     tests: "a list removes the file of a process",
   },

@@ -30,12 +30,20 @@ function runIn(cwd, ...command) {
   return run(command, { cwd, limitMs: LIMIT_MS });
 }
 
-/** Replaces the one place where `from` stands in a file of the library, or of the module. */
-function edit(copy, { name, file, from, to }) {
-  const path = file.startsWith("src/") ? join(copy, file) : join(copy, "zig", file);
-  const source = readFileSync(path, "utf8");
-  if (source.split(from).length !== 2) throw new Error(`no single place: ${name}`);
-  writeFileSync(path, source.replace(from, () => to));
+/**
+ * The files of the library or of the module that a bug changes, by their paths: in each of them it
+ * replaces the one place where its `from` stands. `read(path)` gives what a file holds.
+ */
+export function planted(mutant, read) {
+  const files = new Map();
+  for (const one of mutant.edits ?? [mutant]) {
+    const { name, file, from, to } = { ...mutant, ...one };
+    const path = file.startsWith("src/") ? file : join("zig", file);
+    const source = files.get(path) ?? read(path);
+    if (source.split(from).length !== 2) throw new Error(`no single place in ${path}: ${name}`);
+    files.set(path, source.replace(from, () => to));
+  }
+  return files;
 }
 
 /** A copy of the library with the bug; it is gone when `use` has ended. */
@@ -44,7 +52,8 @@ async function withPlanted(mutant, use) {
   const paths = mutant.suite === undefined ? COPIED : COPIED_FOR_SUITES;
   try {
     for (const path of paths) cpSync(join(ROOT, path), join(copy, path), { recursive: true });
-    for (const one of mutant.edits ?? [mutant]) edit(copy, { ...mutant, ...one });
+    const files = planted(mutant, (path) => readFileSync(join(copy, path), "utf8"));
+    for (const [path, source] of files) writeFileSync(join(copy, path), source);
     return await use(copy);
   } finally {
     rmSync(copy, { recursive: true, force: true });

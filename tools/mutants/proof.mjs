@@ -118,9 +118,9 @@ export const PROOF_MUTANTS = [
   {
     name: "committed is published before the blocks are there",
     file: "segment/segment.zig",
-    from: "        var to = @min(wanted, segment.view.ceiling);\n",
-    to: "        var to = @min(wanted, segment.view.ceiling);\n" +
-      "        atomics.storeRelease(&header_words.committed, to);\n",
+    from: "        var to = @min(wanted, limit);\n",
+    to: "        var to = @min(wanted, limit);\n" +
+      "        atomics.storeRelease(&segment.header().committed, to);\n",
     proof: "act --scale 0.2 only grow",
   },
   {

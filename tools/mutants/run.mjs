@@ -17,11 +17,8 @@ import { parseArgs } from "node:util";
 import { inWords } from "../counts.mjs";
 import { install } from "../install.mjs";
 import { inLanes, run } from "../process.mjs";
-import { ENGINE_MUTANTS } from "./engine.mjs";
-import { FILE_MUTANTS } from "./files.mjs";
+import { ALL_MUTANTS } from "./all.mjs";
 import { verdictOf } from "./plant.mjs";
-import { PROOF_MUTANTS } from "./proof.mjs";
-import { VALUE_MUTANTS } from "./values.mjs";
 
 /** How many bugs are planted, built and run at once. */
 const LANES = 2;
@@ -92,8 +89,8 @@ async function main() {
   if (!(deadline > 0)) throw new TypeError(`--minutes takes a number: ${values.minutes}`);
   const { isOk, output } = await install();
   if (!isOk) throw new Error(output);
-  const all = [...ENGINE_MUTANTS, ...FILE_MUTANTS, ...VALUE_MUTANTS, ...PROOF_MUTANTS].filter(
-    ({ name }) => words.length === 0 || words.some((word) => name.includes(word)),
+  const all = ALL_MUTANTS.filter(({ name }) =>
+    words.length === 0 || words.some((word) => name.includes(word))
   );
   if (all.length === 0) throw new RangeError(`no bug is called ${words.join(" or ")}`);
   const counts = { passed: 0, failed: 0, skipped: 0 };

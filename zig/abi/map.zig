@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const bulk = @import("../map/bulk.zig");
+const compact = @import("../map/compact.zig");
 const expiry = @import("../map/expiry.zig");
 const gathered = @import("../map/gathered.zig");
 const handles = @import("handles.zig");
@@ -390,6 +391,12 @@ pub export fn shm_map_gathered(handle: u32, offset: f64, target: ?[*]u8, target_
     const map = handles.maps.get(handle) orelse return status.status(error.Closed);
     const from = marshal.wholeOf(offset) catch |err| return status.status(err);
     return @intCast(gathered.takeGathered(map, from, marshal.mutable(target, target_len)));
+}
+
+/// Gives memory back to the system (`compact.compact`). How many bytes.
+pub export fn shm_map_compact(handle: u32) f64 {
+    const map = handles.maps.begin(handle) orelse return marshal.long(error.Closed);
+    return marshal.long(compact.compact(map));
 }
 
 /// The record `Verdict`, after repairing what can be if `repair` is 1.

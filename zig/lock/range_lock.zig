@@ -17,7 +17,8 @@ pub const Byte = enum(i64) {
     lifecycle = 1 << 62,
     /// Shared for a writing handle's life; exclusive while initialising.
     writer,
-    /// Shared for a read-only handle's life.
+    /// Shared for a read-only handle's life, and while a writer attaches; exclusive while the only
+    /// handle cuts the file short.
     reader,
     /// Exclusive while the user's lock is held.
     user,
@@ -70,7 +71,18 @@ pub fn isHeld(fault: *Fault, fd: os.Fd, byte: Byte) status.Error!bool {
 
 /// Takes a byte exclusively, asking again every 20 to 220 us until the deadline.
 pub fn lockBefore(fault: *Fault, fd: os.Fd, byte: Byte, deadline: *os.Deadline) status.Error!void {
-    while (!try tryLock(fault, fd, byte, .exclusive)) {
+    return lockAsBefore(fault, fd, byte, .exclusive, deadline);
+}
+
+/// As `lockBefore`, in either mode.
+pub fn lockAsBefore(
+    fault: *Fault,
+    fd: os.Fd,
+    byte: Byte,
+    mode: Mode,
+    deadline: *os.Deadline,
+) status.Error!void {
+    while (!try tryLock(fault, fd, byte, mode)) {
         if (deadline.left(1) == 0) return error.Timeout;
         os.sleepNs(20_000 + os.randomWord() % 200_000);
     }

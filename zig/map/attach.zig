@@ -65,6 +65,7 @@ fn nameSegment(map: *Map, directory_bytes: []const u8, name: []const u8) Error!v
 
 /// What a sole writer does before any other process may attach: recovers every stripe whose writer
 /// died, or, with `all`, every stripe, because the last writer did not close in an orderly way.
+/// Then it gives back what lies free, if no reader is attached either.
 pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
     // A dead writer may have grown the segment after this handle mapped it.
     try segment.refresh();
@@ -84,4 +85,5 @@ pub fn recoverSegment(segment: *segments.Segment, all: bool) Error!void {
             atomics.load(&stripe.writer) == 0) continue;
         space.recover() catch |err| if (err != error.Corrupt) return err;
     }
+    spaces.giveBackAttaching(segment);
 }

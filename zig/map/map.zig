@@ -5,10 +5,11 @@ const std = @import("std");
 const hash = @import("../stripe/hash.zig");
 const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
+const spaces = @import("../stripe/space.zig");
 const status = @import("../status.zig");
 const tables = @import("../stripe/table.zig");
 const Segment = @import("../segment/segment.zig").Segment;
-const Space = @import("../stripe/space.zig").Space;
+const Space = spaces.Space;
 const UserLock = @import("../lock/user_lock.zig").UserLock;
 
 /// A key's stripe, and the fast hash from which its slot follows, too.
@@ -97,6 +98,7 @@ pub const Map = struct {
     /// A lock that is held counts as released.
     pub fn close(map: *Map) void {
         map.lock.close();
+        spaces.giveBackLeaving(&map.segment);
         map.segment.close();
         os.freePages(map.gathered);
     }

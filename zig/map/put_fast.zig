@@ -79,11 +79,12 @@ pub inline fn putFast(
             // Commit, as in `StripeOp.commit`; a crash behind it leaves a block to be retired,
             // which recovery finds free.
             atomics.storeRelease(&cached.slots[probe.index], slot);
-            const is_full = heap.retire(stripe, probe.entry.offset, probe.entry.bytes());
+            const old_bytes = probe.entry.bytes();
+            const is_full = heap.retire(stripe, probe.entry.offset, old_bytes);
             outcome = if (atomics.load(&stripe.next_end) != 0)
                 finishReplacing(map, key_hash.stripe, probe.entry, expires, is_full, role)
             else if (is_full)
-                advance(map, key_hash.stripe, role)
+                advance(map, key_hash.stripe, old_bytes, role)
             else
                 .stored;
         } else if (lookup == .miss and heap.hasSpare(stripe, bytes) and
@@ -123,9 +124,9 @@ noinline fn allocSlow(map: *Map, index: u32, bytes: u64) u64 {
     return (heap.takeNow(view, view.stripe(index), bytes) catch null) orelse 0;
 }
 
-noinline fn advance(map: *Map, index: u32, comptime role: Role) Outcome {
+noinline fn advance(map: *Map, index: u32, old_bytes: u64, comptime role: Role) Outcome {
     if (role == .call) map.startQuickCall();
-    map.spaceOf(index).advanceAndTrim() catch {
+    map.spaceOf(index).advanceAndTrim(old_bytes) catch {
         map.segment.deadline.is_used = true;
         return .dirty;
     };
@@ -142,7 +143,7 @@ noinline fn finishReplacing(
     comptime role: Role,
 ) Outcome {
     const before = replaced.expires(); // its block is not given out before the generation advances
-    const outcome = if (is_full) advance(map, index, role) else .stored;
+    const outcome = if (is_full) advance(map, index, replaced.bytes(), role) else .stored;
     if (outcome != .stored) return outcome;
     return finish(map, index, before, expires, role);
 }

@@ -14,6 +14,8 @@ const layout = @import("../layout.zig");
 const status = @import("../status.zig");
 const tables = @import("../stripe/table.zig");
 const maps = @import("map.zig");
+const os = @import("../os/os.zig");
+const parked = @import("../stripe/parked.zig");
 const StripeOp = @import("stripe_op.zig").StripeOp;
 
 const Error = status.Error;
@@ -313,13 +315,18 @@ pub fn copyValue(
     target: []u8,
 ) Error!Copied {
     const stripe = map.segment.view.stripe(key_hash.stripe);
-    const value: [*]const u64 = map.segment.view.at(pair.offset) +
-        layout.Entry.bytesFor(key.len, 0) / 8;
+    const value_offset = pair.offset + layout.Entry.bytesFor(key.len, 0);
+    const has_holes = mayHaveHoles(map, key.len, pair.len);
     var since = generation;
     var done: u64 = 0;
     while (true) {
         const bytes = @min(pair.len - done, piece_bytes);
-        atomics.copyOut(target[done..], value + done / 8, bytes);
+        if (has_holes) {
+            try copyByKernel(map, target[done..][0..bytes], value_offset + done);
+        } else {
+            const words: [*]const u64 = map.segment.view.at(value_offset + done);
+            atomics.copyOut(target[done..], words, bytes);
+        }
         done += bytes;
         atomics.reached(.piece_copied);
         if (!isStill(stripe, since)) {
@@ -332,6 +339,28 @@ pub fn copyValue(
         if (done == pair.len) return .whole;
         if (map.segment.deadline.hasPassed()) return error.Timeout;
     }
+}
+
+/// Whether the pages of a value may be given back to the system while a late reader copies it, and
+/// a load of what is no more could end this process.
+fn mayHaveHoles(map: *Map, key_len: usize, value_len: u64) bool {
+    if (!os.has_holes) return false;
+    if (!parked.isLarge(layout.Entry.bytesFor(key_len, value_len), key_len)) return false;
+    if (parked.areSmall()) return true; // so that the tests go this way
+    const segment = &map.segment;
+    if (segment.holes_are_safe == null) segment.holes_are_safe = os.areHolesSafe(segment.file);
+    return !segment.holes_are_safe.?;
+}
+
+/// A piece of a value by way of the kernel, which has zeros for a hole, and takes no page for it.
+/// What is there by now may be of a later use, as with loads: the caller looks again. The fence of
+/// that look orders these loads, too: the kernel makes them on this thread.
+noinline fn copyByKernel(map: *Map, target: []u8, offset: u64) Error!void {
+    atomics.beginCopy();
+    const segment = &map.segment;
+    const len = try os.readAt(segment.fault, segment.file, target, offset);
+    // Only if the file was cut short by hand: `committed` covers the value.
+    if (len < target.len) return segment.fault.withReason(.truncated, error.Corrupt);
 }
 
 const Again = union(enum) {

@@ -15,6 +15,7 @@ const Error = status.Error;
 pub const Stats = extern struct {
     entries: f64 = 0,
     allocated_bytes: f64 = 0,
+    /// What should have memory behind it.
     committed_bytes: f64 = 0,
     /// 0: what the file system has.
     ceiling_bytes: f64 = 0,
@@ -54,11 +55,12 @@ pub fn stats(map: *Map) Error!Stats {
     const segment = &map.segment;
     const header = segment.header();
     const stat = try os.stat(segment.fault, segment.file);
+    const committed = atomics.loadAcquire(&header.committed);
     const is_map = header.attributes & 0xff == @intFromEnum(layout.Kind.map);
     var result: Stats = .{
         .entries = number(try read.size(map)),
         .allocated_bytes = number(stat.allocated),
-        .committed_bytes = number(atomics.loadAcquire(&header.committed)),
+        .committed_bytes = number(committed -| atomics.load(&header.pool.hole_bytes)),
         // The limit of a value is that of one encoding of it, and bounds no segment.
         .ceiling_bytes = if (is_map) number(header.max_bytes) else 0,
         .stripes = number(segment.view.stripeCount()),
@@ -83,7 +85,8 @@ pub fn stats(map: *Map) Error!Stats {
         result.writes += number(atomics.load(&stripe.begin));
     }
     const unused = segment.view.committed -| atomics.load(&header.pool.frontier);
-    result.pool_free_bytes = number(atomics.load(&header.pool.free) +| unused);
+    const unowned = atomics.load(&header.pool.free) +| atomics.load(&header.pool.parked_bytes);
+    result.pool_free_bytes = number(unowned +| unused);
     // Where the system has no queries, a writer cannot tell others from itself.
     const others = (segment.readonly or os.has_range_queries) and
         try range_lock.isHeld(segment.fault, segment.locks, .writer);

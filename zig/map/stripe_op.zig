@@ -254,9 +254,9 @@ pub const StripeOp = struct {
         if (!cursor.is_found) try op.makeRoom(cursor, bytes);
         // Only for a value that replaces another may the block kept back be used.
         const allocated = if (cursor.is_found)
-            op.space.allocReplacing(bytes)
+            op.space.allocReplacing(bytes, key.len)
         else
-            op.space.alloc(bytes);
+            op.space.alloc(bytes, key.len);
         const offset = try op.markDirtyOnError(allocated);
         const version = atomics.load(&op.stripe.begin);
         // A crash behind it leaves a search for ended entries that finds none.
@@ -333,7 +333,7 @@ pub const StripeOp = struct {
         const view = &op.map.segment.view;
         const live = if (old) |table| table.entryCount() else 0;
         const log2 = tables.log2For(live + 1) orelse return error.NoSpace;
-        const offset = try op.space.alloc(tables.bytesFor(log2));
+        const offset = try op.space.allocTable(tables.bytesFor(log2));
         const granule: u36 = @intCast(offset / layout.granule_bytes);
         const word = tables.wordFor(granule, log2, sip, atomics.load(&op.stripe.begin));
         const new = (try tables.Table.open(view, word)).?;

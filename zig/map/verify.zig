@@ -186,10 +186,7 @@ fn hasPool(map: *Map) Error!bool {
 }
 
 fn repairPool(map: *Map) Error!void {
-    const pool = spaces.lockPool(&map.segment) catch |err|
-        return if (err == error.Corrupt) {} else err;
-    defer spaces.unlockPool(&map.segment);
-    spaces.rebuildPool(&map.segment, pool) catch |err| if (err != error.Corrupt) return err;
+    spaces.repairPool(&map.segment) catch |err| if (err != error.Corrupt) return err;
 }
 
 fn lockWord(map: *Map) u64 {

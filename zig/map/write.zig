@@ -106,7 +106,7 @@ fn endOf(op: *const StripeOp, cursor: *const Cursor, item: *const Item) u64 {
 /// Refuses what could never be stored.
 pub inline fn checkSize(map: *Map, bytes: u64, value_len: usize) Error!void {
     const view = &map.segment.view;
-    const fits = bytes + layout.unit_bytes <= view.ceiling - view.data_start;
+    const fits = bytes + layout.unit_bytes <= map.segment.block_limit -| view.data_start;
     if (fits and value_len <= layout.value_bytes_max) return;
     map.segment.noteSpace(bytes);
     if (fits) map.fault.ceiling_bytes = layout.value_bytes_max;

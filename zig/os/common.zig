@@ -30,6 +30,21 @@ pub fn noAddresses(fault: *Fault, bytes: u64, limit: ?u64) Error {
     return fault.withReason(.addressSpace, error.NoSpace);
 }
 
+/// Where the library makes no holes.
+pub fn noLengthening(_: *Fault, _: Fd, _: u64) Error!void {
+    return error.Unsupported;
+}
+
+/// The same.
+pub fn noPunching(_: *Fault, _: Fd, _: u64, _: u64) Error!void {
+    return error.Unsupported;
+}
+
+/// The same: there are no holes that could do harm.
+pub fn noHoles(_: Fd) bool {
+    return true;
+}
+
 /// Where every process sees the same numbers of processes.
 pub fn noPidNamespace(_: *Fault) Error!u64 {
     return 0;

@@ -30,6 +30,7 @@ pub const has_shared_futex = true;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const has_page_moves = true;
+pub const has_holes = true;
 pub const removes_mapped_files = true;
 pub const name_separators = "/\x00";
 
@@ -236,14 +237,45 @@ pub fn allocate(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
     return allocateAs(fault, fd, from, to, 0);
 }
 
-pub fn allocateAs(fault: *Fault, fd: Fd, from: u64, to: u64, how: i32) Error!void {
+/// Beyond this process's limit the kernel sends SIGXFSZ instead of failing.
+fn checkFileLimit(fault: *Fault, to: u64) Error!void {
     var limit: linux.rlimit = undefined;
-    // Beyond this limit the kernel sends SIGXFSZ instead of failing.
-    if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) == .SUCCESS and to > limit.cur) {
-        note(fault, @intFromEnum(linux.E.FBIG));
-        fault.ceiling_bytes = @floatFromInt(limit.cur);
-        return fault.withReason(.ceilingReached, error.NoSpace);
-    }
+    if (linux.errno(linux.prlimit(0, .FSIZE, null, &limit)) != .SUCCESS) return;
+    if (to <= limit.cur) return;
+    note(fault, @intFromEnum(linux.E.FBIG));
+    fault.ceiling_bytes = @floatFromInt(limit.cur);
+    return fault.withReason(.ceilingReached, error.NoSpace);
+}
+
+pub fn lengthen(fault: *Fault, fd: Fd, bytes: u64) Error!void {
+    try checkFileLimit(fault, bytes);
+    _ = try check(fault, again(linux.ftruncate, .{ fd, @as(i64, @intCast(bytes)) }));
+}
+
+pub fn punch(fault: *Fault, fd: Fd, from: u64, to: u64) Error!void {
+    const how = linux.FALLOC.FL_KEEP_SIZE | linux.FALLOC.FL_PUNCH_HOLE;
+    const bytes: i64 = @intCast(to - from);
+    const result = again(linux.fallocate, .{ fd, how, @as(i64, @intCast(from)), bytes });
+    _ = check(fault, result) catch |err|
+        return if (failedWith(fault, .OPNOTSUPP)) error.Unsupported else err;
+}
+
+/// A file system without a size has a page for every load, but where the machine was told to refuse
+/// what it may not be able to keep.
+pub fn areHolesSafe(fd: Fd) bool {
+    var fault: Fault = .{};
+    const file_system = fileSystem(&fault, fd) catch return false;
+    if (file_system.bytes > 0) return false;
+    const path = Path.of("/proc/sys/vm/overcommit_memory", .{}) catch unreachable;
+    const setting = open(&fault, &path, .read) catch return false;
+    defer close(setting);
+    var text: [1]u8 = undefined;
+    const len = readAt(&fault, setting, &text, 0) catch return false;
+    return len == 1 and text[0] != '2';
+}
+
+pub fn allocateAs(fault: *Fault, fd: Fd, from: u64, to: u64, how: i32) Error!void {
+    try checkFileLimit(fault, to);
     var at = from;
     while (at < to) {
         const bytes = @min(to - at, fallocate_piece_bytes);

@@ -30,6 +30,7 @@ pub const has_shared_futex = false;
 pub const has_range_queries = true;
 pub const has_descriptors = true;
 pub const has_page_moves = false;
+pub const has_holes = false;
 pub const removes_mapped_files = true;
 pub const name_separators = "/\x00";
 
@@ -81,6 +82,10 @@ pub const isRangeLocked = posix.isRangeLocked;
 
 /// In the user's own cache directory, which others cannot enter and the system does not
 /// empty by age.
+pub const lengthen = common.noLengthening;
+pub const punch = common.noPunching;
+pub const areHolesSafe = common.noHoles;
+
 pub fn defaultDirectory(fault: *Fault) Error!Path {
     var buffer: [1024]u8 = undefined;
     const len = confstr(user_cache_directory, &buffer, buffer.len);

@@ -69,6 +69,9 @@ pub const has_range_queries: bool = system.has_range_queries;
 pub const has_descriptors: bool = system.has_descriptors;
 /// The kernel gives private memory a larger place by itself.
 pub const has_page_moves: bool = system.has_page_moves;
+/// A file gives back the blocks of some of its bytes, which then read as zeros, and a file that is
+/// lengthened needs none.
+pub const has_holes: bool = system.has_holes;
 /// A file can be removed while a process has it mapped. Without it the file is renamed instead.
 pub const removes_mapped_files: bool = system.removes_mapped_files;
 /// Bytes that no name of a file may have.
@@ -110,6 +113,14 @@ pub const readAt: fn (*Fault, Fd, []u8, u64) Error!usize = system.readAt;
 /// Allocates the blocks of `[from, to)`, so that touching them can never be answered by a signal.
 /// On failure the file may have grown in part, and `cut` gives that back.
 pub const allocate: fn (*Fault, Fd, u64, u64) Error!void = system.allocate;
+/// Lengthens a file to so many bytes, and allocates nothing. `Unsupported`: not `has_holes`.
+pub const lengthen: fn (*Fault, Fd, u64) Error!void = system.lengthen;
+/// Gives back the blocks of the whole pages `[from, to)`, which read as zeros from now on: by
+/// `readAt` without a block, through a mapping by way of a new one, or by a signal if there is
+/// none. `Unsupported`: not here, and nothing changed.
+pub const punch: fn (*Fault, Fd, u64, u64) Error!void = system.punch;
+/// Whether a load of a hole through a mapping can be answered by no signal.
+pub const areHolesSafe: fn (Fd) bool = system.areHolesSafe;
 
 /// Reserves address space for so many bytes of the file and maps it there; what lies beyond its end
 /// becomes part of the mapping by `extend`.

@@ -31,6 +31,7 @@ pub const has_shared_futex = false;
 pub const has_range_queries = false;
 pub const has_descriptors = false;
 pub const has_page_moves = false;
+pub const has_holes = false;
 pub const removes_mapped_files = false;
 pub const name_separators = "/\\:\x00";
 
@@ -84,6 +85,10 @@ fn pathFrom(units: []const u16) Error!Path {
 }
 
 /// In the user's own directory for what belongs to this machine.
+pub const lengthen = common.noLengthening;
+pub const punch = common.noPunching;
+pub const areHolesSafe = common.noHoles;
+
 pub fn defaultDirectory(fault: *Fault) Error!Path {
     var buffer: [1024]u16 = undefined;
     const variable = std.unicode.utf8ToUtf16LeStringLiteral("LOCALAPPDATA");

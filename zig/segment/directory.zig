@@ -116,7 +116,7 @@ fn attachOnce(
         try openLocks(segment, path);
     }
     errdefer segment.abandon();
-    try adopt(segment, options);
+    try adopt(segment, options, deadline);
     errdefer segment.unmap();
     const attached = try finishAttach(segment, options, deadline);
     if (!attached) {
@@ -128,7 +128,6 @@ fn attachOnce(
 
 fn finishAttach(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!bool {
     if (options.readonly) {
-        try segment.attachReader();
         const state = segment.state();
         return segment.hasItsName() and (state == .live or state == .replacing);
     }
@@ -145,17 +144,20 @@ fn finishAttach(segment: *Segment, options: *const Options, deadline: *os.Deadli
     try segment.attachWriter(options, deadline);
     // LIFECYCLE may have been let go in between, and the name changed hands.
     const still = segment.hasItsName();
+    range_lock.unlock(segment.locks, .reader);
     range_lock.unlock(segment.locks, .lifecycle);
     return still;
 }
 
-/// Checks an opened file from outside and maps it.
-fn adopt(segment: *Segment, options: *const Options) Error!void {
+/// Checks an opened file from outside and maps it, with READER taken before: from then on the file
+/// only grows.
+fn adopt(segment: *Segment, options: *const Options, deadline: *os.Deadline) Error!void {
     const fault = segment.fault;
     const stat = try os.stat(fault, segment.file);
     try checkFile(fault, &stat, options);
+    try segment.enter(deadline);
     const header = try segments.readHeader(fault, segment.file);
-    // The size after the header: it only grows, and always before `committed` does.
+    // The size after the header: it only grows by now, and always before `committed` does.
     const size = (try os.stat(fault, segment.file)).size;
     try segments.checkHeader(fault, &header, size, options);
     try segment.map(&header);
@@ -485,12 +487,13 @@ fn attachDescriptor(segment: *Segment, pid: u32, fd: u31, options: *const Option
         try openLocks(segment, null);
     }
     errdefer segment.abandon();
-    try adopt(segment, options);
-    errdefer segment.unmap();
-    if (options.readonly) return segment.attachReader();
     const deadline = &segment.deadline;
+    try adopt(segment, options, deadline);
+    errdefer segment.unmap();
+    if (options.readonly) return;
     try range_lock.lockBefore(fault, segment.locks, .lifecycle, deadline);
     try segment.attachWriter(options, deadline);
+    range_lock.unlock(segment.locks, .reader);
     range_lock.unlock(segment.locks, .lifecycle);
 }
 

@@ -31,6 +31,11 @@ pub const ceiling_max: u64 = 1 << 40;
 const growth_bytes_min = 64 * 1024;
 const growth_bytes_max = 4 << 20;
 
+/// How much longer than its blocks a segment may become. Extents with holes are not joined: each
+/// doubling of what large values take, and there are eleven up to the largest, may have as many
+/// bytes as all blocks, in extents up to twice as long.
+const places_for_blocks = 32;
+
 /// How long facts that differ may be those of a writer whose memory is still being torn down.
 const facts_patience_ms = 1000;
 
@@ -77,6 +82,12 @@ pub const Segment = struct {
     writer_id: u64,
     fault: *Fault,
     mappings: Mappings,
+    /// How many blocks it may take: the user's `maxBytes`, or the ceiling.
+    block_limit: u64,
+    /// When this handle next looks for blocks to give back, by the clock of all waits.
+    punch_due_ns: u64,
+    /// Whether large values are copied through the mapping (`read.zig`). Null: not known yet.
+    holes_are_safe: ?bool,
 
     pub fn header(segment: *const Segment) *Header {
         return segment.view.header();
@@ -226,6 +237,9 @@ pub const Segment = struct {
             .mappings = &segment.mappings,
         };
         segment.lock_kind = lockKind(header_copy);
+        segment.block_limit = blockLimit(header_copy);
+        segment.punch_due_ns = 0;
+        segment.holes_are_safe = null;
     }
 
     pub fn unmap(segment: *Segment) void {
@@ -248,25 +262,28 @@ pub const Segment = struct {
         return segment.fault.withReason(damage, why);
     }
 
+    /// How many blocks it takes: all below `committed`, but for the holes of extents that park.
+    pub fn blockBytes(segment: *const Segment) u64 {
+        return segment.view.committed -| atomics.load(&segment.header().pool.hole_bytes);
+    }
+
+    /// How much it may still grow by within `block_limit`, with the pool's lock held.
+    fn blocksLeft(segment: *const Segment) u64 {
+        return segment.block_limit -| segment.blockBytes();
+    }
+
     /// Makes room for `bytes` more at the end, with the pool's lock held. On failure the file
     /// system is as full as before.
     pub fn grow(segment: *Segment, bytes: u64) Error!void {
-        const header_words = segment.header();
-        std.debug.assert(header_words.pool.writer != 0);
-        const committed = atomics.loadAcquire(&header_words.committed);
-        if (committed != segment.view.committed) try segment.refresh();
+        const committed = try segment.beginGrowth(bytes);
         const step = std.math.clamp(committed / 4, growth_bytes_min, growth_bytes_max);
         const wanted = std.mem.alignForward(u64, committed + @max(step, bytes), layout.page_bytes);
         const least = std.mem.alignForward(u64, committed + bytes, layout.page_bytes);
-        segment.noteSpace(bytes);
-        if (least > segment.view.ceiling)
-            return segment.fault.withReason(.ceilingReached, error.NoSpace);
-        var to = @min(wanted, segment.view.ceiling);
+        const limit = @min(segment.view.ceiling, committed +| segment.blocksLeft());
+        if (least > limit) return segment.fault.withReason(.ceilingReached, error.NoSpace);
+        var to = @min(wanted, limit);
         const free_to = try segment.freeTo();
-        if (least > free_to) {
-            os.note(segment.fault, @intFromEnum(os.Number.no_space));
-            return segment.fault.withReason(.fileSystemFull, error.NoSpace);
-        }
+        if (least > free_to) return segment.fileSystemFull();
         if (to > free_to) to = least;
         errdefer segment.cutTo(committed);
         os.allocate(segment.fault, segment.file, committed, to) catch |err| {
@@ -279,7 +296,57 @@ pub const Segment = struct {
         // leaves a file longer than `committed`: the next growth allocates the same range again,
         // and the next sole writer cuts it off.
         try segment.view.extend(to);
-        atomics.storeRelease(&header_words.committed, to); // pairs with `View.refresh`
+        atomics.storeRelease(&segment.header().committed, to); // pairs with `View.refresh`
+    }
+
+    /// As `grow`, for an extent that is to park: exactly `whole` bytes, of which the first `dense`
+    /// have blocks. Returns its offset; `Pool.moving` names it, for it is in no list yet.
+    pub fn growWithHole(segment: *Segment, dense: u64, whole: u64) Error!u64 {
+        std.debug.assert(dense % layout.page_bytes == 0 and whole % layout.page_bytes == 0);
+        const committed = try segment.beginGrowth(dense);
+        const to = committed + whole;
+        if (to > segment.view.ceiling or dense > segment.blocksLeft())
+            return segment.fault.withReason(.ceilingReached, error.NoSpace);
+        if (committed + dense > try segment.freeTo()) return segment.fileSystemFull();
+        // What a dead process allocated there would be blocks in the hole.
+        if (os.has_holes) try os.cut(segment.fault, segment.file, committed);
+        errdefer segment.cutTo(committed);
+        try os.allocate(segment.fault, segment.file, committed, committed + dense);
+        if (whole > dense) try os.lengthen(segment.fault, segment.file, to);
+        try segment.view.extend(to);
+        const pool = &segment.header().pool;
+        // Before it is there: the rebuild behind a crash must not take it for ordinary space. With
+        // a crash between the two it came to nothing, and the file is longer than `committed`.
+        atomics.storeRelease(&pool.moving, layout.Moving.of(.fresh, committed));
+        atomics.storeRelease(&segment.header().committed, to); // pairs with `View.refresh`
+        atomics.store(&pool.hole_bytes, atomics.load(&pool.hole_bytes) +% (whole - dense));
+        return committed;
+    }
+
+    /// Allocates blocks in a hole of an extent that `Pool.moving` names, with the pool's lock held.
+    /// On failure the caller gives back what there are.
+    pub fn fillHole(segment: *Segment, from: u64, to: u64) Error!void {
+        std.debug.assert(segment.header().pool.moving != layout.Moving.none);
+        segment.noteSpace(to - from);
+        if (to - from > segment.blocksLeft())
+            return segment.fault.withReason(.ceilingReached, error.NoSpace);
+        const file_system = try os.fileSystem(segment.fault, segment.file);
+        if (file_system.bytes > 0 and to - from > file_system.free) return segment.fileSystemFull();
+        try os.allocate(segment.fault, segment.file, from, to);
+    }
+
+    fn beginGrowth(segment: *Segment, bytes: u64) Error!u64 {
+        const header_words = segment.header();
+        std.debug.assert(header_words.pool.writer != 0);
+        const committed = atomics.loadAcquire(&header_words.committed);
+        if (committed != segment.view.committed) try segment.refresh();
+        segment.noteSpace(bytes);
+        return committed;
+    }
+
+    fn fileSystemFull(segment: *Segment) Error {
+        os.note(segment.fault, @intFromEnum(os.Number.no_space));
+        return segment.fault.withReason(.fileSystemFull, error.NoSpace);
     }
 
     /// How long the file could become. What a dead process allocated behind `committed` is ours.
@@ -301,8 +368,8 @@ pub const Segment = struct {
     pub fn noteSpace(segment: *Segment, needed: u64) void {
         segment.deadline.is_used = true;
         segment.fault.needed_bytes = @floatFromInt(needed);
-        segment.fault.used_bytes = @floatFromInt(segment.view.committed);
-        segment.fault.ceiling_bytes = @floatFromInt(segment.view.ceiling);
+        segment.fault.used_bytes = @floatFromInt(segment.blockBytes());
+        segment.fault.ceiling_bytes = @floatFromInt(segment.block_limit);
     }
 
     /// Everything under LIFECYCLE (docs/design.md, Open, attach, close). Leaves LIFECYCLE held, for
@@ -367,9 +434,58 @@ pub const Segment = struct {
         if (atomics.load(&segment.header().pool.frontier) <= committed) segment.cutTo(committed);
     }
 
-    pub fn attachReader(segment: *Segment) Error!void {
-        if (!try range_lock.tryLock(segment.fault, segment.locks, .reader, .shared))
-            return error.System; // no handle ever holds it exclusively
+    /// Takes READER, before anything is read that the only handle attached may take back: it has
+    /// READER exclusively while it cuts the file short, and is waited for. A writer gives READER
+    /// back when it is attached.
+    pub fn enter(segment: *Segment, deadline: *os.Deadline) Error!void {
+        return range_lock.lockAsBefore(segment.fault, segment.locks, .reader, .shared, deadline);
+    }
+
+    /// Gets LIFECYCLE, WRITER and READER for a writer that has WRITER shared. From then on no other
+    /// handle is attached or attaches, and there is no late reader. False: others are.
+    pub fn becomeAlone(segment: *Segment) Error!bool {
+        std.debug.assert(!segment.readonly);
+        if (!os.has_holes) return false; // there is nothing that could be done then
+        const fault = segment.fault;
+        if (!try range_lock.tryLock(fault, segment.locks, .lifecycle, .exclusive)) return false;
+        if (range_lock.upgrade(fault, segment.locks, .writer)) |is_sole| {
+            if (is_sole) {
+                if (range_lock.tryLock(fault, segment.locks, .reader, .exclusive)) |is_alone| {
+                    if (is_alone) return true;
+                } else |_| {}
+                range_lock.downgrade(segment.locks, .writer);
+            }
+        } else |_| {}
+        range_lock.unlock(segment.locks, .lifecycle);
+        return false;
+    }
+
+    /// Lets others attach again.
+    pub fn endAlone(segment: *Segment) void {
+        range_lock.unlock(segment.locks, .reader);
+        range_lock.downgrade(segment.locks, .writer);
+        range_lock.unlock(segment.locks, .lifecycle);
+    }
+
+    /// As `becomeAlone`, for a writer that attaches: it has LIFECYCLE and WRITER exclusively, and
+    /// READER shared.
+    pub fn isAloneAtAttach(segment: *Segment) bool {
+        if (!os.has_holes) return false;
+        return range_lock.upgrade(segment.fault, segment.locks, .reader) catch false;
+    }
+
+    /// Takes back what lies from `to` on, where no stripe owns anything: first the word, by which
+    /// others know what they may touch, and then the bytes. Only while no other handle is attached.
+    /// A crash in between leaves a file that is too long, which the next sole writer cuts.
+    pub fn shrink(segment: *Segment, to: u64) void {
+        const view = &segment.view;
+        std.debug.assert(to % layout.page_bytes == 0 and to <= view.committed);
+        const bytes = view.committed - to;
+        if (bytes == 0) return;
+        atomics.storeRelease(&segment.header().committed, to);
+        view.committed = to;
+        atomics.willBeZeros(view.at(to), bytes / 8);
+        segment.cutTo(to);
     }
 
     /// Leaves. A sole writer leaves the clean mark, so that the next one need not look at every
@@ -455,6 +571,13 @@ pub fn stripeBits(header: *const Header) u6 {
     return @truncate(@as(Attributes, @bitCast(header.attributes)).stripe_bits);
 }
 
+/// How many blocks a segment may take. The limit of a value bounds one encoding of it, not these.
+fn blockLimit(header: *const Header) u64 {
+    const kind = @as(Attributes, @bitCast(header.attributes)).kind;
+    if (kind != @intFromEnum(layout.Kind.map) or header.max_bytes == 0) return header.ceiling;
+    return @min(header.ceiling, std.mem.alignBackward(u64, header.max_bytes, layout.page_bytes));
+}
+
 pub fn lockKind(header: *const Header) layout.LockKind {
     return if (@as(Attributes, @bitCast(header.attributes)).lock == 1) .kernel else .robust;
 }
@@ -502,8 +625,7 @@ pub fn checkHeader(
     if (header.committed % layout.page_bytes != 0 or header.committed > header.ceiling or
         header.committed < layout.dataOffset(@intCast(attributes.stripe_bits)))
         return fault.withReason(.truncated, error.Corrupt);
-    if (!layout.areZero(header, layout.reserved.header) or
-        !layout.areZero(&header.pool, layout.reserved.pool))
+    if (!layout.areZero(header, layout.reserved.header))
         return fault.withReason(.checksum, error.Corrupt);
     if (header.committed > size) return fault.withReason(.truncated, error.Corrupt);
     if (header.state < 1 or header.state > 4) return fault.withReason(.checksum, error.Corrupt);
@@ -552,20 +674,22 @@ pub fn format(segment: *Segment, options: *const Options) Error!void {
     const file_system = try os.fileSystem(fault, segment.file);
     if (file_system.network) return fault.withReason(.networkFileSystem, error.Unsupported);
     try file_checks.keepBlocks(fault, segment.file, file_system.overwrites);
-    var ceiling = ceiling_max;
-    if (options.kind == .map and options.max_bytes > 0) ceiling = @min(ceiling, options.max_bytes);
-    ceiling = std.mem.alignBackward(u64, ceiling, layout.page_bytes);
+    var limit = ceiling_max;
+    if (options.kind == .map and options.max_bytes > 0) limit = @min(limit, options.max_bytes);
+    limit = std.mem.alignBackward(u64, limit, layout.page_bytes);
+    // Blocks are bounded by the user. What has holes may lie in many places beside them.
+    const ceiling = @min(ceiling_max, limit *| places_for_blocks);
 
     var header: Header = std.mem.zeroes(Header);
     // The file system bounds nothing for good, as it may be made larger; but in a small one the
     // stripes would take much of it.
-    const room = if (file_system.bytes > 0) @min(ceiling, file_system.bytes) else ceiling;
+    const room = if (file_system.bytes > 0) @min(limit, file_system.bytes) else limit;
     const bits = stripeBitsFor(options, room);
     const data_start = layout.dataOffset(bits);
     const committed = std.mem.alignForward(u64, data_start, layout.page_bytes);
     fault.needed_bytes = @floatFromInt(committed);
-    fault.ceiling_bytes = @floatFromInt(ceiling);
-    if (committed > ceiling) return fault.withReason(.ceilingReached, error.NoSpace);
+    fault.ceiling_bytes = @floatFromInt(limit);
+    if (committed > limit) return fault.withReason(.ceilingReached, error.NoSpace);
     try os.allocate(fault, segment.file, 0, committed);
     header.magic = layout.magic;
     header.version = layout.layout_version;

@@ -13,63 +13,22 @@ const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
 
+const chunks = @import("chunk.zig");
+const parked = @import("parked.zig");
+
+const Checked = chunks.Checked;
+const Marks = parked.Marks;
+const Moving = layout.Moving;
 const Refusal = @import("../segment/view.zig").Refusal;
 const View = @import("../segment/view.zig").View;
 const Pool = layout.Pool;
-const Stripe = layout.Stripe;
-const Chunk = layout.Chunk;
+const checked = chunks.checked;
 const unit_bytes = layout.unit_bytes;
 
 /// How many extents of one bin are tried before a larger bin is, unless the search is thorough.
 const tries_max = 8;
 
 pub const Search = enum { quick, thorough };
-
-const Extent = packed struct(u64) { owner: u32, units: u32 };
-
-/// An extent as its header describes it, loaded once and checked.
-pub const Checked = struct {
-    offset: u64,
-    units: u64,
-    /// The owning stripe, null in the pool.
-    stripe: ?u32,
-    next: u64,
-    previous: u64,
-
-    pub fn bytes(extent: Checked) u64 {
-        return extent.units * unit_bytes;
-    }
-
-    /// Where its usable bytes begin and end.
-    pub fn start(extent: Checked) u64 {
-        return extent.offset + @sizeOf(Chunk);
-    }
-
-    pub fn end(extent: Checked) u64 {
-        return extent.offset + extent.bytes();
-    }
-};
-
-pub fn unitsFor(bytes: u64) u64 {
-    return (bytes + @sizeOf(Chunk) + unit_bytes - 1) / unit_bytes;
-}
-
-pub fn checked(view: *View, offset: u64) Refusal!Checked {
-    if (offset % unit_bytes != 0 or offset < view.data_start) return error.Corrupt;
-    try view.check(offset, unit_bytes);
-    const chunk = view.chunk(offset);
-    const extent: Extent = @bitCast(atomics.load(&chunk.extent));
-    if (atomics.load(&chunk.check) != layout.chunkCheck(offset) or extent.units == 0)
-        return error.Corrupt;
-    try view.check(offset, @as(u64, extent.units) * unit_bytes);
-    return .{
-        .offset = offset,
-        .units = extent.units,
-        .stripe = if (extent.owner == 0) null else extent.owner - 1,
-        .next = atomics.load(&chunk.next),
-        .previous = atomics.load(&chunk.previous),
-    };
-}
 
 fn binOf(units: u64) u6 {
     const bits: u6 = @intCast(63 - @clz(units));
@@ -78,11 +37,9 @@ fn binOf(units: u64) u6 {
 }
 
 fn put(view: *View, pool: *Pool, offset: u64, units: u64) void {
-    const chunk = view.chunk(offset);
     const bin = &pool.bins[binOf(units)];
-    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = 0, .units = @intCast(units) }));
-    atomics.store(&chunk.check, layout.chunkCheck(offset));
-    atomics.store(&chunk.next, atomics.load(bin));
+    chunks.describe(view, offset, 0, units, null);
+    atomics.store(&view.chunk(offset).next, atomics.load(bin));
     atomics.store(bin, offset);
     atomics.store(&pool.free, atomics.load(&pool.free) +% units * unit_bytes);
 }
@@ -108,9 +65,8 @@ fn take(view: *View, pool: *Pool, units: u64, search: Search) Refusal!?u64 {
             link = &view.chunk(offset).next;
         }
     }
+    try checkFrontier(view, pool);
     const frontier = atomics.load(&pool.frontier);
-    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
-        return error.Corrupt;
     if (frontier + units * unit_bytes > view.committed) return null;
     atomics.store(&pool.frontier, frontier + units * unit_bytes);
     return frontier;
@@ -126,26 +82,73 @@ pub fn claim(
     search: Search,
 ) Refusal!?Checked {
     std.debug.assert(pool.writer != 0);
-    const stripe = view.stripe(index);
-    const head = atomics.load(&stripe.chunks);
-    if (head != 0) {
-        if ((try checked(view, head)).stripe != index) return error.Corrupt;
-    }
+    const head = try headOf(view, index);
     const offset = try take(view, pool, units, search) orelse return null;
+    return try own(view, index, head, offset, units, null);
+}
+
+/// The same with a parked extent that has its blocks, `dense` bytes, or with a fresh one at the end
+/// of the segment. `pool.moving` names it, and it is in no list. A crash before the commit leaves
+/// it to the pool's rebuild, which parks it.
+pub fn claimMoving(
+    view: *View,
+    pool: *Pool,
+    index: u32,
+    offset: u64,
+    units: u64,
+    dense: u64,
+) Refusal!Checked {
+    std.debug.assert(pool.writer != 0 and pool.moving != Moving.none);
+    const head = try headOf(view, index);
+    const chunk = try own(view, index, head, offset, units, dense);
+    atomics.storeRelease(&pool.moving, Moving.none);
+    return chunk;
+}
+
+/// Whether a stripe's list begins as it should: what `claimMoving` relies on.
+pub fn checkHead(view: *View, index: u32) Refusal!void {
+    _ = try headOf(view, index);
+}
+
+/// The newest chunk of a stripe; 0: it has none.
+fn headOf(view: *View, index: u32) Refusal!u64 {
+    const head = atomics.load(&view.stripe(index).chunks);
+    if (head != 0 and (try checked(view, head)).stripe != index) return error.Corrupt;
+    return head;
+}
+
+fn own(view: *View, index: u32, head: u64, offset: u64, units: u64, dense: ?u64) Refusal!Checked {
+    const stripe = view.stripe(index);
     const chunk = view.chunk(offset);
-    atomics.store(&chunk.extent, @bitCast(Extent{ .owner = index + 1, .units = @intCast(units) }));
+    chunks.describe(view, offset, index + 1, units, dense);
     atomics.store(&chunk.next, head);
     atomics.store(&chunk.previous, 0);
-    atomics.store(&chunk.check, layout.chunkCheck(offset));
     if (head != 0) atomics.store(&view.chunk(head).previous, offset);
     // Commit. A crash before it leaves an extent in no list, which the pool's rebuild finds.
     atomics.storeRelease(&stripe.chunks, offset);
-    atomics.store(&stripe.owned, atomics.load(&stripe.owned) +% units * unit_bytes);
+    const bytes = dense orelse units * unit_bytes;
+    atomics.store(&stripe.owned, atomics.load(&stripe.owned) +% bytes);
     return try checked(view, offset);
 }
 
-/// Gives a chunk back to the pool, with both locks held. No reader of a generation that still
-/// validates may reach anything in the chunk.
+/// Whether the frontier is where it can be.
+pub fn checkFrontier(view: *const View, pool: *const Pool) error{Corrupt}!void {
+    const frontier = atomics.load(&pool.frontier);
+    if (frontier % unit_bytes != 0 or frontier < view.data_start or frontier > view.committed)
+        return error.Corrupt;
+}
+
+/// What lies between the frontier and `end`, where the segment ended, becomes an extent, because
+/// the segment goes on behind it with space that is not ordinary.
+pub fn closeFrontier(view: *View, pool: *Pool, end: u64) void {
+    std.debug.assert(pool.writer != 0 and end <= view.committed);
+    const frontier = atomics.load(&pool.frontier); // `checkFrontier` has looked at it
+    if (frontier < end) put(view, pool, frontier, (end - frontier) / unit_bytes);
+    atomics.store(&pool.frontier, view.committed);
+}
+
+/// Gives a chunk back to the pool, with both locks held: it is parked, or ordinary space. No reader
+/// of a generation that still validates may reach anything in the chunk.
 pub fn release(view: *View, pool: *Pool, index: u32, offset: u64) Refusal!void {
     std.debug.assert(pool.writer != 0);
     const stripe = view.stripe(index);
@@ -156,15 +159,20 @@ pub fn release(view: *View, pool: *Pool, index: u32, offset: u64) Refusal!void {
         if (previous.stripe != index or previous.next != offset) return error.Corrupt;
         break :blk &view.chunk(chunk.previous).next;
     };
+    if (chunk.next != 0 and (try checked(view, chunk.next)).stripe != index) return error.Corrupt;
+    // Before it is in no list: it may have holes, and must not be taken for ordinary space.
+    if (chunk.dense != null) atomics.storeRelease(&pool.moving, Moving.of(.extent, offset));
     // Commit. A crash behind it leaves an extent in no list, which the pool's rebuild finds.
     atomics.storeRelease(link, chunk.next);
-    if (chunk.next != 0) {
-        if ((try checked(view, chunk.next)).stripe != index) return error.Corrupt;
-        atomics.store(&view.chunk(chunk.next).previous, chunk.previous);
+    if (chunk.next != 0) atomics.store(&view.chunk(chunk.next).previous, chunk.previous);
+    atomics.store(&stripe.owned, atomics.load(&stripe.owned) -% chunk.blockBytes());
+    if (chunk.dense != null) {
+        parked.park(view, pool, chunk);
+        atomics.storeRelease(&pool.moving, Moving.none);
+    } else {
+        put(view, pool, offset, chunk.units);
+        atomics.store(&pool.released, atomics.load(&pool.released) +% chunk.bytes());
     }
-    atomics.store(&stripe.owned, atomics.load(&stripe.owned) -% chunk.bytes());
-    put(view, pool, offset, chunk.units);
-    atomics.store(&pool.released, atomics.load(&pool.released) +% chunk.bytes());
 }
 
 /// Walks the chunks of a stripe, newest first; a list that does not end, or leaves the stripe, is
@@ -196,80 +204,79 @@ pub const Walk = struct {
     }
 };
 
-/// How many 64-bit words of private memory `rebuild` and `claimedTwice` need.
-pub fn scratchWords(view: *const View) u64 {
-    return view.committed / unit_bytes / 64 + 1;
+/// Where the last chunk of all stripes ends.
+pub fn ownedEnd(view: *View) Refusal!u64 {
+    var end = view.data_start;
+    for (0..view.stripeCount()) |index| {
+        var walk = Walk.of(view, @intCast(index));
+        while (try walk.step()) |chunk| end = @max(end, chunk.end());
+    }
+    return end;
 }
 
-/// Marks the units every stripe owns. `Corrupt`: a unit with two owners, or a damaged list.
-pub fn markOwned(view: *View, marks: []u64) Refusal!void {
-    @memset(marks, 0);
+/// How many 64-bit words of private memory `rebuild` and `isSound` need.
+pub fn scratchWords(view: *const View) u64 {
+    return Marks.wordsFor(view);
+}
+
+/// Marks the units every stripe owns. Returns how many of their bytes have no blocks. `Corrupt`: a
+/// unit with two owners, or a damaged list.
+fn markOwned(view: *View, marks: Marks) Refusal!u64 {
+    @memset(marks.words, 0);
+    var holes: u64 = 0;
     for (0..view.stripeCount()) |index| {
         var walk = Walk.of(view, @intCast(index));
         while (try walk.step()) |chunk| {
-            const first = chunk.offset / unit_bytes;
-            if ((first + chunk.units - 1) / 64 >= marks.len) return error.Corrupt;
-            for (first..first + chunk.units) |unit| {
-                const bit = @as(u64, 1) << @intCast(unit % 64);
-                if (marks[unit / 64] & bit != 0) return error.Corrupt;
-                marks[unit / 64] |= bit;
-            }
+            try marks.add(chunk);
+            holes += chunk.holeBytes();
         }
     }
+    return holes;
 }
 
-/// Makes bins and frontier anew from what no stripe owns, neighbours joined, with the pool's lock
-/// held. Idempotent: its first stores empty the bins, and it reads nothing it writes.
-pub fn rebuild(view: *View, pool: *Pool, marks: []u64) Refusal!void {
+/// Makes bins, frontier and counters anew from what no stripe owns and is not parked, neighbours
+/// joined, with the pool's lock held. What a dead process had on its way to or from the parked
+/// extents goes there first. Idempotent: a crash anywhere leaves the same to do, or less.
+pub fn rebuild(view: *View, pool: *Pool, words: []u64) Refusal!void {
     std.debug.assert(pool.writer != 0);
-    std.debug.assert(marks.len >= scratchWords(view));
-    try markOwned(view, marks);
+    std.debug.assert(words.len >= scratchWords(view));
+    const marks: Marks = .{ .words = words };
+    const owned_holes = try markOwned(view, marks);
+    try parked.settle(view, pool, marks, owned_holes);
     for (&pool.bins) |*bin| atomics.store(bin, 0);
     atomics.store(&pool.free, 0);
     atomics.store(&pool.released, 0);
-    var gap = view.data_start / unit_bytes;
-    var unit = gap;
-    const end = view.committed / unit_bytes;
-    while (unit < end) : (unit += 1) {
-        if (marks[unit / 64] >> @intCast(unit % 64) & 1 == 0) continue;
-        if (unit > gap) put(view, pool, gap * unit_bytes, unit - gap);
-        gap = unit + 1;
+    var gaps: parked.Gaps = .of(view, marks);
+    while (gaps.next()) |gap| {
+        if (gap.end < view.committed) put(view, pool, gap.start, gap.units());
     }
-    atomics.store(&pool.frontier, gap * unit_bytes);
+    atomics.store(&pool.frontier, gaps.last_end);
 }
 
-/// Whether every unit from the first to the frontier is owned by one stripe or lies in one bin, and
-/// the pool's count of free bytes is true, with the pool's lock held.
-pub fn isSound(view: *View, pool: *Pool, marks: []u64) bool {
+/// Whether every unit from the first to the frontier is owned by one stripe, parked, or lies in one
+/// bin, and the pool's counters are true, with the pool's lock held.
+pub fn isSound(view: *View, pool: *Pool, words: []u64) bool {
     std.debug.assert(pool.writer != 0);
-    markOwned(view, marks) catch return false;
-    const first = view.data_start / unit_bytes;
-    const frontier_offset = atomics.load(&pool.frontier);
-    const frontier = frontier_offset / unit_bytes;
-    if (frontier_offset % unit_bytes != 0 or frontier < first or
-        frontier_offset > view.committed) return false;
+    const marks: Marks = .{ .words = words };
+    const owned_holes = markOwned(view, marks) catch return false;
+    if (!parked.areSound(view, pool, marks, owned_holes)) return false;
+    checkFrontier(view, pool) catch return false;
+    const frontier = atomics.load(&pool.frontier);
     var free: u64 = 0;
     for (&pool.bins) |*bin| {
         var offset = atomics.load(bin);
         while (offset != 0) {
             const extent = checked(view, offset) catch return false;
-            if (extent.stripe != null or (extent.end() - 1) / unit_bytes / 64 >= marks.len)
-                return false;
-            for (offset / unit_bytes..offset / unit_bytes + extent.units) |unit| {
-                const bit = @as(u64, 1) << @intCast(unit % 64);
-                if (marks[unit / 64] & bit != 0) return false;
-                marks[unit / 64] |= bit;
-            }
+            if (extent.stripe != null or extent.dense != null) return false;
+            marks.add(extent) catch return false;
             free += extent.bytes();
             offset = extent.next;
         }
     }
-    for (first..frontier) |unit| {
-        if (marks[unit / 64] >> @intCast(unit % 64) & 1 == 0) return false;
-    }
-    for (frontier..view.committed / unit_bytes) |unit| {
-        if (marks[unit / 64] >> @intCast(unit % 64) & 1 != 0) return false;
-    }
+    for (view.data_start / unit_bytes..frontier / unit_bytes) |unit|
+        if (!marks.has(unit)) return false;
+    for (frontier / unit_bytes..view.committed / unit_bytes) |unit|
+        if (marks.has(unit)) return false;
     return free == atomics.load(&pool.free);
 }
 

@@ -18,6 +18,7 @@ const hash = @import("hash.zig");
 const tables = @import("table.zig");
 const ends = @import("ends.zig");
 const heap = @import("heap.zig");
+const parked = @import("parked.zig");
 const pool = @import("pool.zig");
 
 const Refusal = @import("../segment/view.zig").Refusal;
@@ -43,8 +44,8 @@ pub inline fn endWriting(stripe: *Stripe, count: u64) void {
     atomics.storeRelease(&stripe.writer, 0);
 }
 
-/// A chunk's usable bytes, and where its bits begin in the marks.
-const ChunkRange = struct { start: u64, end: u64, first_bit: u64 };
+/// A chunk's usable bytes, where its bits begin in the marks, and whether it parks.
+const ChunkRange = struct { start: u64, end: u64, first_bit: u64, parks: bool };
 
 /// Which granules of a stripe's chunks are in use, in private memory.
 pub const Marks = struct {
@@ -71,7 +72,12 @@ pub const Marks = struct {
         var count: usize = 0;
         while (try walk.step()) |chunk| : (count += 1) {
             if ((count + 1) * @sizeOf(ChunkRange) > scratch.len) return error.Corrupt;
-            ranges[count] = .{ .start = chunk.start(), .end = chunk.end(), .first_bit = 0 };
+            ranges[count] = .{
+                .start = chunk.start(),
+                .end = chunk.end(),
+                .first_bit = 0,
+                .parks = chunk.dense != null,
+            };
         }
         std.sort.pdq(ChunkRange, ranges[0..count], {}, struct {
             fn before(_: void, a: ChunkRange, b: ChunkRange) bool {
@@ -104,9 +110,22 @@ pub const Marks = struct {
         return marks.bits[bit / 64] >> @intCast(bit % 64) & 1 != 0;
     }
 
-    /// Marks a block. False: it lies outside the chunks or over another.
+    /// Marks a block that is no large entry. False: it lies outside the chunks or over another, or
+    /// in an extent that parks, where there may be a hole in its place one day.
     pub fn add(marks: *Marks, offset: u64, bytes: u64) bool {
+        return marks.addAs(offset, bytes, false);
+    }
+
+    /// As `add`, for an entry; a large one may lie in an extent that parks.
+    pub fn addEntry(marks: *Marks, entry: entries.EntryView) bool {
+        const is_large = parked.isLarge(entry.bytes(), entry.sizes.key_len);
+        return marks.addAs(entry.offset, entry.bytes(), is_large);
+    }
+
+    /// As `add`; a block that `is_large` may lie in an extent that parks.
+    pub fn addAs(marks: *Marks, offset: u64, bytes: u64, is_large: bool) bool {
         const range = marks.rangeOf(offset) orelse return false;
+        if (range.parks and !is_large) return false;
         if (bytes == 0 or bytes > range.end - offset) return false;
         const large = !heap.isSmall(bytes);
         if (large and offset != range.start) return false;
@@ -224,7 +243,7 @@ pub fn rebuild(
             }
             const sound = soundEntry(view, secrets, index, t, word);
             const is_over = if (sound) |entry| endedLongAgo(entry, now_ms) else false;
-            if (sound) |entry| if (!is_over and marks.add(entry.offset, entry.bytes())) {
+            if (sound) |entry| if (!is_over and marks.addEntry(entry)) {
                 result.live += 1;
                 countEnd(&result, entry);
                 continue;
@@ -344,7 +363,7 @@ fn rebuildChunks(view: *View, index: u32) Refusal!void {
     while (try walk.step()) |chunk| {
         atomics.store(&view.chunk(chunk.offset).previous, previous);
         previous = chunk.offset;
-        owned += chunk.bytes();
+        owned += chunk.blockBytes();
     }
     atomics.store(&stripe.owned, owned);
 }
@@ -413,7 +432,7 @@ fn checkTable(
             continue;
         };
         countEnd(&counted, entry);
-        if (!marks.add(entry.offset, entry.bytes())) {
+        if (!marks.addEntry(entry)) {
             report.note(.entry);
             continue;
         }
@@ -442,7 +461,8 @@ fn checkBlocks(view: *View, stripe: *Stripe, marks: *Marks) bool {
     for (heap.limboLists(stripe) catch return false) |list| {
         for (list) |*word| {
             const block = heap.retiredBlock(atomics.load(word));
-            if (!marks.add(block.offset, block.bytes)) return false;
+            const is_large = parked.isLargeBlock(block.bytes);
+            if (!marks.addAs(block.offset, block.bytes, is_large)) return false;
         }
     }
     var leaked = false;

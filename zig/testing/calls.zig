@@ -278,6 +278,11 @@ pub fn clear(map: *Map) Error!void {
     _ = try answerOf(call(.shm_map_clear, .{handleOf(map)}));
 }
 
+/// As `compact.compact`.
+pub fn compact(map: *Map) Error!u64 {
+    return (try answerOf(call(.shm_map_compact, .{handleOf(map)}))).?;
+}
+
 pub fn size(map: *Map) Error!u64 {
     return (try answerOf(call(.shm_map_size, .{handleOf(map)}))).?;
 }

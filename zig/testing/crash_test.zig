@@ -8,7 +8,8 @@ const std = @import("std");
 const calls = @import("calls.zig");
 const hash = @import("../stripe/hash.zig");
 const images = @import("images.zig");
-const attach = @import("../map/attach.zig");
+const os = @import("../os/os.zig");
+const parked = @import("../stripe/parked.zig");
 const replays = @import("replay.zig");
 const support = @import("support.zig");
 
@@ -98,4 +99,54 @@ test "crash: deletes that advance, rebuild and give chunks back are harmless at 
     }
     try std.testing.expect(replay.images > 500);
     try std.testing.expect(replay.effects.releases > 0 and replay.effects.advances > 0);
+}
+
+test "crash: extents that park, and lose their blocks, are harmless at any store" {
+    if (!os.has_holes) return error.SkipZigTest;
+    const before = parked.trial;
+    parked.trial = .{ .small = true };
+    defer parked.trial = before;
+    for ([_]images.Shape{
+        .{ .stripe_bits = 1, .max_bytes = 256 << 10 },
+        .{ .stripe_bits = 1, .max_bytes = 1 << 20, .lock = .kernel },
+    }, 0..) |shape, i| try enumerateLarge(shape, seedOf(7 + i));
+}
+
+fn enumerateLarge(shape: images.Shape, seed: u64) !void {
+    var random = std.Random.DefaultPrng.init(seed);
+    var source: support.Source = .{ .random = random.random() };
+    errdefer std.debug.print("SHMAP_SEED={d}\n", .{seed});
+    const plan: replays.Plan = .{ .random = source.random, .nested_each = 1, .thorough_every = 32 };
+    var replay: Replay = try .init(gpa, shape, plan);
+    defer replay.deinit();
+    const keys = comptime testKeys(6);
+    var stripe_of: [keys.len]u32 = undefined;
+    for (&keys, &stripe_of) |key, *stripe| stripe.* = replay.victim.hashOf(key).stripe;
+    for (0..120) |round| {
+        if (round % 40 == 39) {
+            // What is at the end is cut off, and comes again.
+            try replay.enumerate(&keys, &stripe_of, .clear);
+            try replay.enumerate(&keys, together[0..keys.len], .give_back);
+        }
+        const key = keys[source.random.uintLessThan(usize, keys.len)];
+        const choice = source.random.uintLessThan(u8, 100);
+        if (choice < 60) {
+            // Most of its words are zero already where they are stored: the others say which value
+            // it is, and between the others nothing is looked at.
+            var large: [12_000]u8 = @splat(0);
+            for (0..large.len / 512) |n| large[512 * n] = source.random.int(u8);
+            const len = source.random.intRangeAtMost(usize, 4100, large.len);
+            const put: Act = .{ .put = .{ .key = key, .value = large[0..len] } };
+            try replay.enumerate(&keys, together[0..keys.len], put);
+        } else if (choice < 66) {
+            try replay.enumerate(&keys, together[0..keys.len], .give_back);
+        } else if (choice < 95) {
+            try replay.enumerate(&keys, together[0..keys.len], .{ .delete = key });
+        } else try replay.enumerate(&keys, &stripe_of, .clear);
+    }
+    const effects = &replay.effects;
+    errdefer std.debug.print("{any}\n", .{effects});
+    try std.testing.expect(effects.fresh_extents > 0 and effects.moves > 0 and effects.punches > 0);
+    try std.testing.expect(effects.cuts > 0);
+    try std.testing.expect(replay.nested > 2000);
 }

@@ -69,13 +69,16 @@ pub const Site = struct {
     shadow: []u64,
     /// Everything that changed, so that it can be undone.
     changes: std.ArrayList(Change) = .empty,
-    observer: atomics.Observer = .{ .seen = seen },
+    observer: atomics.Observer = .{ .seen = seen, .emptied = emptied },
     /// Whose stores are seen: handles map the segment again and again.
     victim: *Map,
     /// All of the segment, however much of it a handle has mapped.
     memory: os.Base,
     /// No process may store anything now.
     is_quiet: bool = false,
+    /// How long the file must be for all changes to be made and undone, if it was cut. 0: it was
+    /// not.
+    longest: u64 = 0,
     /// What the observer found wrong.
     wrong: ?anyerror = null,
     /// `committed` as a handle knows it that has not looked since.
@@ -159,8 +162,10 @@ pub const Site = struct {
         if (site.is_quiet) site.blame(error.ReaderStored);
         if (offset + 8 > site.shadow[@offsetOf(Header, "committed") / 8])
             return site.blame(error.StoreBeyondCommitted);
-        if (offset == @offsetOf(Header, "committed") and !site.hasBlocks(value))
-            site.blame(error.CommittedWithoutBlocks);
+        if (offset == @offsetOf(Header, "committed")) {
+            if (!site.hasBlocks(value)) site.blame(error.CommittedWithoutBlocks);
+            if (site.isShort()) site.blame(error.CutTooEarly);
+        }
         const at: u32 = @intCast(offset / 8);
         site.changes.append(site.gpa, .{
             .at = at,
@@ -169,6 +174,29 @@ pub const Site = struct {
             .new = value,
         }) catch @panic("no memory for the changes");
         site.shadow[at] = value;
+    }
+
+    /// As a store to each word, those of a page in one instant. What is emptied may lie behind
+    /// `committed` by now.
+    fn emptied(observer: *atomics.Observer, target: [*]const u64, count: usize) void {
+        const site: *Site = @fieldParentPtr("observer", observer);
+        const offset = site.offsetOf(@intFromPtr(target)) orelse
+            return site.blame(error.StoreOutsideTheSegment);
+        if (site.is_quiet) site.blame(error.ReaderStored);
+        const words_of_page = layout.page_bytes / 8;
+        const end = @min(offset / 8 + count, site.shadow.len);
+        const held = site.heldNow();
+        site.longest = @max(site.longest, end * 8);
+        for (offset / 8..end) |at| {
+            site.changes.append(site.gpa, .{
+                .at = @intCast(at),
+                .held = held,
+                .joined = (at + 1) % words_of_page != 0 and at + 1 < end,
+                .old = site.shadow[at],
+                .new = 0,
+            }) catch @panic("no memory for the changes");
+            site.shadow[at] = 0;
+        }
     }
 
     fn blame(site: *Site, err: anyerror) void {
@@ -189,10 +217,41 @@ pub const Site = struct {
         os.extend(&fault, segment.file, site.memory, 0, bytes, .read_write) catch return false;
         // What stands in for Windows where there is none moves the end of a file without blocks.
         const counts_blocks = builtin.os.tag != .windows;
-        return stat.size >= bytes and (stat.allocated >= bytes or !counts_blocks);
+        const blocks = bytes -| site.holesBefore(bytes);
+        return stat.size >= bytes and (stat.allocated >= blocks or !counts_blocks);
+    }
+
+    /// Whether the file ends before the present `committed`.
+    fn isShort(site: *const Site) bool {
+        var fault: status.Fault = .{};
+        const stat = os.stat(&fault, site.survivor.segment.file) catch return true;
+        return stat.size < site.shadow[@offsetOf(Header, "committed") / 8];
+    }
+
+    /// How many bytes need no blocks while `committed` is stored: in holes, and behind the first
+    /// page of an extent that comes with it.
+    fn holesBefore(site: *const Site, committed: u64) u64 {
+        const pool = @offsetOf(Header, "pool");
+        const holes = site.shadow[(pool + @offsetOf(layout.Pool, "hole_bytes")) / 8];
+        const word = site.shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8];
+        const moving: layout.Moving = @bitCast(word);
+        if (moving.kind != .fresh) return holes;
+        const before = site.shadow[@offsetOf(Header, "committed") / 8];
+        return holes + (committed -| before -| layout.page_bytes);
+    }
+
+    /// Makes a file that was cut as long again: its words are put back one by one.
+    fn lengthen(site: *Site) void {
+        if (site.longest == 0) return;
+        var fault: status.Fault = .{};
+        const file = site.survivor.segment.file;
+        const stat = os.stat(&fault, file) catch @panic("a file without a length");
+        if (stat.size >= site.longest) return;
+        os.lengthen(&fault, file, site.longest) catch @panic("a file that grows no more");
     }
 
     pub fn apply(site: *Site, change: Change) void {
+        site.lengthen();
         site.words()[change.at] = change.new;
         site.shadow[change.at] = change.new;
     }
@@ -205,6 +264,7 @@ pub const Site = struct {
 
     /// Undoes all but the first `mark` changes, newest first.
     pub fn undo(site: *Site, mark: usize) void {
+        site.lengthen();
         while (site.changes.items.len > mark) {
             const change = site.changes.pop().?;
             site.words()[change.at] = change.old;

@@ -37,6 +37,12 @@ pub const Effects = struct {
     claims: u64 = 0,
     releases: u64 = 0,
     pool_rebuilds: u64 = 0,
+    /// Of extents that park: made, taken or given back or emptied, and robbed of blocks.
+    fresh_extents: u64 = 0,
+    moves: u64 = 0,
+    punches: u64 = 0,
+    /// How often the end of the segment was cut off.
+    cuts: u64 = 0,
 
     /// Whether anything but an entry changed.
     fn any(effects: *const Effects) bool {
@@ -57,10 +63,19 @@ pub const Effects = struct {
         const Stripe = layout.Stripe;
         const offset = @as(u64, change.at) * 8;
         const pool = @offsetOf(Header, "pool");
-        if (offset == @offsetOf(Header, "committed")) effects.growths += 1;
+        if (offset == @offsetOf(Header, "committed")) {
+            if (change.new < change.old) effects.cuts += 1 else effects.growths += 1;
+        }
         if (offset == pool + @offsetOf(Pool, "released")) {
             if (change.new == 0) effects.pool_rebuilds += 1 else effects.releases += 1;
         }
+        if (offset == pool + @offsetOf(Pool, "moving")) {
+            const moving: layout.Moving = @bitCast(change.new);
+            effects.fresh_extents += @intFromBool(moving.kind == .fresh);
+            effects.moves += @intFromBool(moving.kind == .extent);
+        }
+        if (offset == pool + @offsetOf(Pool, "hole_bytes") and change.new > change.old)
+            effects.punches += 1;
         const end = layout.page_bytes + site.stripeCount() * @sizeOf(Stripe);
         if (offset < layout.page_bytes or offset >= end) return;
         switch ((offset - layout.page_bytes) % @sizeOf(Stripe)) {
@@ -298,6 +313,9 @@ pub const Act = union(enum) {
     put_many: struct { records: []const u8, count: u32 },
     clear,
     repair,
+    compact,
+    /// As the only handle attached: those who look at the images count as none.
+    give_back,
     recover_stripe: u32,
     recover_all: bool,
     rebuild_pool,
@@ -353,6 +371,8 @@ pub const Act = union(enum) {
             },
             .clear => try calls.clear(map),
             .repair => _ = try calls.repair(map),
+            .compact => _ = try calls.compact(map),
+            .give_back => try spaces.giveBackAlone(&map.segment),
             .recover_stripe => |index| {
                 var op = try StripeOp.lock(map, index);
                 defer op.unlock();

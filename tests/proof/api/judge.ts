@@ -13,7 +13,7 @@ const CODES = new Set<string>([
 
 const VERBS = [
   "use|store|attach to|construct|open|create|unlink|list|write|read|set|update|lock|unlock|identify",
-  "describe|clear|verify|add|repair|prune|iterate over|flush|pack|unpack|encode|grow",
+  "describe|clear|compact|verify|add|repair|prune|iterate over|flush|pack|unpack|encode|grow",
 ].join("|");
 const OURS = new RegExp(`^Cannot (?:${VERBS}):? (?!propert|private|'in')`);
 /** What every argument should have been refused before. */

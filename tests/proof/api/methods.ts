@@ -85,6 +85,7 @@ export const MAP: Methods = {
   toObject: [2],
   verify: [1],
   repair: [1],
+  compact: [1],
   size: [2],
   "@@new": [1, "any"],
 };
@@ -210,6 +211,7 @@ const RESULTS: Record<string, (value: unknown) => boolean> = {
   list: Array.isArray,
   read: (value) => value instanceof Uint8Array,
   verify: isObject,
+  compact: isNumber,
   repair: (value) => isObject(value) && (value as { dropped: number }).dropped === 0,
   clear: isNothing,
   setMany: isNothing,
