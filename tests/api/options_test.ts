@@ -75,23 +75,7 @@ function allCalls(t: TestContext): Call[] {
     { what: "map.lock", has: ["timeout"], call: (o) => map.lock(o) },
     { what: "value.lock", has: ["timeout"], call: (o) => value.lock(o) },
     { what: "map.lockAsync", has: ["timeout", "signal"], call: (o) => map.lockAsync(o) },
-    { what: "map.set", has: EXPIRY, call: (o) => void map.set("k", 1, o) },
-    { what: "map.add", has: EXPIRY, call: (o) => map.add("k", 1, o) },
-    { what: "map.swap", has: EXPIRY, call: (o) => map.swap("k", 1, o) },
-    { what: "map.update", has: EXPIRY, call: (o) => map.update("k", () => 1, o) },
-    { what: "map.replace", has: [...EXPIRY, "ifVersion"], call: (o) => map.replace("k", 1, o) },
-    { what: "map.delete", has: ["ifVersion"], call: (o) => map.delete("gone", o) },
-    {
-      what: "map.increment",
-      has: ["initial", ...EXPIRY],
-      call: (o) => map.increment("n", 1, o),
-    },
-    { what: "map.incrementEntry", has: ["initial", ...EXPIRY], call: (o) => count(map, o) },
-    { what: "map.keys", has: ["prefix"], call: (o) => map.keys(o) },
-    { what: "map.values", has: ["prefix"], call: (o) => map.values(o) },
-    { what: "map.entries", has: ["prefix"], call: (o) => map.entries(o) },
-    { what: "map.clear", has: ["prefix"], call: (o) => map.clear(o) },
-    { what: "map.scan", has: ["prefix", "cursor", "limit"], call: (o) => map.scan(o) },
+    ...callsOfEntries(map),
     {
       what: "Mmap.open",
       has: ["length", "protection", "sharing"],
@@ -109,6 +93,29 @@ function allCalls(t: TestContext): Call[] {
       has: ["timeout", "signal", "shared"],
       call: (o) => region.lockAsync(o),
     },
+  ];
+}
+
+/** The calls of a map that take options, but for those of its lock. */
+function callsOfEntries(map: SharedMap): Call[] {
+  return [
+    { what: "map.set", has: EXPIRY, call: (o) => void map.set("k", 1, o) },
+    { what: "map.add", has: EXPIRY, call: (o) => map.add("k", 1, o) },
+    { what: "map.swap", has: EXPIRY, call: (o) => map.swap("k", 1, o) },
+    { what: "map.update", has: EXPIRY, call: (o) => map.update("k", () => 1, o) },
+    { what: "map.replace", has: [...EXPIRY, "ifVersion"], call: (o) => map.replace("k", 1, o) },
+    { what: "map.delete", has: ["ifVersion"], call: (o) => map.delete("gone", o) },
+    {
+      what: "map.increment",
+      has: ["initial", ...EXPIRY],
+      call: (o) => map.increment("n", 1, o),
+    },
+    { what: "map.incrementEntry", has: ["initial", ...EXPIRY], call: (o) => count(map, o) },
+    { what: "map.keys", has: ["prefix"], call: (o) => map.keys(o) },
+    { what: "map.values", has: ["prefix"], call: (o) => map.values(o) },
+    { what: "map.entries", has: ["prefix"], call: (o) => map.entries(o) },
+    { what: "map.clear", has: ["prefix"], call: (o) => map.clear(o) },
+    { what: "map.scan", has: ["prefix", "cursor", "limit"], call: (o) => map.scan(o) },
   ];
 }
 
