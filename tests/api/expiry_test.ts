@@ -73,6 +73,7 @@ const NO_READS = [
   "shm_map_increment",
   "shm_map_increment_big",
   "shm_map_clear_prefix",
+  "shm_map_compact",
   "shm_map_put",
   "shm_map_put_until",
   "shm_map_put_version",
@@ -251,7 +252,8 @@ test("an end that is none is refused, and nothing is stored", (t) => {
   }
   assert.throws(() => map.touch("a", {}), /they state neither ttl nor expires$/);
   assert.throws(() => map.touch("a", untyped(undefined)), TypeError);
-  assert.throws(() => SharedMap.anonymous({ ttl: 0 }), /^RangeError: Cannot use ttl 0: it is more/);
+  const tooSmall = /^RangeError: Cannot use ttl 0: it must be more/;
+  assert.throws(() => SharedMap.anonymous({ ttl: 0 }), tooSmall);
   assert.throws(() => SharedMap.anonymous({ ttl: NaN }), TypeError);
   assert.throws(() => SharedMap.attach(map.token, { ttl: untyped("1") }), TypeError);
   assert.throws(() => SharedValue.anonymous(untyped({ ttl: 1 })), /Cannot use an option "ttl"/);

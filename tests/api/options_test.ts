@@ -22,6 +22,10 @@ const OPEN = [
 const ANONYMOUS = ["maxBytes", "lock", "timeout", "codec", "frozen"];
 const ATTACH = ["readonly", "allowForeignOwner", "timeout", "codec", "frozen"];
 
+/** The options of a call that opens a map: of a value, nothing ends. */
+const ofMap = (names: string[]) => [...names, "ttl"];
+const EXPIRY = ["ttl", "expires"];
+
 /** Every call that takes an object of options. */
 function allCalls(t: TestContext): Call[] {
   const map = freshMap(t);
@@ -38,9 +42,13 @@ function allCalls(t: TestContext): Call[] {
   });
   const name = freshName(t);
   return [
-    { what: "SharedMap.open", has: OPEN, call: (o) => SharedMap.open(name, o) },
-    { what: "SharedMap.anonymous", has: ANONYMOUS, call: (o) => SharedMap.anonymous(o) },
-    { what: "SharedMap.attach", has: ATTACH, call: (o) => SharedMap.attach(anonymous.token, o) },
+    { what: "SharedMap.open", has: ofMap(OPEN), call: (o) => SharedMap.open(name, o) },
+    { what: "SharedMap.anonymous", has: ofMap(ANONYMOUS), call: (o) => SharedMap.anonymous(o) },
+    {
+      what: "SharedMap.attach",
+      has: ofMap(ATTACH),
+      call: (o) => SharedMap.attach(anonymous.token, o),
+    },
     { what: "SharedMap.unlink", has: ["directory"], call: (o) => SharedMap.unlink(map.name!, o) },
     { what: "SharedMap.list", has: ["directory"], call: (o) => SharedMap.list(o) },
     {
@@ -67,6 +75,7 @@ function allCalls(t: TestContext): Call[] {
     { what: "map.lock", has: ["timeout"], call: (o) => map.lock(o) },
     { what: "value.lock", has: ["timeout"], call: (o) => value.lock(o) },
     { what: "map.lockAsync", has: ["timeout", "signal"], call: (o) => map.lockAsync(o) },
+    ...callsOfEntries(map),
     {
       what: "Mmap.open",
       has: ["length", "protection", "sharing"],
@@ -85,6 +94,33 @@ function allCalls(t: TestContext): Call[] {
       call: (o) => region.lockAsync(o),
     },
   ];
+}
+
+/** The calls of a map that take options, but for those of its lock. */
+function callsOfEntries(map: SharedMap): Call[] {
+  return [
+    { what: "map.set", has: EXPIRY, call: (o) => void map.set("k", 1, o) },
+    { what: "map.add", has: EXPIRY, call: (o) => map.add("k", 1, o) },
+    { what: "map.swap", has: EXPIRY, call: (o) => map.swap("k", 1, o) },
+    { what: "map.update", has: EXPIRY, call: (o) => map.update("k", () => 1, o) },
+    { what: "map.replace", has: [...EXPIRY, "ifVersion"], call: (o) => map.replace("k", 1, o) },
+    { what: "map.delete", has: ["ifVersion"], call: (o) => map.delete("gone", o) },
+    {
+      what: "map.increment",
+      has: ["initial", ...EXPIRY],
+      call: (o) => map.increment("n", 1, o),
+    },
+    { what: "map.incrementEntry", has: ["initial", ...EXPIRY], call: (o) => count(map, o) },
+    { what: "map.keys", has: ["prefix"], call: (o) => map.keys(o) },
+    { what: "map.values", has: ["prefix"], call: (o) => map.values(o) },
+    { what: "map.entries", has: ["prefix"], call: (o) => map.entries(o) },
+    { what: "map.clear", has: ["prefix"], call: (o) => map.clear(o) },
+    { what: "map.scan", has: ["prefix", "cursor", "limit"], call: (o) => map.scan(o) },
+  ];
+}
+
+function count(map: SharedMap, options: Options): unknown {
+  return map.incrementEntry("n", 1, options);
 }
 
 /** What the error says; fails unless it is a TypeError. */
@@ -106,7 +142,7 @@ function misspelt(word: string): string[] {
     `${word}s`,
     `x${word.slice(1)}`,
     word.toUpperCase(),
-  ];
+  ].filter((other) => other !== word); // two letters may be the same
 }
 
 test("every option that a call does not have is a TypeError that names the nearest one", async (t) => {

@@ -49,6 +49,9 @@ export class Arguments {
     if (argument === "name" && typeof value === "string" && /^[\w-][\w.-]*$/.test(value)) {
       return this.#good("name");
     }
+    // A number would be an end: what is gone meanwhile, or at once, would differ from the model.
+    const isEnd = argument === "end" || argument === "version";
+    if (isEnd && typeof value === "number") return this.#good(argument);
     if (argument !== "file") return made;
     // A number would be a descriptor, and any of them may be the runtime's own.
     if (typeof value === "number" && value >= 0 && value < 1000) return this.#good("file");
@@ -177,8 +180,10 @@ export class Arguments {
           limit: [undefined, 1, 2, 1000],
           cursor: [undefined, undefined, "0".repeat(16), "8".repeat(16), "f".repeat(32), "x"],
         });
-      case "version":
-        return hostile.options({ ifVersion: [undefined, undefined, 0, 1, 5, 100] });
+      case "version": {
+        const made = hostile.options({ ifVersion: [undefined, undefined, 0, 1, 5, 100] });
+        return typeof made.value === "number" ? this.#good("end") : made;
+      }
       case "by":
         if (hostile.chance(75)) return this.#number([1, 1, 2, -1, 0.5, undefined, 2 ** 52]);
         return { label: "a bigint", value: hostile.pick([1n, -5n, 2n ** 64n]), isPlain: true };
