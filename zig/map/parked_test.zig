@@ -499,3 +499,49 @@ test "space: a damaged list of parked extents, and a damaged word, are mended by
         try expect(kept.len == 2 * mib and std.mem.allEqual(u8, target[0..kept.len], 7));
     }
 }
+
+/// Ends the process before its store of that number.
+const Kill = struct {
+    observer: atomics.Observer = .{ .seen = seen },
+    left: u32,
+
+    fn seen(observer: *atomics.Observer, _: *const u64, _: u64) void {
+        const kill: *Kill = @fieldParentPtr("observer", observer);
+        if (kill.left == 0) _ = linux.kill(linux.getpid(), .KILL);
+        kill.left -= 1;
+    }
+};
+
+fn storeAndDie(parent: *Map, token: []const u8, stores: u32) noreturn {
+    os.close(parent.segment.locks);
+    os.close(parent.segment.file);
+    const map = support.openToken(token, 5000) catch linux.exit_group(1);
+    var kill: Kill = .{ .left = stores };
+    atomics.observer = &kill.observer;
+    put(map, "large", mib + mib / 16) catch linux.exit_group(2);
+    linux.exit_group(3);
+}
+
+test "space: a process killed at any store of a fresh extent leaves no word without its blocks" {
+    if (!support.has_forks or !os.has_holes) return error.SkipZigTest;
+    const trying: Trying = .with(.{ .small = false });
+    defer trying.end();
+    for (0..50) |stores| {
+        const map = try support.openMap(0, 0);
+        defer support.closeMap(map);
+        try put(map, "small", 10);
+        var buffer: [200]u8 = undefined;
+        const token = buffer[0..try map.segment.token(&buffer)];
+        const child = std.c.fork();
+        if (child == 0) storeAndDie(map, token, @intCast(stores));
+        var how: u32 = 0;
+        _ = linux.waitpid(child, &how, 0);
+        try expect(linux.W.IFSIGNALED(how));
+        try expectEqual(@as(f64, 0), (try calls.repair(map)).problems);
+        // What was allocated behind `committed` is cut off by the next sole writer.
+        try expect(try allocated(map) >= map.segment.blockBytes());
+        try support.expectSound(map);
+        try put(map, "large", mib + mib / 16);
+        try expectBlocks(map);
+    }
+}
