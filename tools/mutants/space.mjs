@@ -17,7 +17,7 @@ export const SPACE_MUTANTS = [
           "        parked.park(view, pool, chunk);\n",
       },
     ],
-    tests: "crash: extents",
+    tests: "space: a process killed at any store",
   },
   {
     name: "a fresh extent is there before it is named",
