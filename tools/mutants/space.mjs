@@ -17,7 +17,7 @@ export const SPACE_MUTANTS = [
           "        parked.park(view, pool, chunk);\n",
       },
     ],
-    tests: "crash: extents",
+    tests: "space: a process killed at any store",
   },
   {
     name: "a fresh extent is there before it is named",
@@ -27,7 +27,7 @@ export const SPACE_MUTANTS = [
       "`View.refresh`\n",
     to: "        atomics.storeRelease(&segment.header().committed, to);\n" +
       "        atomics.storeRelease(&pool.moving, layout.Moving.of(.fresh, committed));\n",
-    tests: "crash: extents",
+    tests: "space: a process killed at any store",
   },
   {
     name: "the rebuild takes an extent on its way for ordinary space",
