@@ -60,6 +60,8 @@ pub const table = @import("stripe/table.zig");
 
 pub const directory = @import("segment/directory.zig");
 pub const file_checks = @import("segment/file_checks.zig");
+pub const format = @import("segment/format.zig");
+pub const header = @import("segment/header.zig");
 pub const mappings = @import("segment/mappings.zig");
 pub const segment = @import("segment/segment.zig");
 pub const temporary_name = @import("segment/temporary_name.zig");

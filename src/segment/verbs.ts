@@ -175,6 +175,7 @@ export interface MapVerbs<V> {
    * @returns Whether this call removed it.
    */
   delete(key: string): boolean;
+  /** As `delete(key)`, where its entry has the version that `options` name. */
   delete(key: string, options: VersionOptions | undefined): boolean;
 
   /**
@@ -260,6 +261,7 @@ export interface MapVerbs<V> {
    * ```
    */
   increment(key: string, by?: number, options?: CountOptions): number;
+  /** As `increment` of a number, for a bigint of any size. */
   increment(key: string, by: bigint, options?: CountOptions<bigint>): bigint;
 
   /**
@@ -280,5 +282,6 @@ export interface MapVerbs<V> {
    * ```
    */
   incrementEntry(key: string, by?: number, options?: CountOptions): Counted<number>;
+  /** As `incrementEntry` of a number, for a bigint of any size. */
   incrementEntry(key: string, by: bigint, options?: CountOptions<bigint>): Counted<bigint>;
 }

@@ -36,8 +36,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "add does not replace an entry that has ended",
     file: "map/write.zig",
-    from: "        .absent => if (op.isThere(&cursor)) return false,",
-    to: "        .absent => if (cursor.is_found) return false,",
+    from: "        .absent => !op.isThere(cursor),",
+    to: "        .absent => !cursor.is_found,",
     tests: "conditions take an entry that has ended for none",
   },
   {

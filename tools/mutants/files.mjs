@@ -222,9 +222,9 @@ export const FILE_MUTANTS = [
   },
   {
     name: "the file system's size is the ceiling of a new segment",
-    file: "segment/segment.zig",
-    from: "    var limit = ceiling_max;\n",
-    to: "    var limit = ceiling_max;\n" +
+    file: "segment/format.zig",
+    from: "    var limit = headers.ceiling_max;\n",
+    to: "    var limit = headers.ceiling_max;\n" +
       "    if (file_system.bytes > 0) limit = @min(limit, file_system.bytes / places_for_blocks);\n",
     tests: "a file system bounds no segment",
   },

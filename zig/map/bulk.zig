@@ -123,7 +123,13 @@ const Group = struct {
 
     const Intent = enum { read, write };
 
-    fn add(group: *Group, map: *Map, i: usize, key: []const u8, comptime intent: Intent) void {
+    inline fn add(
+        group: *Group,
+        map: *Map,
+        i: usize,
+        key: []const u8,
+        comptime intent: Intent,
+    ) void {
         const key_hash = map.hashOf(key);
         group.keys[i] = key;
         group.hashes[i] = key_hash;

@@ -75,8 +75,11 @@ pub noinline fn deleteAmongEnding(op: *StripeOp, cursor: *const Cursor) bool {
 }
 
 /// A writer's share of the search for ended entries, behind its commit.
-pub fn removeSome(op: *StripeOp) void {
-    if (atomics.load(&op.stripe.next_end) == 0) return;
+pub inline fn removeSome(op: *StripeOp) void {
+    if (atomics.load(&op.stripe.next_end) != 0) removeSomeOfEnding(op);
+}
+
+noinline fn removeSomeOfEnding(op: *StripeOp) void {
     if (!ends.isDue(op.stripe, op.map.now())) return;
     _ = step(op, step_slots);
 }

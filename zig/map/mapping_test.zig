@@ -8,6 +8,7 @@ const directory = @import("../segment/directory.zig");
 const layout = @import("../layout.zig");
 const mappings = @import("../segment/mappings.zig");
 const os = @import("../os/os.zig");
+const headers = @import("../segment/header.zig");
 const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
@@ -226,7 +227,7 @@ test "a file system bounds no segment, and a sole writer cuts off what a dead on
     try named.of();
     defer named.remove();
     const map = try named.open(.create);
-    try std.testing.expectEqual(segments.ceiling_max, map.segment.header().ceiling);
+    try std.testing.expectEqual(headers.ceiling_max, map.segment.header().ceiling);
     try std.testing.expectEqual(@as(f64, 0), (try calls.stats(map)).ceiling_bytes);
     try putNumbered(map, 0, 50);
     const committed = map.segment.view.committed;
@@ -243,7 +244,7 @@ test "a file system bounds no segment, and a sole writer cuts off what a dead on
     const base = try os.map(&fault, file, layout.page_bytes, .read_write);
     defer os.unmap(base, layout.page_bytes);
     const header: *layout.Header = @ptrCast(base);
-    header.committed = layout.dataOffset(segments.stripeBits(header));
+    header.committed = layout.dataOffset(headers.stripeBits(header));
     header.committed = std.mem.alignForward(u64, header.committed, layout.page_bytes);
     for ([_]u64{ 1, 0 }) |clean| {
         header.clean = clean;

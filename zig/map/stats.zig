@@ -5,6 +5,7 @@ const layout = @import("../layout.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const read = @import("read.zig");
+const headers = @import("../segment/header.zig");
 const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
 const Map = @import("map.zig").Map;
@@ -65,7 +66,7 @@ pub fn stats(map: *Map) Error!Stats {
         .ceiling_bytes = if (is_map) number(header.max_bytes) else 0,
         .stripes = number(segment.view.stripeCount()),
         .max_bytes = number(header.max_bytes),
-        .lock_kind = number(@intFromEnum(segments.lockKind(header))),
+        .lock_kind = number(@intFromEnum(headers.lockKind(header))),
         .created_ms = number(header.created_ms),
         .owner = number(stat.uid),
         .state = number(stateOf(segment)),

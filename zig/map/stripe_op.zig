@@ -241,7 +241,7 @@ pub const StripeOp = struct {
 
     /// Stores a value under the cursor's key, whether or not there is one, with its end, 0 for
     /// none. The cursor may lead to a new table afterwards.
-    pub fn insert(
+    pub inline fn insert(
         op: *StripeOp,
         cursor: *Cursor,
         value: []const u8,
@@ -269,7 +269,7 @@ pub const StripeOp = struct {
     /// has room (`hasRoom`, `makeRoom`). Pairs with the acquire load in `table.find`; a crash
     /// before the store leaves an unreachable block, which recovery finds free, and one behind it
     /// leaves counters and a block to be retired, which recovery rebuilds.
-    pub fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64, expires: u64) void {
+    pub inline fn commit(op: *StripeOp, cursor: *const Cursor, offset: u64, expires: u64) void {
         op.assertWriting();
         const table = op.tableOf(cursor);
         const tag = op.map.tagFor(table, cursor.key_hash, cursor.key);
@@ -300,16 +300,16 @@ pub const StripeOp = struct {
 
     /// Sees to a table with room for one more, hashed so that chosen keys cannot make it slow, and
     /// to the block that is kept back beside each new key.
-    fn makeRoom(op: *StripeOp, cursor: *Cursor, bytes: u64) Error!void {
-        if (cursor.table_word == 0) {
-            try op.markDirtyOnError(op.rehash(null, false));
-            try op.find(cursor, cursor.key_hash, cursor.key);
-        } else if (op.wantsRehash(cursor)) {
-            const old = op.tableOf(cursor);
-            try op.markDirtyOnError(op.rehash(old, op.isSuspicious(cursor) or old.sip));
-            try op.find(cursor, cursor.key_hash, cursor.key);
-        }
+    inline fn makeRoom(op: *StripeOp, cursor: *Cursor, bytes: u64) Error!void {
+        if (cursor.table_word == 0 or op.wantsRehash(cursor)) try op.replaceTable(cursor);
         try op.markDirtyOnError(op.space.keepSpare(bytes));
+    }
+
+    noinline fn replaceTable(op: *StripeOp, cursor: *Cursor) Error!void {
+        const old = if (cursor.table_word == 0) null else op.tableOf(cursor);
+        const sip = if (old) |table| op.isSuspicious(cursor) or table.sip else false;
+        try op.markDirtyOnError(op.rehash(old, sip));
+        try op.find(cursor, cursor.key_hash, cursor.key);
     }
 
     /// Whether there is no room for one more, or an attacker chose the keys.

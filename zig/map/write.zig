@@ -78,19 +78,17 @@ fn putOnce(map: *Map, key: []const u8, item: *const Item, condition: Condition) 
     defer op.unlock();
     var cursor: Cursor = undefined;
     try op.find(&cursor, key_hash, key);
-    switch (condition) {
-        .none => {},
-        .absent => if (op.isThere(&cursor)) return false,
-        .present => if (!op.isThere(&cursor)) return false,
-        .version => |wanted| if (op.versionOf(&cursor) != wanted) return false,
-    }
-    const expires = if (item.expires == 0) 0 else endOf(&op, &cursor, item);
-    if (map.isOver(expires)) {
-        if (cursor.is_found) {
-            op.begin();
-            op.remove(&cursor);
+    if (condition != .none and !holds(&op, &cursor, condition)) return false;
+    var expires: u64 = 0;
+    if (item.expires != 0) {
+        expires = endOf(&op, &cursor, item);
+        if (map.isOver(expires)) {
+            if (cursor.is_found) {
+                op.begin();
+                op.remove(&cursor);
+            }
+            return true;
         }
-        return true;
     }
     op.begin();
     try op.insert(&cursor, value, item.kind, expires);
@@ -98,7 +96,16 @@ fn putOnce(map: *Map, key: []const u8, item: *const Item, condition: Condition) 
     return true;
 }
 
-fn endOf(op: *const StripeOp, cursor: *const Cursor, item: *const Item) u64 {
+noinline fn holds(op: *const StripeOp, cursor: *const Cursor, condition: Condition) bool {
+    return switch (condition) {
+        .none => true,
+        .absent => !op.isThere(cursor),
+        .present => op.isThere(cursor),
+        .version => |wanted| op.versionOf(cursor) == wanted,
+    };
+}
+
+noinline fn endOf(op: *const StripeOp, cursor: *const Cursor, item: *const Item) u64 {
     if (item.expires != Item.kept) return item.expires;
     return if (op.isThere(cursor)) cursor.probe.entry.expires() else 0;
 }

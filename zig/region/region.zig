@@ -15,7 +15,7 @@ const file_checks = @import("../segment/file_checks.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const raw_file = @import("raw_file.zig");
-const segments = @import("../segment/segment.zig");
+const headers = @import("../segment/header.zig");
 const status = @import("../status.zig");
 const unnamed_file = @import("../segment/unnamed_file.zig");
 const user_lock = @import("../lock/user_lock.zig");
@@ -495,8 +495,8 @@ fn checkMemory(
 ) Error!u64 {
     const stat = try os.stat(fault, file);
     try file_checks.checkOwner(fault, &stat, allow_foreign_owner);
-    const header = try segments.readHeader(fault, file);
-    try segments.checkIdentity(fault, &header, .region);
+    const header = try headers.readHeader(fault, file);
+    try headers.checkIdentity(fault, &header, .region);
     if (header.id != id) return fault.withReason(.identity, error.NotFound);
     if (header.attributes >> 8 != 0 or header.max_bytes == 0 or header.max_bytes > length_max)
         return fault.withReason(.checksum, error.Corrupt);

@@ -12,6 +12,8 @@ const atomics = @import("../atomics.zig");
 const file_checks = @import("file_checks.zig");
 const os = @import("../os/os.zig");
 const range_lock = @import("../lock/range_lock.zig");
+const formats = @import("format.zig");
+const headers = @import("header.zig");
 const segments = @import("segment.zig");
 const status = @import("../status.zig");
 const temporary_name = @import("temporary_name.zig");
@@ -156,7 +158,7 @@ fn adopt(segment: *Segment, options: *const Options, deadline: *os.Deadline) Err
     const stat = try os.stat(fault, segment.file);
     try checkFile(fault, &stat, options);
     try segment.enter(deadline);
-    const header = try segments.readHeader(fault, segment.file);
+    const header = try headers.readHeader(fault, segment.file);
     // The size after the header: it only grows by now, and always before `committed` does.
     const size = (try os.stat(fault, segment.file)).size;
     try segments.checkHeader(fault, &header, size, options);
@@ -205,7 +207,7 @@ fn makeOnce(segment: *Segment, options: *const Options, temporary: *?os.Path) Er
         const named = os.statName(fault, &path) catch return error.Exists;
         if (!named.same(try os.stat(fault, segment.file))) return error.Exists;
     }
-    try segments.format(segment, options);
+    try formats.format(segment, options);
 }
 
 /// A new file under a temporary name.
@@ -317,7 +319,7 @@ const Displaced = struct {
 /// A file that is not ours, or a segment of another kind, is never displaced or unlinked; a damaged
 /// one of ours is, and one of another layout. False: of those two, and nothing may be stored there.
 fn checkOurs(fault: *Fault, file: os.Fd, options: *const Options) Error!bool {
-    const header = segments.readHeader(fault, file) catch |err| {
+    const header = headers.readHeader(fault, file) catch |err| {
         return if (err == error.Corrupt) false else err;
     };
     if (!file_checks.mayStoreTo(&header)) return false;
@@ -432,7 +434,7 @@ pub fn anonymous(segment: *Segment, options: *const Options) Error!void {
     }
     errdefer segment.abandon();
     if (!try range_lock.tryLock(fault, segment.locks, .lifecycle, .exclusive)) return error.System;
-    try segments.format(segment, options);
+    try formats.format(segment, options);
     range_lock.unlock(segment.locks, .lifecycle);
 }
 
@@ -444,7 +446,7 @@ fn anonymousByName(segment: *Segment, options: *const Options) Error!void {
     errdefer unnamed_file.remove(made.number);
     errdefer segment.abandon();
     try segment.nameUnnamed(made.number);
-    try segments.format(segment, options);
+    try formats.format(segment, options);
     range_lock.unlock(segment.locks, .lifecycle);
 }
 
@@ -541,11 +543,11 @@ fn look(fault: *Fault, directory: *const os.Path, entry: []const u8) Error!Liste
     defer os.close(file);
     const stat = try os.stat(fault, file);
     if (!stat.regular) return error.Incompatible;
-    const header = try segments.readHeader(fault, file);
+    const header = try headers.readHeader(fault, file);
     if (header.version != layout.layout_version or layout.checksum(&header) != header.checksum)
         return error.Incompatible;
     var entries: u64 = 0;
-    const stripes = @as(u64, 1) << @min(segments.stripeBits(&header), 10);
+    const stripes = @as(u64, 1) << @min(headers.stripeBits(&header), 10);
     var buffer: [16]layout.Stripe = undefined;
     var index: u64 = 0;
     while (index < stripes) : (index += buffer.len) {

@@ -9,14 +9,16 @@ const std = @import("std");
 const layout = @import("../layout.zig");
 const atomics = @import("../atomics.zig");
 const os = @import("../os/os.zig");
-const file_checks = @import("file_checks.zig");
+const headers = @import("header.zig");
 const range_lock = @import("../lock/range_lock.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
 const status = @import("../status.zig");
 const unnamed_file = @import("unnamed_file.zig");
 const views = @import("view.zig");
 
+const Attributes = headers.Attributes;
 const Error = status.Error;
+const Facts = headers.Facts;
 const Fault = status.Fault;
 const Header = layout.Header;
 const Mappings = @import("mappings.zig").Mappings;
@@ -24,17 +26,11 @@ const Refusal = views.Refusal;
 const View = views.View;
 
 pub const name_bytes_max = 200;
-pub const ceiling_max: u64 = 1 << 40;
 
 /// A growth step: a quarter of what there is, within these bounds. The upper bound keeps the
 /// longest pause short; allocation costs the same per page in any step.
 const growth_bytes_min = 64 * 1024;
 const growth_bytes_max = 4 << 20;
-
-/// How much longer than its blocks a segment may become. Extents with holes are not joined: each
-/// doubling of what large values take, and there are eleven up to the largest, may have as many
-/// bytes as all blocks, in extents up to twice as long.
-const places_for_blocks = 32;
 
 /// How long facts that differ may be those of a writer whose memory is still being torn down.
 const facts_patience_ms = 1000;
@@ -232,12 +228,12 @@ pub const Segment = struct {
             .mapped = first.bytes,
             .committed = header_copy.committed,
             .ceiling = header_copy.ceiling,
-            .data_start = layout.dataOffset(stripeBits(header_copy)),
-            .stripe_bits = stripeBits(header_copy),
+            .data_start = layout.dataOffset(headers.stripeBits(header_copy)),
+            .stripe_bits = headers.stripeBits(header_copy),
             .mappings = &segment.mappings,
         };
-        segment.lock_kind = lockKind(header_copy);
-        segment.block_limit = blockLimit(header_copy);
+        segment.lock_kind = headers.lockKind(header_copy);
+        segment.block_limit = headers.blockLimit(header_copy);
         segment.punch_due_ns = 0;
         segment.holes_are_safe = null;
     }
@@ -352,7 +348,8 @@ pub const Segment = struct {
     /// How long the file could become. What a dead process allocated behind `committed` is ours.
     fn freeTo(segment: *Segment) Error!u64 {
         const file_system = try os.fileSystem(segment.fault, segment.file);
-        if (file_system.bytes == 0) return ceiling_max; // it has no size, as memory has none
+        // It has no size, as memory has none.
+        if (file_system.bytes == 0) return headers.ceiling_max;
         return (try os.stat(segment.fault, segment.file)).size +| file_system.free;
     }
 
@@ -380,7 +377,7 @@ pub const Segment = struct {
         deadline: *os.Deadline,
     ) Error!void {
         var patience: os.Deadline = .in(@min(options.timeout_ms, facts_patience_ms));
-        const shares_mutexes = lockKind(segment.header()) == .robust;
+        const shares_mutexes = headers.lockKind(segment.header()) == .robust;
         const facts: ?Facts = if (shares_mutexes) try .ofThisProcess(segment.fault) else null;
         while (true) {
             const fault = segment.fault;
@@ -413,7 +410,7 @@ pub const Segment = struct {
         options: *const Options,
     ) Error!void {
         const head = segment.header();
-        if (layout.LockKind.robust == lockKind(head)) {
+        if (layout.LockKind.robust == headers.lockKind(head)) {
             try stripe_lock.init(&head.pool.mutex);
             for (0..segment.view.stripeCount()) |i|
                 try stripe_lock.init(&segment.view.stripe(@intCast(i)).mutex);
@@ -530,85 +527,6 @@ pub const Segment = struct {
     }
 };
 
-/// What must be the same for all living writers of a segment that share mutexes.
-const Facts = struct {
-    libc: u64,
-    mutex_abi: u64,
-    pid_namespace: u64,
-    boot: [2]u64,
-
-    fn ofThisProcess(fault: *Fault) Error!Facts {
-        return .{
-            .libc = stripe_lock.libcFact(),
-            .mutex_abi = stripe_lock.mutexAbi(),
-            .pid_namespace = try os.pidNamespace(fault),
-            .boot = try os.bootId(fault),
-        };
-    }
-
-    fn write(facts: *const Facts, header: *Header) void {
-        atomics.store(&header.libc, facts.libc);
-        atomics.store(&header.mutex_abi, facts.mutex_abi);
-        atomics.store(&header.pid_namespace, facts.pid_namespace);
-        atomics.store(&header.boot[0], facts.boot[0]);
-        atomics.store(&header.boot[1], facts.boot[1]);
-    }
-
-    /// Null: the same.
-    fn differing(facts: *const Facts, header: *const Header) ?status.Reason {
-        if (facts.libc != atomics.load(&header.libc)) return .otherLibc;
-        if (facts.mutex_abi != atomics.load(&header.mutex_abi)) return .otherLibc;
-        if (facts.pid_namespace != atomics.load(&header.pid_namespace)) return .otherPidNamespace;
-        if (facts.boot[0] != atomics.load(&header.boot[0])) return .otherLibc;
-        if (facts.boot[1] != atomics.load(&header.boot[1])) return .otherLibc;
-        return null;
-    }
-};
-
-const Attributes = packed struct(u64) { kind: u8, lock: u8, stripe_bits: u8, _unused: u40 = 0 };
-
-pub fn stripeBits(header: *const Header) u6 {
-    return @truncate(@as(Attributes, @bitCast(header.attributes)).stripe_bits);
-}
-
-/// How many blocks a segment may take. The limit of a value bounds one encoding of it, not these.
-fn blockLimit(header: *const Header) u64 {
-    const kind = @as(Attributes, @bitCast(header.attributes)).kind;
-    if (kind != @intFromEnum(layout.Kind.map) or header.max_bytes == 0) return header.ceiling;
-    return @min(header.ceiling, std.mem.alignBackward(u64, header.max_bytes, layout.page_bytes));
-}
-
-pub fn lockKind(header: *const Header) layout.LockKind {
-    return if (@as(Attributes, @bitCast(header.attributes)).lock == 1) .kernel else .robust;
-}
-
-/// Reads a file's header without mapping it, and checks that the file is a segment of ours.
-pub fn readHeader(fault: *Fault, fd: os.Fd) Error!Header {
-    var header: Header align(8) = undefined;
-    const bytes = std.mem.asBytes(&header);
-    const len = try os.readAt(fault, fd, bytes, 0);
-    if (len < 8 or header.magic != layout.magic) {
-        return fault.withReason(.notASegment, error.Incompatible);
-    }
-    if (len < bytes.len) return fault.withReason(.truncated, error.Corrupt);
-    return header;
-}
-
-/// Checks what says how to read the rest: version, checksum, kind.
-pub fn checkIdentity(fault: *Fault, header: *const Header, kind: layout.Kind) Error!void {
-    if (header.version != layout.layout_version) {
-        fault.found = @floatFromInt(header.version);
-        return fault.withReason(.layoutVersion, error.Incompatible);
-    }
-    if (layout.checksum(header) != header.checksum)
-        return fault.withReason(.checksum, error.Corrupt);
-    const found = @as(Attributes, @bitCast(header.attributes)).kind;
-    if (found != @intFromEnum(kind)) {
-        fault.found = @floatFromInt(found);
-        return fault.withReason(.otherKind, error.Incompatible);
-    }
-}
-
 /// Checks everything an attaching handle relies on, and what it asked for. Every word is input.
 pub fn checkHeader(
     fault: *Fault,
@@ -616,10 +534,10 @@ pub fn checkHeader(
     size: u64,
     options: *const Options,
 ) Error!void {
-    try checkIdentity(fault, header, options.kind);
+    try headers.checkIdentity(fault, header, options.kind);
     const attributes: Attributes = @bitCast(header.attributes);
     if (attributes.lock > 1 or attributes.stripe_bits > 10 or attributes._unused != 0 or
-        header.ceiling % layout.page_bytes != 0 or header.ceiling > ceiling_max or
+        header.ceiling % layout.page_bytes != 0 or header.ceiling > headers.ceiling_max or
         header.codec_len > layout.codec_bytes_max)
         return fault.withReason(.checksum, error.Corrupt);
     if (header.committed % layout.page_bytes != 0 or header.committed > header.ceiling or
@@ -639,81 +557,15 @@ pub fn checkHeader(
         return fault.withReason(.otherMaxBytes, error.Incompatible);
     }
     if (options.lock) |lock| {
-        if (lock != lockKind(header)) {
+        if (lock != headers.lockKind(header)) {
             fault.found = @floatFromInt(attributes.lock);
             return fault.withReason(.otherLock, error.Incompatible);
         }
     }
     // Its writers were on another system, whose mutexes this one does not have.
-    if (lockKind(header) == .robust and !os.has_robust_mutex)
+    if (headers.lockKind(header) == .robust and !os.has_robust_mutex)
         return fault.withReason(.otherLock, error.Incompatible);
     if (options.id) |id| {
         if (header.id != id) return fault.withReason(.identity, error.NotFound);
     }
-}
-
-/// More stripes let more writers in at once, and cost their space in a small segment.
-fn stripeBitsFor(options: *const Options, room: u64) u6 {
-    if (options.stripe_bits) |bits| return bits;
-    if (options.kind == .value) return 0;
-    if (room >= 64 << 20) return 6;
-    if (room >= 8 << 20) return 5;
-    return if (room >= 1 << 20) 4 else 3;
-}
-
-/// Makes a complete, live segment in an empty file that has no name yet, with LIFECYCLE held, and
-/// takes WRITER on it: from its first moment with a name it is attached.
-pub fn format(segment: *Segment, options: *const Options) Error!void {
-    const fault = segment.fault;
-    const lock: layout.LockKind = options.lock orelse
-        if (os.has_robust_mutex) .robust else .kernel;
-    if (lock == .robust and !os.has_robust_mutex) {
-        fault.errno = 0; // no call of the system has said so
-        return error.Unsupported;
-    }
-    const file_system = try os.fileSystem(fault, segment.file);
-    if (file_system.network) return fault.withReason(.networkFileSystem, error.Unsupported);
-    try file_checks.keepBlocks(fault, segment.file, file_system.overwrites);
-    var limit = ceiling_max;
-    if (options.kind == .map and options.max_bytes > 0) limit = @min(limit, options.max_bytes);
-    limit = std.mem.alignBackward(u64, limit, layout.page_bytes);
-    // Blocks are bounded by the user. What has holes may lie in many places beside them.
-    const ceiling = @min(ceiling_max, limit *| places_for_blocks);
-
-    var header: Header = std.mem.zeroes(Header);
-    // The file system bounds nothing for good, as it may be made larger; but in a small one the
-    // stripes would take much of it.
-    const room = if (file_system.bytes > 0) @min(limit, file_system.bytes) else limit;
-    const bits = stripeBitsFor(options, room);
-    const data_start = layout.dataOffset(bits);
-    const committed = std.mem.alignForward(u64, data_start, layout.page_bytes);
-    fault.needed_bytes = @floatFromInt(committed);
-    fault.ceiling_bytes = @floatFromInt(limit);
-    if (committed > limit) return fault.withReason(.ceilingReached, error.NoSpace);
-    try os.allocate(fault, segment.file, 0, committed);
-    header.magic = layout.magic;
-    header.version = layout.layout_version;
-    header.attributes = @bitCast(Attributes{
-        .kind = @intFromEnum(options.kind),
-        .lock = @intFromEnum(lock),
-        .stripe_bits = bits,
-    });
-    header.ceiling = ceiling;
-    header.max_bytes = options.max_bytes;
-    header.created_ms = os.realtimeNs() / std.time.ns_per_ms;
-    header.id = os.randomWord();
-    for (&header.fast_secrets) |*word| word.* = os.randomWord();
-    for (&header.sip_secrets) |*word| word.* = os.randomWord();
-    header.codec_len = options.codec.len;
-    @memcpy(std.mem.asBytes(&header.codec)[0..options.codec.len], options.codec);
-    header.committed = committed;
-    header.state = @intFromEnum(layout.State.live);
-    header.pool.frontier = data_start;
-    header.clean = 1;
-    try segment.map(&header);
-    errdefer segment.unmap();
-    header.checksum = layout.checksum(&header);
-    atomics.storeBytes(@ptrCast(segment.header()), std.mem.asBytes(&header));
-    try segment.attachWriter(options, &segment.deadline);
-    try os.setPermissions(fault, segment.file, options.permissions);
 }

@@ -11,7 +11,7 @@ const atomics = @import("../atomics.zig");
 const layout = @import("../layout.zig");
 const file_checks = @import("file_checks.zig");
 const os = @import("../os/os.zig");
-const segments = @import("segment.zig");
+const headers = @import("header.zig");
 const status = @import("../status.zig");
 const unnamed_file = @import("unnamed_file.zig");
 
@@ -81,7 +81,7 @@ pub fn reapAt(directory: *const os.Path, path: *const os.Path, official: []const
     const orphan: unnamed_file.Orphan = try .open(fault, path);
     defer orphan.close();
     const file = orphan.file;
-    if (segments.readHeader(fault, file)) |header| {
+    if (headers.readHeader(fault, file)) |header| {
         const real = try os.Path.of("{s}/{s}", .{ directory.slice(), official });
         const named = os.statName(fault, &real);
         const displaced = if (named) |stat| !stat.same(orphan.stat) else |err| blk: {

@@ -103,3 +103,23 @@ pub fn ofStripes(map: *Map) !Sum {
     }
     return result;
 }
+
+/// Every function that reads a key gives the same answer.
+pub fn expectOneAnswer(map: *Map, key: []const u8, room: []u8) !void {
+    const meta = try calls.get(map, key, room, 0);
+    const value = try calls.getValue(map, key, room);
+    if (try calls.has(map, key) != (meta != null)) return error.HasDisagrees;
+    if ((value == null) != (meta == null)) return error.GetDisagrees;
+    if (meta) |found| {
+        if (value.?.len != found.len or value.?.kind != found.kind) return error.GetDisagrees;
+    }
+    var bytes: [4 + layout.key_bytes_max]u8 align(8) = undefined;
+    std.mem.writeInt(u32, bytes[0..4], @intCast(key.len), .little);
+    @memcpy(bytes[4..][0..key.len], key);
+    // Where the value does not fit, the answer says its length all the same.
+    if (try calls.getBatch(map, bytes[0 .. 4 + key.len], 1, room) != 1)
+        return error.GetBatchDisagrees;
+    const len = std.mem.readInt(u32, room[0..4], .little);
+    const wanted = if (meta) |found| found.len else std.math.maxInt(u32);
+    if (len != wanted) return error.GetBatchDisagrees;
+}

@@ -10,6 +10,7 @@ const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
 const support = @import("support.zig");
 
+const Header = layout.Header;
 const Map = maps.Map;
 
 /// What kind of segment to make.
@@ -64,4 +65,16 @@ pub fn attach(token: []const u8, victim: *const Map, readonly: bool) !*Map {
 pub fn close(map: *Map) void {
     map.close();
     calls.discard(map);
+}
+
+/// How many bytes need no blocks while `committed` is stored: in holes, and behind the first
+/// page of an extent that comes with it.
+pub fn holesBefore(shadow: []const u64, committed: u64) u64 {
+    const pool = @offsetOf(Header, "pool");
+    const holes = shadow[(pool + @offsetOf(layout.Pool, "hole_bytes")) / 8];
+    const word = shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8];
+    const moving: layout.Moving = @bitCast(word);
+    if (moving.kind != .fresh) return holes;
+    const before = shadow[@offsetOf(Header, "committed") / 8];
+    return holes + (committed -| before -| layout.page_bytes);
 }

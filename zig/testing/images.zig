@@ -217,7 +217,7 @@ pub const Site = struct {
         os.extend(&fault, segment.file, site.memory, 0, bytes, .read_write) catch return false;
         // What stands in for Windows where there is none moves the end of a file without blocks.
         const counts_blocks = builtin.os.tag != .windows;
-        const blocks = bytes -| site.holesBefore(bytes);
+        const blocks = bytes -| image_maps.holesBefore(site.shadow, bytes);
         return stat.size >= bytes and (stat.allocated >= blocks or !counts_blocks);
     }
 
@@ -226,18 +226,6 @@ pub const Site = struct {
         var fault: status.Fault = .{};
         const stat = os.stat(&fault, site.survivor.segment.file) catch return true;
         return stat.size < site.shadow[@offsetOf(Header, "committed") / 8];
-    }
-
-    /// How many bytes need no blocks while `committed` is stored: in holes, and behind the first
-    /// page of an extent that comes with it.
-    fn holesBefore(site: *const Site, committed: u64) u64 {
-        const pool = @offsetOf(Header, "pool");
-        const holes = site.shadow[(pool + @offsetOf(layout.Pool, "hole_bytes")) / 8];
-        const word = site.shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8];
-        const moving: layout.Moving = @bitCast(word);
-        if (moving.kind != .fresh) return holes;
-        const before = site.shadow[@offsetOf(Header, "committed") / 8];
-        return holes + (committed -| before -| layout.page_bytes);
     }
 
     /// Makes a file that was cut as long again: its words are put back one by one.
@@ -421,7 +409,8 @@ pub const Site = struct {
             present += 1;
             sum +%= expectations.sumOf(key, site.room[0..found.len]);
         }
-        try site.expectOneAnswer(map, expected.keys[site.looks % expected.keys.len]);
+        const key_by_turns = expected.keys[site.looks % expected.keys.len];
+        try expectations.expectOneAnswer(map, key_by_turns, site.room);
         try site.expectSize(map, present);
         if (!whole) return present;
         const all = if (site.looks % 4 == 0)
@@ -589,26 +578,6 @@ pub const Site = struct {
     }
 
     /// A key is stored and deleted again. A full segment may refuse to store.
-    /// Every function that reads a key gives the same answer.
-    fn expectOneAnswer(site: *Site, map: *Map, key: []const u8) !void {
-        const meta = try calls.get(map, key, site.room, 0);
-        const value = try calls.getValue(map, key, site.room);
-        if (try calls.has(map, key) != (meta != null)) return error.HasDisagrees;
-        if ((value == null) != (meta == null)) return error.GetDisagrees;
-        if (meta) |found| {
-            if (value.?.len != found.len or value.?.kind != found.kind) return error.GetDisagrees;
-        }
-        var bytes: [4 + layout.key_bytes_max]u8 align(8) = undefined;
-        std.mem.writeInt(u32, bytes[0..4], @intCast(key.len), .little);
-        @memcpy(bytes[4..][0..key.len], key);
-        // Where the value does not fit, the answer says its length all the same.
-        if (try calls.getBatch(map, bytes[0 .. 4 + key.len], 1, site.room) != 1)
-            return error.GetBatchDisagrees;
-        const len = std.mem.readInt(u32, site.room[0..4], .little);
-        const wanted = if (meta) |found| found.len else std.math.maxInt(u32);
-        if (len != wanted) return error.GetBatchDisagrees;
-    }
-
     fn write(site: *Site, expected: *const Expected, present: u64) !void {
         const map = site.survivor;
         const key = expected.keys[site.looks % expected.keys.len];
