@@ -19,6 +19,7 @@ import {
 import { STOP } from "../support/tasks.ts";
 import { Thread } from "../support/thread.ts";
 
+const MIB = 2 ** 20;
 const DAY = 24 * 60 * 60_000;
 const SOON = 40;
 const LONG = { timeout: 240_000 };
@@ -113,4 +114,13 @@ test("a Worker's entries end, and its own timer removes them", LONG, async (t) =
   assert.equal(reader.stats().expirations, 1);
   await thread.ask("close");
   atEnd(t, () => thread.terminate());
+});
+
+test("large values that end give their memory back, without a call", LONG, async (t) => {
+  const map = freshMap<Uint8Array>(t);
+  for (let i = 0; i < 6; i += 1) map.set(`large ${i}`, new Uint8Array(8 * MIB), 1000);
+  assert.ok(map.stats().allocated >= 48 * MIB);
+  await until("the memory", () => map.stats().allocated <= 16 * MIB);
+  assert.equal(map.size, 0);
+  assertSound(map);
 });

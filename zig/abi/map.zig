@@ -192,7 +192,11 @@ pub export fn shm_map_prune(handle: u32) f64 {
 pub export fn shm_map_sweep(handle: u32) i32 {
     const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     const after_ms = expiry.sweep(map) catch |err| return status.status(err);
-    return @intCast(after_ms orelse return @intFromEnum(status.Status.absent));
+    // What is busy, or cannot be done now, is for the next tick: no timer waits.
+    map.segment.deadline = .in(0);
+    const has_more = compact.upkeep(map) catch true;
+    if (after_ms) |ms| return @intCast(ms);
+    return if (has_more) expiry.sweep_every_ms else @intFromEnum(status.Status.absent);
 }
 
 pub export fn shm_map_has(handle: u32, key: ?[*]const u8, key_len: u32) i32 {

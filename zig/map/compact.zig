@@ -34,8 +34,8 @@ pub fn compact(map: *Map) Error!u64 {
 }
 
 /// What must happen now and then, also where no process stores anything: a step of giving back
-/// what large values left. For a tick; costs two loads where there is nothing to do. True: there
-/// may be more to do.
+/// what large values left, behind each look for ended entries. Costs two loads where there is
+/// nothing to do. True: there may be more to do.
 pub fn upkeep(map: *Map) Error!bool {
     return spaces.upkeep(&map.segment);
 }

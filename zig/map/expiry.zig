@@ -174,7 +174,7 @@ pub fn pruneHere(op: *StripeOp) void {
 
 /// How often all processes together look for ended entries, and how long one look takes at most
 /// before its process does something else, and how soon it then goes on.
-const sweep_every_ms = 1000;
+pub const sweep_every_ms = 1000;
 const sweep_budget_ns = 4 * std.time.ns_per_ms;
 const sweep_pause_ms = 20;
 
