@@ -115,19 +115,19 @@ export const TABLE = {
     },
   },
   shm_map_put_until: {
-    by: "enumerate corrupt api",
+    by: "enumerate storm corrupt api",
     on: "robust kernel",
-    not: { step: "its stores are those of a put", ...because("storm history faults", KILLED) },
+    not: { step: "its stores are those of a put", ...because("history faults", KILLED) },
   },
   shm_map_touch: {
-    by: "enumerate corrupt api",
+    by: "enumerate storm corrupt api",
     on: "robust kernel",
-    not: { step: "its commit is one store", ...because("storm history faults", KILLED) },
+    not: { step: "its commit is one store", ...because("history faults", KILLED) },
   },
   shm_map_prune: {
-    by: "enumerate corrupt api",
+    by: "enumerate storm corrupt api",
     on: "robust kernel",
-    not: because("step storm history faults", "to remove an entry that has ended is a delete"),
+    not: because("step history faults", "to remove an entry that has ended is a delete"),
   },
   shm_map_sweep: {
     by: "enumerate corrupt api",

@@ -18,6 +18,8 @@ pub const mortal_count = 8;
 /// Few keys of a slot with values of all sizes, and many with small ones.
 pub const hot_count = 10;
 pub const key_count = hot_count + 96;
+/// Keys of a slot whose entries end (`ends.zig`).
+pub const ending_count = 12;
 pub const named_key_count = 8;
 pub const value_bytes_max = 40_000;
 pub const shared_map_count = 3;
@@ -45,9 +47,13 @@ pub const Key = extern struct {
     checked: u64 = 1,
 };
 
+/// What is known of a key whose entries end: of each state the end as well.
+pub const Ending = extern struct { key: Key = .{}, acked_end: u64 = 0, intent_end: u64 = 0 };
+
 /// What is known of one shared map.
 pub const MapOracle = extern struct {
     keys: [slot_count][key_count]Key,
+    ends: [slot_count][ending_count]Ending,
     /// Additions to the vector that compare-and-set keeps.
     added: [slot_count]Key,
     /// What the lock's next holder must be told (see `free` and so on in lock.zig).

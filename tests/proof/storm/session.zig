@@ -4,6 +4,7 @@ const std = @import("std");
 const shmap = @import("shmap");
 
 const calls = shmap.testing.calls;
+const ends = @import("ends.zig");
 const locks = @import("lock.zig");
 const names = @import("names.zig");
 const oracles = @import("oracle.zig");
@@ -109,6 +110,7 @@ fn settle(worker: *Worker, map: *Map, known: *MapOracle, all: bool) void {
         if (!all and !doubtful and i >= oracles.hot_count and !worker.chance(8)) continue;
         worker.settle(map, oracles.keyOf(worker.slot, i), key, false);
     }
+    ends.settleAll(worker, map, known, all);
     locks.settleVector(worker, map, known);
 }
 
@@ -119,6 +121,8 @@ fn operate(worker: *Worker, map: *Map, known: *MapOracle) void {
         write(worker, map, known, worker.random.uintLessThan(u64, oracles.hot_count), len);
     } else if (dice < 450) {
         breathe(worker, map, known);
+    } else if (dice < 550) {
+        ends.operate(worker, map, known);
     } else if (dice < 800) {
         const slot = worker.random.uintLessThan(u64, oracles.slot_count);
         const index = worker.random.uintLessThan(u64, oracles.key_count);
@@ -209,6 +213,7 @@ fn finishMap(worker: *Worker, map: *Map, index: usize) void {
     for (0..oracles.slot_count) |slot| {
         worker.slot = slot;
         settle(worker, map, known, true);
+        ends.finish(worker, map, known);
         for (&known.keys[slot]) |*key| {
             count += @intFromBool(oracles.Word.of(load(&key.acked)).size != 0);
         }
