@@ -227,8 +227,8 @@ export const ENGINE_MUTANTS = [
   {
     name: "a new key takes the block kept back for replacing",
     file: "map/stripe_op.zig",
-    from: "            op.space.alloc(bytes, key.len);\n        const offset",
-    to: "            op.space.allocReplacing(bytes, key.len);\n        const offset",
+    from: "break :small try op.markDirtyOnError(op.space.alloc(bytes, key.len));",
+    to: "break :small try op.markDirtyOnError(op.space.allocReplacing(bytes, key.len));",
     tests: "goes on replacing every value",
   },
   {

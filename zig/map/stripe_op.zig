@@ -251,18 +251,30 @@ pub const StripeOp = struct {
         op.assertWriting();
         const key = cursor.key;
         const bytes = layout.Entry.bytesFor(key.len, value.len);
-        if (!cursor.is_found) try op.makeRoom(cursor, bytes);
         // Only for a value that replaces another may the block kept back be used.
-        const allocated = if (cursor.is_found)
-            op.space.allocReplacing(bytes, key.len)
-        else
-            op.space.alloc(bytes, key.len);
-        const offset = try op.markDirtyOnError(allocated);
+        const offset = if (cursor.is_found)
+            try op.markDirtyOnError(op.space.allocReplacing(bytes, key.len))
+        else if (heap.isSmall(bytes)) small: {
+            try op.makeRoom(cursor, bytes);
+            break :small try op.markDirtyOnError(op.space.alloc(bytes, key.len));
+        } else try op.allocLarge(cursor, bytes);
         const version = atomics.load(&op.stripe.begin);
         // A crash behind it leaves a search for ended entries that finds none.
         if (expires != 0) ends.lower(op.stripe, expires);
         entries.write(op.map.segment.view.at(offset), version, key, value, kind, expires);
         op.commit(cursor, offset, expires);
+    }
+
+    /// A chunk for the entry of a new key, and room for that in the table: the chunk first, for
+    /// where there is none the segment must not have grown for the table. A crash between the two
+    /// leaves a chunk that recovery finds free.
+    noinline fn allocLarge(op: *StripeOp, cursor: *Cursor, bytes: u64) Error!u64 {
+        const offset = try op.markDirtyOnError(op.space.alloc(bytes, cursor.key.len));
+        op.makeRoom(cursor, bytes) catch |err| {
+            if (err == error.NoSpace) op.afterCommit(op.space.retireAtOnce(offset, bytes));
+            return err;
+        };
+        return offset;
     }
 
     /// Commits the entry at `offset` under the cursor's key: insert and replace alike. The table
