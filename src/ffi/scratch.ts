@@ -21,6 +21,8 @@ export class Scratch {
   text!: TextSlices;
   /** Where encoders append. */
   end = 0;
+  /** Counts the calls that used it: an encoder sees by it that a getter made one meanwhile. */
+  uses = 0;
   readonly #least: number;
 
   constructor(size: number) {
@@ -42,6 +44,7 @@ export class Scratch {
   /** Empties the memory, and gives back what a large value made it grow by. */
   release(): void {
     this.end = 0;
+    this.uses += 1;
     if (this.bytes.length > SPARE_BYTES) this.#allocate(this.#least);
   }
 

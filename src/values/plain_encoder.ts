@@ -5,8 +5,8 @@
  *
  * Functions that write take the place to write at and return where they end; `NOT_PLAIN` ends the
  * whole. Before anything is written, what belongs to it was read: a getter may run a nested call,
- * which uses the same memory. An outer call finds by the count of calls that there was one, and
- * gives up.
+ * which uses the same memory. An outer call finds by the counts of structures and of uses of the
+ * memory that there was one, and gives up.
  */
 import {
   ARRAY,
@@ -69,7 +69,7 @@ let bytes: Uint8Array;
 let view: DataView;
 /** Up to here an item may begin. */
 let limit = 0;
-/** Counts values; a getter that stores another one shows in it. */
+/** Counts structures; a getter that stores another one shows in it. */
 let turn = 0;
 /** The names of the objects that are written, each list once. */
 const entries: (Shape | readonly string[] | undefined)[] = [];
@@ -89,7 +89,7 @@ const anywhere = new Place();
 /** Appends `value` to `target`. False: it is not plain, or not for sure, and nothing is there. */
 export function encodePlain(value: object, target: Scratch): boolean {
   if (!inheritsNoNames()) return false;
-  const start = target.end;
+  const { end: start, uses } = target;
   const mine = turn += 1;
   take(target);
   entryCount = 0;
@@ -98,14 +98,15 @@ export function encodePlain(value: object, target: Scratch): boolean {
   if (start > limit) grow(start, SPARE);
   try {
     let at = putObject(value, start + 4, 0, top);
-    if (at < 0 || turn !== mine) return false;
+    if (at < 0 || turn !== mine || target.uses !== uses) return false;
     view.setInt32(start, at - start | (written.text ? 0 : NO_TEXT), true);
     for (let i = 0; i < entryCount; i += 1) at = putEntry(entries[i]!, at);
     if (at - start > MAX_VALUE_BYTES) throw tooLarge(at - start);
     target.end = at;
     return true;
   } catch (error) {
-    if (turn !== mine) return false; // what was written went where the nested call had its own
+    // What was written went where the nested call had its own.
+    if (turn !== mine || target.uses !== uses) return false;
     throw error;
   } finally {
     letGo();

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { test } from "node:test";
 import vm from "node:vm";
-import { SharedMap } from "../../mod.ts";
+import { SharedMap, SharedValue } from "../../mod.ts";
 import { assertAlike, structure, writeStructures } from "../support/structures.ts";
 import {
   freshAnonymous,
@@ -300,6 +300,46 @@ test("SharedMap.set() stores what getters gave, also where they use the map", ()
   assertAlike(map.get("outer"), wanted);
   assertAlike(map.get("inner"), inner);
 });
+
+/** What a getter may store while a structure is written: nothing of it is a structure itself. */
+const STORED_MEANWHILE: Record<string, (map: SharedMap<unknown>) => unknown> = {
+  "a string": (map) => map.set("inner", "inner ".repeat(20)),
+  "a number": (map) => map.set("inner", 0.5),
+  "a bigint": (map) => map.set("inner", -(2n ** 200n)),
+  "bytes": (map) => map.set("inner", new Uint8Array(200).fill(255)),
+  "many values": (map) => map.setMany([["inner", "inner ".repeat(20)], ["more", 1]]),
+  "what replaces another": (map) => map.set("inner", 1).swap("inner", "inner ".repeat(20)),
+  "a sum": (map) => map.set("inner", 1n).increment("inner", 2n ** 100n),
+  "a value of 8 MiB": (map) => map.set("inner", "i".repeat(8 * 2 ** 20)).delete("inner"),
+};
+
+for (const [what, store] of Object.entries(STORED_MEANWHILE)) {
+  test(`SharedMap.set() keeps a structure whole whose getter stores ${what}`, () => {
+    using map = SharedMap.anonymous<unknown>();
+    const make = () => ({
+      before: ["a", 1],
+      get now() {
+        store(map);
+        return "now";
+      },
+      after: { list: [1, 2, 3], text: "text".repeat(30) },
+    });
+    const wanted = {
+      before: ["a", 1],
+      now: "now",
+      after: { list: [1, 2, 3], text: "text".repeat(30) },
+    };
+    for (let i = 0; i < (what.includes("MiB") ? 3 : 1100); i += 1) map.set("outer", make());
+    assertAlike(map.get("outer"), wanted);
+    map.setMany([["first", make()], ["second", make()]]);
+    assertAlike(map.getMany(["first", "second"]), [wanted, structuredClone(wanted)]);
+    map.set("outer", 1).swap("outer", make());
+    assertAlike(map.get("outer"), wanted);
+    using value = SharedValue.anonymous<unknown>();
+    value.set(make());
+    assertAlike(value.get(), wanted);
+  });
+}
 
 test("SharedMap.set() keeps no field that a getter deleted or added meanwhile", () => {
   const make = () => ({

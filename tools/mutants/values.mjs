@@ -55,10 +55,18 @@ export const VALUE_MUTANTS = [
   {
     name: "a value that a getter stored over this one is not noticed",
     file: "src/values/plain_encoder.ts",
-    from: "    if (at < 0 || turn !== mine) return false;\n",
-    to: "    if (at < 0) return false;\n",
+    from: "    if (at < 0 || turn !== mine ||",
+    to: "    if (at < 0 ||",
     suite: STRUCTURES,
     filter: "stores what getters gave",
+  },
+  {
+    name: "a value that is no structure, and that a getter stored over this one, is not noticed",
+    file: "src/values/plain_encoder.ts",
+    from: "turn !== mine || target.uses !== uses) return false;\n    view.",
+    to: "turn !== mine) return false;\n    view.",
+    suite: STRUCTURES,
+    filter: "whose getter stores",
   },
   {
     name: "an object that is met twice becomes two",
