@@ -440,6 +440,7 @@ export class Fuzz {
     try {
       subject.adopt();
     } catch {
+      for (const lock of this.#locks) lock.unlock(); // one of them may be in the way
       if (subject.witness instanceof SharedMap) subject.witness.clear();
       else if (subject.witness instanceof SharedValue) subject.witness.set(0);
       subject.adopt();
