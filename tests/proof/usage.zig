@@ -16,7 +16,7 @@ const Map = shmap.map.Map;
 
 /// Ends the process at the first store that leads outside what is mapped and allocated.
 pub const Bounds = struct {
-    observer: atomics.Observer = .{ .seen = look },
+    observer: atomics.Observer = .{ .seen = look, .emptied = lookAtPages },
     maps: [4]?*Map = @splat(null),
     /// Whether names are being changed: then a state word is stored through a mapping of its own.
     naming: bool = false,
@@ -34,6 +34,20 @@ pub const Bounds = struct {
         for (&bounds.maps) |*place| if (place.* == map) {
             place.* = null;
         };
+    }
+
+    /// Pages that lose their blocks, or are cut off: then they lie behind `committed` already.
+    fn lookAtPages(observer: *atomics.Observer, words: [*]const u64, count: usize) void {
+        const bounds: *Bounds = @fieldParentPtr("observer", observer);
+        const at = @intFromPtr(words);
+        for (bounds.maps) |found| {
+            const segment = &(found orelse continue).segment;
+            const offset = segment.mappings.offsetOf(at) orelse continue;
+            const last = segment.mappings.offsetOf(at + 8 * (count - 1)) orelse continue;
+            if (offset >= segment.view.data_start and last == offset + 8 * (count - 1)) return;
+        }
+        std.debug.print("pages emptied outside the segment: {d} words at {x}\n", .{ count, at });
+        std.process.abort();
     }
 
     fn look(observer: *atomics.Observer, word: *const u64, value: u64) void {
@@ -343,11 +357,30 @@ pub fn isWhole(handle: u32) bool {
         const head = std.mem.bytesToValue(shmap.gathered.Record, map.gathered[at..][0..16]);
         const body = map.gathered[at + 16 ..][0 .. @as(u64, head.key_len) + head.value_len];
         const got = calls.call(.shm_map_get, .{ handle, body.ptr, head.key_len, &room, room.len });
+        const next = at + 16 + std.mem.alignForward(u64, body.len, 8);
+        if (got == @intFromEnum(shmap.status.Status.absent) and hasEnded(head.expires)) {
+            at = next; // between the two looks
+            continue;
+        }
         if (got != head.value_len) return false;
         const read = room[0..@min(room.len, head.value_len)];
         const whole = head.value_len < room.len;
         if (whole and !std.mem.eql(u8, read, body[head.key_len..])) return false;
-        at += 16 + std.mem.alignForward(u64, body.len, 8);
+        at = next;
     }
-    return calls.call(.shm_map_size, .{handle}) == count;
+    const size = calls.call(.shm_map_size, .{handle});
+    return size == count or (size > count and hasEnds(map));
+}
+
+fn hasEnded(expires: f64) bool {
+    return expires != 0 and expires <= @as(f64, @floatFromInt(shmap.os.endClockMs()));
+}
+
+/// Whether entries may have ended, as damage can make one: these are counted until they are
+/// removed.
+fn hasEnds(map: *Map) bool {
+    for (0..map.segment.view.stripeCount()) |i| {
+        if (map.segment.view.stripe(@intCast(i)).expiring != 0) return true;
+    }
+    return false;
 }

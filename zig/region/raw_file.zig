@@ -34,14 +34,16 @@ pub fn lengthen(fault: *Fault, fd: os.Fd, from: u64, to: u64) Error!void {
         os.note(fault, @intFromEnum(os.Number.no_space));
         return fault.withReason(.fileSystemFull, error.NoSpace);
     }
-    os.reserve(fault, fd, from, to) catch |err| if (err != error.Unsupported) {
+    var missing_from = from;
+    if (os.reserve(fault, fd, from, to)) {
+        missing_from = to - 1; // all blocks are there: one call moves the end, or does not
+    } else |err| if (err != error.Unsupported) {
         giveBack(fd, from);
         return err;
-    };
-    // Behind a reservation this finds the blocks there. Without one it may fail half-way, on a file
-    // system that does not know the call before; then the file stays longer, for how much of that
-    // is another program's cannot be told.
-    os.allocate(fault, fd, from, to) catch |err| {
+    }
+    // Without a reservation this may fail half-way, on a file system that does not know the call
+    // before; then the file stays longer, for how much of that is another program's cannot be told.
+    os.allocate(fault, fd, missing_from, to) catch |err| {
         if (err != error.Unsupported) return err;
         // This file system allocates when it writes: a copy that finds no room reports it then.
         // What is appended beyond `to` between the look and the cut is lost.
