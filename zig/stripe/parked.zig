@@ -50,7 +50,7 @@ comptime {
 /// What parked extents may keep of their blocks, so that a value which is replaced again and again
 /// does not give back and take each time. Less than 16 MiB, which a map without large values stays
 /// below with what else it has.
-const kept_bytes_max = 12 << 20;
+const kept_bytes_max = 11 << 20;
 /// How much goes back in one call: it takes about 3 ms.
 const step_bytes = 16 << 20;
 /// How long an extent lies there before its blocks go.
