@@ -192,7 +192,10 @@ pub export fn shm_map_prune(handle: u32) f64 {
 pub export fn shm_map_sweep(handle: u32) i32 {
     const map = handles.maps.begin(handle) orelse return status.status(error.Closed);
     const after_ms = expiry.sweep(map) catch |err| return status.status(err);
-    // What is busy, or cannot be done now, is for the next tick: no timer waits.
+    // What is busy, or cannot be done now, is for the next tick: no timer waits. The next call
+    // does, so it gets the deadline back.
+    const deadline = map.segment.deadline;
+    defer map.segment.deadline = deadline;
     map.segment.deadline = .in(0);
     const has_more = compact.upkeep(map) catch true;
     if (after_ms) |ms| return @intCast(ms);

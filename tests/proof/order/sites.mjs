@@ -31,7 +31,7 @@ export const NAMED = [
   ["map/stripe_op.zig", "&op.stripe.table, word)", "storeRelease"],
   ["map/write.zig", "&op.stripe.table, 0)", "storeRelease"],
   ["map/stripe_op.zig", "&op.stripe.table, 0)", "storeRelease"],
-  ["map/stripe_op.zig", "&table.slots[cursor.probe.index], Slot.tombstone)", "storeRelease"],
+  ["map/stripe_op.zig", "&table.slots[index], Slot.tombstone)", "storeRelease"],
   ["map/stripe_op.zig", "&table.slots[at], Slot.empty)", "storeRelease"],
   ["stripe/heap.zig", "&stripe.generation, atomics.load(&stripe.generation) +% 1)", "storeRelease"],
   [
@@ -80,7 +80,7 @@ export const NAMED = [
   ["lock/user_lock.zig", "&header.lock_word, @bitCast(held), @bitCast(next))", "compareAndSwap"],
   ["lock/user_lock.zig", "(lock_word, bits, @bitCast(next))", "compareAndSwap"],
   ["lock/user_lock.zig", "&lock.target.header.?.lock_word, @bitCast(next))", "storeRelease"],
-  ["segment/segment.zig", "&header_words.committed, to)", "storeRelease"],
+  ["segment/segment.zig", "&segment.header().committed, to); // pairs", "storeRelease"],
   ["stripe/pool.zig", "&stripe.chunks, offset)", "storeRelease"],
   ["stripe/pool.zig", "(link, chunk.next)", "storeRelease"],
 ];
