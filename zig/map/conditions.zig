@@ -79,18 +79,9 @@ pub fn swap(
 ) Error!?Meta {
     return swapOnce(map, key, &item, target, reserve) catch |err| {
         if (err != error.NoSpace) return err;
-        try reclaimed(map);
+        try write.reclaimed(map);
         return swapOnce(map, key, &item, target, reserve);
     };
-}
-
-/// What other stripes hold free may be all that was missing: has it given back, or fails as before.
-pub noinline fn reclaimed(map: *Map) Error!void {
-    map.segment.deadline.is_used = true;
-    const why = map.fault;
-    if (try write.reclaim(map)) return;
-    map.fault = why;
-    return error.NoSpace;
 }
 
 fn swapOnce(

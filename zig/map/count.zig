@@ -61,7 +61,7 @@ pub fn add(
 ) Error!Outcome {
     return addOnce(map, key, by, &beginning, result) catch |err| {
         if (err != error.NoSpace) return err;
-        try conditions.reclaimed(map);
+        try write.reclaimed(map);
         return addOnce(map, key, by, &beginning, result);
     };
 }
@@ -136,7 +136,7 @@ pub fn addBig(
 ) Error!Outcome {
     return addBigOnce(map, key, by, &beginning, target) catch |err| {
         if (err != error.NoSpace) return err;
-        try conditions.reclaimed(map);
+        try write.reclaimed(map);
         return addBigOnce(map, key, by, &beginning, target);
     };
 }

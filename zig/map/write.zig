@@ -52,20 +52,24 @@ pub fn putSlow(map: *Map, key: []const u8, item: Item, condition: Condition) Err
     };
 }
 
-/// The second try: what other stripes hold free may be all that was missing.
+/// The second try.
 noinline fn putReclaiming(
     map: *Map,
     key: []const u8,
     item: *const Item,
     condition: Condition,
 ) Error!bool {
+    try reclaimed(map);
+    return putOnce(map, key, item, condition);
+}
+
+/// What other stripes hold free may be all that was missing: has it given back, or fails as before.
+pub noinline fn reclaimed(map: *Map) Error!void {
     map.segment.deadline.is_used = true;
     const why = map.fault;
-    if (!try reclaim(map)) {
-        map.fault = why;
-        return error.NoSpace;
-    }
-    return putOnce(map, key, item, condition);
+    if (try reclaim(map)) return;
+    map.fault = why;
+    return error.NoSpace;
 }
 
 fn putOnce(map: *Map, key: []const u8, item: *const Item, condition: Condition) Error!bool {

@@ -158,7 +158,7 @@ pub fn slotWord(tag: layout.Tag, offset: u64) u64 {
     return @bitCast(Slot{ .granule = @intCast(offset / layout.granule_bytes), .tag = tag });
 }
 
-test "a prefix of any length is told from others by each of its bytes" {
+test "a prefix of any length is compared by each of its bytes" {
     var memory: [16384]u8 align(layout.page_bytes) = @splat(0);
     var view: View = .ofMemory(&memory, 0);
     const key = "0123456789abcdefghijklmno";

@@ -1,7 +1,7 @@
 //! Parked extents: space for one large value each, whose blocks go back to the system.
 //!
 //! A late reader may look for as long as it likes at what it found once: a slot's entry, its key,
-//! the slots of an old table. It is told afterwards that it was too late, but it must not meet a
+//! the slots of an old table. Its check afterwards refuses what it read, but it must not meet a
 //! hole on its way: a load of one takes a page of the file system, and is a signal where that is
 //! full. So an extent with holes never was ordinary space, and never becomes it while another
 //! handle is attached: it is taken fresh from the end of the segment, used by one large value after
