@@ -371,7 +371,7 @@ export const ENGINE_MUTANTS = [
     file: "lock/user_lock.zig",
     from: "        if (now -| lock.yielding_since_ns < 2 * slice_ns) return true;\n",
     to: "",
-    tests: "starves neither",
+    tests: "who is first in line",
   },
   {
     name: "who gives way gives way for ever",

@@ -41,7 +41,7 @@ export const OPERATION_MUTANTS = [
     name: "all processes look for ended entries at the same time",
     file: "map/expiry.zig",
     from: "        if (since < sweep_every_ms) return sweep_every_ms - since;\n",
-    to: "",
+    to: "        _ = since;\n",
     tests: "one of many handles looks for ended entries",
   },
   {
