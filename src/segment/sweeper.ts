@@ -1,8 +1,11 @@
 /**
  * One timer of the isolate that has entries removed which have ended, also where no process writes.
- * It runs only while a map that this isolate may write to has entries that end, keeps no program
- * alive, and the library sees to it that of many processes one does the work.
+ * It runs while a map is open that this isolate may write to, keeps no program alive, and the
+ * library sees to it that of many processes one does the work. Any process may store the first
+ * entry that ends, and a process that does nothing is told by no other: so it looks, once a second,
+ * which is a load for each stripe of the map.
  */
+import { statuses } from "../ffi/abi.ts";
 import { clearTimeout, setTimeout } from "node:timers";
 import type { Native } from "../ffi/native.ts";
 
@@ -22,16 +25,20 @@ export function noteEnds(segment: Swept): void {
   if (!due.has(segment.handle)) sweep(segment);
 }
 
-/** Removes ended entries of a segment, now if it is due, and goes on while any of it end. */
+/** How long after a look that found no entry with an end comes the next one, in milliseconds. */
+const LOOK_MS = 1000;
+
+/** Removes ended entries of a segment, now if it is due, and goes on while it is open. */
 export function sweep(segment: Swept): void {
   const after = segment.native.shm_map_sweep(segment.handle);
-  // None ends; or the segment was replaced or closed. The next entry with an end begins anew.
-  if (after < 0) return stopSweeping(segment.handle);
-  due.set(segment.handle, { segment: new WeakRef(segment), at: performance.now() + after });
+  // The segment was replaced or closed.
+  if (after < 0 && after !== statuses.absent) return stopSweeping(segment.handle);
+  const at = performance.now() + (after < 0 ? LOOK_MS : after);
+  due.set(segment.handle, { segment: new WeakRef(segment), at });
   arm();
 }
 
-/** Forgets a segment, which is closed or has nothing that ends. */
+/** Forgets a segment, which is closed or not to be written to any more. */
 export function stopSweeping(handle: number): void {
   if (due.delete(handle)) arm();
 }

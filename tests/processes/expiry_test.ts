@@ -63,6 +63,27 @@ test("what a killed process stored ends, and others remove it", LONG, async (t) 
   assertSound(map);
 });
 
+test("a process that does nothing removes what a killed one stored", LONG, async (t) => {
+  // No end is there when they open it, and they store none.
+  const map = freshMap<unknown>(t);
+  const child = await startWith(t, otherThan(HERE), map.name);
+  const idle = await startWith(t, otherThan(HERE), map.name);
+  await pause(1200); // each has looked, and found none
+  await child.call("setMany", Array.from({ length: 200 }, (_, i) => [`key ${i}`, i, 500]));
+  await child.kill();
+  await until("the removal", () => map.size === 0);
+  const { expirations } = map.stats();
+  assert.equal(expirations, 200);
+  const reader = SharedMap.open(map.name, { readonly: true });
+  map.close(); // from here on the other runtime's idle process is the only one that may write
+  const writer = await startWith(t, HERE, reader.name as string);
+  await writer.call("set", "again", 1, 300);
+  await writer.kill();
+  await until("the removal by the idle process", () => reader.stats().expirations === 201);
+  reader.close();
+  await idle.end();
+});
+
 test("of many processes one removes, and all may come to their end", LONG, async (t) => {
   const map = freshMap<unknown>(t);
   const children = await startMany(t, 4, map.name);

@@ -45,6 +45,21 @@ export const OPERATION_MUTANTS = [
     tests: "one of many handles looks for ended entries",
   },
   {
+    name: "the call behind a look for ended entries does not wait",
+    file: "abi/map.zig",
+    from: "    defer map.segment.deadline = deadline;\n",
+    to: "    _ = deadline;\n",
+    tests: "the call behind a look for ended entries",
+  },
+  {
+    name: "a process that stores no end looks for none",
+    file: "src/segment/sweeper.ts",
+    from: "  if (after < 0 && after !== statuses.absent) return",
+    to: "  if (after < 0 && after <= statuses.absent) return",
+    suite: "tests/processes/expiry_test.ts",
+    filter: "a process that does nothing",
+  },
+  {
     name: "a take that another caller was faster at gives what it had read before",
     edits: [
       {

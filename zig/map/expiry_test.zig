@@ -385,3 +385,18 @@ test "a snapshot is of one instant, also where an end passes while it is made" {
     const bytes = try calls.snapshot(map);
     try expectEqual(@as(u64, 0), gathered.countRecords(map, bytes));
 }
+
+test "the call behind a look for ended entries waits as long as its handle says" {
+    const map = try support.openMap(0, 0);
+    defer support.closeMap(map);
+    const other = try support.openAgain(map, 200);
+    defer support.closeMap(other);
+    _ = try calls.put(other, "key", "value", 1, .none);
+    _ = try calls.acquire(map, 1000);
+    defer calls.release(map, false);
+    // A look begins with no more time than it needs; it was the call's behind it, too.
+    _ = try calls.sweep(other);
+    const start = os.monotonicNs();
+    try std.testing.expectError(error.Timeout, calls.put(other, "key", "another", 1, .none));
+    try std.testing.expect(os.monotonicNs() - start >= 150 * std.time.ns_per_ms);
+}
