@@ -103,8 +103,31 @@ fn linked(
     }
     const library = link.addPrefixedOutputFileArg("-femit-bin=", target.file);
     link.addPrefixedFileArg("-Mroot=", b.path("zig/root.zig"));
-    link.has_side_effects = true; // the compiler knows what it has compiled before
+    // The command names its root alone: a change of any other source must compile it anew, too.
+    for (sources(b)) |path| link.addFileInput(b.path(path));
     return library;
+}
+
+/// Every source below `zig`.
+fn sources(b: *std.Build) []const []const u8 {
+    return allSources(b) catch |failure| std.debug.panic("reading zig: {t}", .{failure});
+}
+
+fn allSources(b: *std.Build) ![]const []const u8 {
+    const io = b.graph.io;
+    var directory = try b.build_root.handle.openDir(io, "zig", .{ .iterate = true });
+    defer directory.close(io);
+    var found: std.ArrayList([]const u8) = .empty;
+    var walker = try directory.walk(b.allocator);
+    while (try walker.next(io)) |entry| {
+        if (entry.kind == .file) try found.append(b.allocator, b.pathJoin(&.{ "zig", entry.path }));
+    }
+    std.mem.sort([]const u8, found.items, {}, isBefore);
+    return found.items;
+}
+
+fn isBefore(_: void, one: []const u8, other: []const u8) bool {
+    return std.mem.lessThan(u8, one, other);
 }
 
 /// The TypeScript side of the symbol table.

@@ -27,14 +27,6 @@ const World = world.World;
 
 const errors = [_]linux.E{ .NOSPC, .NOMEM, .INTR, .IO, .MFILE };
 
-/// Calls that cannot fail, or whose failure means nothing: a clock, one's own numbers.
-fn isHarmless(call: linux.SYS) bool {
-    return switch (call) {
-        .getpid, .gettid, .geteuid, .clock_gettime => true,
-        else => false,
-    };
-}
-
 /// The failure that lasts once it has begun.
 fn lastingOf(call: linux.SYS) ?linux.E {
     return switch (call) {
@@ -141,7 +133,7 @@ const Run = struct {
             const at: u32 = @intCast(i);
             for ([_]tracer.Deed{ .kill_before, .kill_after }) |deed|
                 run.disturb(subject, .{ .at = at, .deed = deed, .lack = subject.lack });
-            if (isHarmless(call)) continue;
+            if (!tracer.canFail(call)) continue;
             var failing: Plan = .{ .at = at, .lack = subject.lack };
             for (errors) |errno| {
                 failing.deed = .{ .fail = errno };

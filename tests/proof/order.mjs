@@ -264,7 +264,8 @@ async function runTests(what, target, tool, command) {
     ...["-mcpu=baseline", "--test-no-exec", `-femit-bin=${program}`],
     ...filters(wanted),
   ]);
-  const { isOk, output } = await run([...command, program], { env: { SHMAP_SEED: String(seed) } });
+  const env = { SHMAP_SEED: String(seed), SHMAP_TEST_SCALE: String(Math.min(1, scale)) };
+  const { isOk, output } = await run([...command, program], { env });
   const passed = [...output.matchAll(/\.\.\.OK$/gm)].length;
   const failed = [...output.matchAll(/\.\.\.FAIL\b/gm)].length;
   const found = failed + (isOk || failed > 0 ? 0 : 1);
