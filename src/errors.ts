@@ -306,6 +306,12 @@ function describePermission(attempt: Attempt, fault: Fault): string {
       `since; make what is to be shared after that, or give it a name`;
   }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
+  if (fault.errno === "EROFS") {
+    return `${
+      cannot(attempt)
+    }: permission denied (EROFS); ${attempt.where} is mounted read-only; ` +
+      "mount it to be written to, state another directory, or open what is there with readonly";
+  }
   return `${cannot(attempt)}: permission denied${systemCause(fault)}; the mode and the owner of ` +
     `the file, or of ${attempt.where}, do not allow it`;
 }
@@ -331,12 +337,16 @@ function describeNoSpace(attempt: Attempt, fault: Fault): string {
       `some, or give it more inodes`;
   }
   if (reason === reasons.fileSystemFull || ceiling === 0) {
-    return `${grow}: ${attempt.where} is full, ${formatBytes(used)} used and ${more}` +
-      systemCause(fault);
+    const full = `${attempt.where} is full, ${formatBytes(used)} used and ${more}`;
+    const kind = attempt.thing.split(" ", 1)[0];
+    const way = isOpening || attempt.where === "memory"
+      ? ""
+      : ` by this ${kind}; remove files there, or make it larger`;
+    return `${grow}: ${full}${systemCause(fault)}${way}`;
   }
   return `${grow}: ${formatBytes(used)} of ${
     formatBytes(ceiling)
-  } used in ${attempt.where}, ${more}`;
+  } used in ${attempt.where}, ${more}; delete entries, or make a new one with a larger maxBytes`;
 }
 
 function describeNoAddresses(attempt: Attempt, fault: Fault): string {

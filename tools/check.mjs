@@ -241,6 +241,8 @@ async function runTask(name, args) {
   let isGood = isOk;
   for (const [index, command] of TASKS[name].entries()) {
     const whole = [...words(command), ...(index === last ? args : [])];
+    // Building says nothing by itself, and takes a minute where nothing is built yet.
+    if (index < last) console.log(command);
     isGood &&= (await run(whole, { show: true })).isOk;
   }
   return isGood;

@@ -15,6 +15,9 @@ const builtin = @import("builtin");
 
 /// Whether an observer can be set: in tests, and in programs whose root file asks for it.
 pub const recording = builtin.is_test or @hasDecl(@import("root"), "records_stores");
+/// Whether a test or a proof can have the engine work with small sizes, so that what is rare
+/// happens often (`Trial`, of some files): there, and in programs that ask for this alone.
+pub const has_trials = recording or @hasDecl(@import("root"), "has_trials");
 
 /// Called with every store just before it is made.
 pub const Observer = struct {

@@ -29,14 +29,18 @@ import {
   until,
 } from "../support/support.ts";
 
-const RELOADS = Math.max(3, scaled(20));
+/** Twenty at the size of \`npm test\`. */
+const RELOADS = Math.max(3, scaled(100));
 /** For the whole of a test: a generation that never comes ends it. */
-const LIMIT = { timeout: 300_000 };
+const LIMIT = { timeout: 900_000 };
 const PROGRAM = readFileSync(join(SUPPORT, "reloaded.ts"), "utf8");
 const CONFIG = `--config=${join(ROOT, "deno.json")}`;
 const MODULE = pathToFileURL(join(ROOT, "mod.ts")).href;
 /** What a runtime itself may open or close from one generation to the next. */
 const DESCRIPTORS_SLACK = 3;
+/** How much memory of its own a runtime may keep besides, and for each generation. */
+const OWN_SLACK_KIB = 32 * 1024;
+const OWN_OF_GENERATION_KIB = 256;
 
 /** A directory with a program that is loaded again, and what it wrote down so far. */
 class Program {
@@ -95,12 +99,15 @@ function assertFlat(found: readonly Found[], count: number): void {
     Array.from({ length: count }, (_, i) => [i + 1, i > 0]),
   );
   const [first, ...later] = found;
-  for (const { descriptors, mappings } of later) {
+  for (const { generation, descriptors, mappings, shared, own } of later) {
     assert.ok(
       descriptors <= first.descriptors + DESCRIPTORS_SLACK,
       `${first.descriptors} descriptors have become ${descriptors}`,
     );
     assert.ok(mappings <= first.mappings, `${first.mappings} mappings have become ${mappings}`);
+    assert.ok(shared <= first.shared, `${first.shared} KiB of shared memory have become ${shared}`);
+    const most = first.own + OWN_SLACK_KIB + generation * OWN_OF_GENERATION_KIB;
+    assert.ok(own <= most, `${first.own} KiB of its own memory have become ${own}`);
   }
 }
 

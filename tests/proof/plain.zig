@@ -7,6 +7,8 @@ const std = @import("std");
 const report = @import("report.zig");
 const storm = @import("storm.zig");
 
+/// The storm runs with small mappings and extents, too (`run.mjs`).
+pub const has_trials = true;
 /// Only workers of the storm say something before the trace (`storm.notePanic`).
 pub const panic = std.debug.FullPanic(storm.notePanic);
 

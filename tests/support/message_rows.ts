@@ -353,7 +353,8 @@ export const STATES: Row[] = [
     (t) => lockedMap(t, (_, other) => other.set("a", 1)),
   ),
   row(
-    'Cannot grow map "{name}": {size} of {size} used in /dev/shm, {size} more needed',
+    'Cannot grow map "{name}": {size} of {size} used in /dev/shm, {size} more needed; ' +
+      "delete entries, or make a new one with a larger maxBytes",
     (t) => {
       const map = freshMap(t, { maxBytes: 2 ** 19 });
       for (let i = 0;; i += 1) map.set(`key ${i}`, "x".repeat(20_000));

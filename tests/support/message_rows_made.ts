@@ -9,6 +9,7 @@ import { reasons, records, statuses } from "../../src/ffi/abi.ts";
 import { type Row, row } from "./message_rows.ts";
 
 const FORBIDS = "the mode and the owner of the file, or of /dev/shm, do not allow it";
+const ENLARGE = "by this map; remove files there, or make it larger";
 
 /** What the library leaves of a failure that needs another machine, or a process of its own. */
 interface Made {
@@ -34,10 +35,15 @@ function made({ status, reason = "none", errno = 0, attempt = {}, fields = {} }:
 }
 
 const OPENING: Partial<Attempt> = { action: "open", wanted: { kind: "a map", maxBytes: 7 } };
-const { EACCES, EDQUOT, EFBIG, EMFILE, ENFILE, ENOMEM, ENOSPC, EIO } = constants.errno;
+const { EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS } = constants.errno;
 
 /** One of each kind. */
 export const MADE: Row[] = ([
+  [
+    'Cannot open map "jobs": permission denied (EROFS); /dev/shm is mounted read-only; mount it ' +
+    "to be written to, state another directory, or open what is there with readonly",
+    { status: "permissionDenied", errno: EROFS, attempt: OPENING },
+  ],
   ['Cannot open map "jobs": permission denied (EACCES); ' + FORBIDS, {
     status: "permissionDenied",
     errno: EACCES,
@@ -164,18 +170,26 @@ export const MADE: Row[] = ([
     "inodes",
     { status: "noSpace", errno: ENOSPC, attempt: OPENING },
   ],
-  ['Cannot grow map "jobs": /dev/shm is full, 63 MiB used and 2 MiB more needed (ENOSPC)', {
-    status: "noSpace",
-    reason: "fileSystemFull",
-    errno: ENOSPC,
-    fields: { usedBytes: 63 * 2 ** 20, neededBytes: 2 ** 21 },
-  }],
-  ['Cannot grow map "jobs": /dev/shm is full, 63 MiB used and no room for more (ENOSPC)', {
-    status: "noSpace",
-    reason: "fileSystemFull",
-    errno: ENOSPC,
-    fields: { usedBytes: 63 * 2 ** 20 },
-  }],
+  [
+    'Cannot grow map "jobs": /dev/shm is full, 63 MiB used and 2 MiB more needed (ENOSPC) ' +
+    ENLARGE,
+    {
+      status: "noSpace",
+      reason: "fileSystemFull",
+      errno: ENOSPC,
+      fields: { usedBytes: 63 * 2 ** 20, neededBytes: 2 ** 21 },
+    },
+  ],
+  [
+    'Cannot grow map "jobs": /dev/shm is full, 63 MiB used and no room for more (ENOSPC) ' +
+    ENLARGE,
+    {
+      status: "noSpace",
+      reason: "fileSystemFull",
+      errno: ENOSPC,
+      fields: { usedBytes: 63 * 2 ** 20 },
+    },
+  ],
   ['Cannot write map "jobs": the value is too large, the limit is 300 bytes', {
     status: "tooLarge",
     fields: { ceilingBytes: 300 },

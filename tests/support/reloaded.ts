@@ -18,6 +18,10 @@ export interface Found {
   readonly heard: boolean;
   readonly descriptors: number;
   readonly mappings: number;
+  /** How much of memory that is shared the process has touched and holds, in KiB. */
+  readonly shared: number;
+  /** The same of its own memory, in KiB. */
+  readonly own: number;
   readonly error?: string;
 }
 
@@ -25,7 +29,10 @@ function note(found: Partial<Found>): void {
   const descriptors = readdirSync("/proc/self/fd").length;
   const maps = readFileSync("/proc/self/maps", "latin1").split("\n");
   const mappings = maps.filter((line) => /\/dev\/shm\/|memfd:shmap /.test(line)).length;
-  appendFileSync(JOURNAL, `${JSON.stringify({ ...found, descriptors, mappings })}\n`);
+  const status = readFileSync("/proc/self/status", "latin1");
+  const kibOf = (name: string) => Number(status.match(`${name}:\\s+(\\d+) kB`)?.[1]);
+  const counted = { descriptors, mappings, shared: kibOf("RssShmem"), own: kibOf("RssAnon") };
+  appendFileSync(JOURNAL, `${JSON.stringify({ ...found, ...counted })}\n`);
 }
 
 if (process.argv.includes("stay")) setInterval(() => {}, 1000);

@@ -192,6 +192,13 @@ export const FILE_MUTANTS = [
     tests: "what was mapped stays mapped",
   },
   {
+    name: "an entry that ends behind a mapping is read on from there",
+    file: "stripe/entry.zig",
+    from: "        entry.words = view.at(offset);\n",
+    to: "        entry.words = entry.words;\n",
+    tests: "an entry that begins below the end of a mapping",
+  },
+  {
     name: "the pool's mutex is unlocked by the newest mapping",
     file: "segment/segment.zig",
     from: "return .{ .robust = &segment.frontHeader().pool.mutex };",

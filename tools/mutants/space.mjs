@@ -34,7 +34,7 @@ export const SPACE_MUTANTS = [
     file: "stripe/parked.zig",
     from: "        marks.add(extent) catch return;\n" +
       "        link(view, pool, offset, extent.units, dense);\n        tally.note(extent);\n",
-    to: "        tally.note(extent);\n        if (dense > 0) return;\n",
+    to: "        tally.note(extent);\n        if (dense > 0 and pool.writer != 0) return;\n",
     tests: "crash: extents",
   },
   {

@@ -8,10 +8,12 @@ const directory = @import("../segment/directory.zig");
 const layout = @import("../layout.zig");
 const mappings = @import("../segment/mappings.zig");
 const os = @import("../os/os.zig");
+const gathered = @import("gathered.zig");
 const headers = @import("../segment/header.zig");
 const segments = @import("../segment/segment.zig");
 const status = @import("../status.zig");
 const support = @import("../testing/support.zig");
+const tables = @import("../stripe/table.zig");
 const Map = @import("map.zig").Map;
 
 const linux = std.os.linux;
@@ -54,6 +56,52 @@ fn expectNumbered(map: *Map, from: u32, to: u32) !void {
         try std.testing.expectEqual(@as(u32, kept_bytes), value.len);
         try std.testing.expect(std.mem.allEqual(u8, room[0..value.len], @truncate(n)));
     }
+}
+
+/// Whether the entry of a key begins before a place and ends behind it.
+fn straddles(map: *Map, key: []const u8, place: u64) !bool {
+    const hash = map.hashOf(key);
+    const view = &map.segment.view;
+    const table = tables.Table.of(view, view.stripe(hash.stripe).table);
+    var probe: tables.Probe = undefined;
+    const tag = map.tagFor(table, hash, key);
+    try std.testing.expectEqual(.found, tables.find(view, table, tag, key, &probe));
+    const entry = probe.entry;
+    return entry.offset + @sizeOf(layout.Entry) <= place and entry.offset + entry.bytes() > place;
+}
+
+test "an entry that begins below the end of a mapping and ends behind it is read whole" {
+    const trying: Trying = .with(.{ .small = true });
+    defer trying.end();
+    var room: [large.len + 64]u8 = undefined;
+    var straddling: u32 = 0;
+    for (1..40) |round| {
+        const writer = try support.openMap(0, 0);
+        defer support.closeMap(writer);
+        _ = try calls.put(writer, "first", large[0 .. 977 * round], 1, .none);
+        const lister = try support.openAgain(writer, 10_000);
+        defer support.closeMap(lister);
+        const reader = try support.openReader(writer, 10_000);
+        defer support.closeMap(reader);
+        const end = reader.segment.view.mapped;
+        for (0..6) |n| _ = try calls.put(writer, &.{@intCast(n)}, large[0..30_000], 1, .none);
+        for (0..6) |n| straddling += @intFromBool(try straddles(writer, &.{@intCast(n)}, end));
+        // As the first of all that they read there.
+        _ = try calls.snapshot(lister);
+        var at: usize = 0;
+        while (at < lister.gathered_len) : (at += gathered.recordBytes(lister.gathered, at)) {
+            const key = gathered.keyOf(lister.gathered, at);
+            const len = if (key.len == 1) 30_000 else 977 * round;
+            const value = lister.gathered[at + @sizeOf(gathered.Record) + key.len ..][0..len];
+            try std.testing.expect(std.mem.allEqual(u8, value, 'l'));
+        }
+        for (0..6) |n| {
+            const value = (try calls.get(reader, &.{@intCast(n)}, &room, 0)).?;
+            try std.testing.expectEqual(@as(u32, 30_000), value.len);
+            try std.testing.expect(std.mem.allEqual(u8, room[0..value.len], 'l'));
+        }
+    }
+    try std.testing.expect(straddling > 0);
 }
 
 test "what was mapped stays mapped, and two handles grow past each other" {

@@ -510,9 +510,9 @@ test "space: a damaged list of parked extents, and a damaged word, are mended by
     }
 }
 
-/// Ends the process before its store of that number.
+/// Ends the process before its store of that number; pages that are emptied are one.
 const Kill = struct {
-    observer: atomics.Observer = .{ .seen = seen },
+    observer: atomics.Observer = .{ .seen = seen, .emptied = emptied },
     left: u32,
 
     fn seen(observer: *atomics.Observer, _: *const u64, _: u64) void {
@@ -520,18 +520,33 @@ const Kill = struct {
         if (kill.left == 0) _ = linux.kill(linux.getpid(), .KILL);
         kill.left -= 1;
     }
+
+    fn emptied(observer: *atomics.Observer, words: [*]const u64, _: usize) void {
+        seen(observer, @ptrCast(words), 0);
+    }
 };
 
-fn storeAndDie(parent: *Map, token: []const u8, stores: u32, deletes: bool) noreturn {
+/// What the process does that is killed.
+const Doing = enum { putting, deleting, punching };
+
+fn storeAndDie(parent: *Map, token: []const u8, stores: u32, doing: Doing) noreturn {
     os.close(parent.segment.locks);
     os.close(parent.segment.file);
     const map = support.openToken(token, 5000) catch linux.exit_group(1);
     var kill: Kill = .{ .left = stores };
-    if (deletes) put(map, "large", mib + mib / 16) catch linux.exit_group(2);
+    if (doing != .putting) put(map, "large", mib + mib / 16) catch linux.exit_group(2);
+    if (doing == .punching) {
+        for ([_][]const u8{ "large", "larger" }) |key| {
+            put(map, "larger", 2 * mib) catch linux.exit_group(2);
+            _ = calls.delete(map, key) catch linux.exit_group(2);
+        }
+    }
     atomics.observer = &kill.observer;
-    if (deletes) {
-        _ = calls.delete(map, "large") catch linux.exit_group(2);
-    } else put(map, "large", mib + mib / 16) catch linux.exit_group(2);
+    switch (doing) {
+        .putting => put(map, "large", mib + mib / 16) catch linux.exit_group(2),
+        .deleting => _ = calls.delete(map, "large") catch linux.exit_group(2),
+        .punching => if ((punchAll(map) catch 0) < 2 * mib) linux.exit_group(2),
+    }
     linux.exit_group(3);
 }
 
@@ -539,23 +554,26 @@ test "space: a process killed at any store leaves no word without its blocks" {
     if (!support.has_forks or !os.has_holes) return error.SkipZigTest;
     const trying: Trying = .with(.{ .small = false });
     defer trying.end();
-    for (0..100) |n| {
-        const stores = n / 2;
-        const map = try support.openMap(0, 0);
-        defer support.closeMap(map);
-        try put(map, "small", 10);
-        var buffer: [200]u8 = undefined;
-        const token = buffer[0..try map.segment.token(&buffer)];
-        const child = std.c.fork();
-        if (child == 0) storeAndDie(map, token, @intCast(stores), n % 2 == 1);
-        var how: u32 = 0;
-        _ = linux.waitpid(child, &how, 0);
-        if (!linux.W.IFSIGNALED(how)) try expectEqual(@as(u32, 3), linux.W.EXITSTATUS(how));
-        try expectEqual(@as(f64, 0), (try calls.repair(map)).problems);
-        // What was allocated behind `committed` is cut off by the next sole writer.
-        try expect(try allocated(map) >= map.segment.blockBytes());
-        try support.expectSound(map);
-        try put(map, "large", mib + mib / 16);
-        try expectBlocks(map);
+    for (std.enums.values(Doing)) |doing| {
+        for (0..50) |stores| {
+            const map = try support.openMap(0, 0);
+            defer support.closeMap(map);
+            try put(map, "small", 10);
+            var buffer: [200]u8 = undefined;
+            const token = buffer[0..try map.segment.token(&buffer)];
+            const child = std.c.fork();
+            if (child == 0) storeAndDie(map, token, @intCast(stores), doing);
+            var how: u32 = 0;
+            _ = linux.waitpid(child, &how, 0);
+            const is_over = !linux.W.IFSIGNALED(how);
+            if (is_over) try expectEqual(@as(u32, 3), linux.W.EXITSTATUS(how));
+            try expectEqual(@as(f64, 0), (try calls.repair(map)).problems);
+            // What was allocated behind `committed` is cut off by the next sole writer.
+            try expect(try allocated(map) >= map.segment.blockBytes());
+            try support.expectSound(map);
+            try put(map, "large", mib + mib / 16);
+            try expectBlocks(map);
+            if (is_over) break;
+        }
     }
 }

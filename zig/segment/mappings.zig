@@ -24,7 +24,7 @@ const limited_bytes_min = 256 * 1024;
 /// refuses that: then each growth takes one.
 pub const count_max = 32;
 
-/// What tests and proofs change, in builds that record stores.
+/// What tests and proofs change, in builds that have trials (`atomics.has_trials`).
 pub const Trial = struct {
     /// Whether each mapping ends where the segment does, so that every growth makes another: what
     /// would be met behind 64 MiB is then met at once. Null: SHMAP_SMALL_MAPPINGS decides.
@@ -33,18 +33,18 @@ pub const Trial = struct {
     count: usize = list_len,
 };
 
-pub var trial: if (atomics.recording) Trial else void = if (atomics.recording) .{} else {};
-const list_len = if (atomics.recording) 1024 else count_max;
+pub var trial: if (atomics.has_trials) Trial else void = if (atomics.has_trials) .{} else {};
+const list_len = if (atomics.has_trials) 1024 else count_max;
 
-fn areSmall() bool {
-    if (!atomics.recording) return false;
+pub fn areSmall() bool {
+    if (!atomics.has_trials) return false;
     if (trial.small) |small| return small;
     trial.small = builtin.os.tag != .windows and std.c.getenv("SHMAP_SMALL_MAPPINGS") != null;
     return trial.small.?;
 }
 
 fn countMost() usize {
-    if (!atomics.recording) return count_max;
+    if (!atomics.has_trials) return count_max;
     return if (areSmall()) trial.count else @min(trial.count, count_max);
 }
 

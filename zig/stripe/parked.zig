@@ -56,17 +56,17 @@ const step_bytes = 16 << 20;
 /// How long an extent lies there before its blocks go.
 const rest_ms = 1000;
 
-/// What tests and proofs change, in builds that record stores.
+/// What tests and proofs change, in builds that have trials (`atomics.has_trials`).
 pub const Trial = struct {
     /// Whether every entry with a chunk of its own is large, and all blocks go back at once. Null:
     /// SHMAP_SMALL_EXTENTS decides.
     small: ?bool = null,
 };
 
-pub var trial: if (atomics.recording) Trial else void = if (atomics.recording) .{} else {};
+pub var trial: if (atomics.has_trials) Trial else void = if (atomics.has_trials) .{} else {};
 
 pub fn areSmall() bool {
-    if (!atomics.recording) return false;
+    if (!atomics.has_trials) return false;
     if (trial.small) |small| return small;
     trial.small = builtin.os.tag != .windows and std.c.getenv("SHMAP_SMALL_EXTENTS") != null;
     return trial.small.?;

@@ -3,6 +3,7 @@
 const std = @import("std");
 const attaching = @import("../map/attach.zig");
 const calls = @import("calls.zig");
+const chunks = @import("../stripe/chunk.zig");
 const directory = @import("../segment/directory.zig");
 const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
@@ -77,4 +78,25 @@ pub fn holesBefore(shadow: []const u64, committed: u64) u64 {
     if (moving.kind != .fresh) return holes;
     const before = shadow[@offsetOf(Header, "committed") / 8];
     return holes + (committed -| before -| layout.page_bytes);
+}
+
+/// Whether the words allow a hole, just before it is made, of so many words from an offset on: they
+/// lie behind `committed`, or behind `dense` of an extent that no stripe owns and that `moving`
+/// names. In another order, a crash in between leaves a word that promises blocks, and none there.
+pub fn mayBeEmptied(shadow: []const u64, from: u64, count: u64) bool {
+    if (from >= shadow[@offsetOf(Header, "committed") / 8]) return true;
+    const pool = @offsetOf(Header, "pool");
+    const moving: layout.Moving = @bitCast(shadow[(pool + @offsetOf(layout.Pool, "moving")) / 8]);
+    const extent = switch (moving.kind) {
+        .extent, .fresh => @as(u64, moving.page) * layout.page_bytes,
+        // The one that was parked last.
+        .all => shadow[(pool + @offsetOf(layout.Pool, "parked")) / 8],
+        else => return false,
+    };
+    if (extent == 0 or extent % layout.page_bytes != 0 or extent >= from) return false;
+    const head: *const layout.Chunk = @ptrCast(&shadow[extent / 8]);
+    const described: chunks.Extent = @bitCast(head.extent);
+    const end = extent + @as(u64, described.units) * layout.unit_bytes;
+    return described.owner == 0 and head.parks == 1 and extent + head.dense <= from and
+        from + 8 * count <= end;
 }

@@ -183,6 +183,7 @@ pub const Site = struct {
         const offset = site.offsetOf(@intFromPtr(target)) orelse
             return site.blame(error.StoreOutsideTheSegment);
         if (site.is_quiet) site.blame(error.ReaderStored);
+        if (!image_maps.mayBeEmptied(site.shadow, offset, count)) site.blame(error.HoleTooEarly);
         const words_of_page = layout.page_bytes / 8;
         const end = @min(offset / 8 + count, site.shadow.len);
         const held = site.heldNow();

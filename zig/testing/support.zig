@@ -11,6 +11,7 @@ const layout = @import("../layout.zig");
 const maps = @import("../map/map.zig");
 const os = @import("../os/os.zig");
 const segments = @import("../segment/segment.zig");
+const spaces = @import("../stripe/space.zig");
 const status = @import("../status.zig");
 const stripe_lock = @import("../lock/stripe_lock.zig");
 
@@ -97,7 +98,45 @@ pub fn expectSound(map: *Map) !void {
         return error.TestUnexpectedResult;
     }
     try std.testing.expectEqual(verdict.entries, @as(f64, @floatFromInt(try calls.size(map))));
+    const blocks = try Blocks.of(map) orelse return;
+    if (!blocks.areRight()) {
+        std.debug.print("{any}\n", .{blocks});
+        return error.TestUnexpectedResult;
+    }
 }
+
+/// What the file of a segment takes of its file system, beside what the segment's words say.
+pub const Blocks = struct {
+    allocated: u64,
+    /// By `committed` and the holes of all extents that park.
+    told: u64,
+    /// Behind `committed`: what a writer left that died while it grew the segment, until the next
+    /// sole writer cuts it off.
+    behind: u64,
+
+    /// With the pool's lock, so that no process allocates or punches meanwhile. Null: there is
+    /// nothing to compare.
+    pub fn of(map: *Map) !?Blocks {
+        const segment = &map.segment;
+        if (!os.has_holes or segment.readonly) return null;
+        segment.deadline = .in(10_000);
+        _ = try spaces.lockPool(segment);
+        defer spaces.unlockPool(segment);
+        const stat = try os.stat(segment.fault, segment.file);
+        return .{
+            .allocated = stat.allocated,
+            .told = segment.blockBytes(),
+            .behind = stat.size -| segment.view.committed,
+        };
+    }
+
+    /// No fewer, or a store would be a signal where the file system is full; and no more, or the
+    /// memory of what is gone would not come back.
+    pub fn areRight(blocks: Blocks) bool {
+        return blocks.allocated >= blocks.told and
+            blocks.allocated <= blocks.told + blocks.behind;
+    }
+};
 
 /// Zeroed memory for one `T` that forked processes share. It is not unmapped: it ends with them.
 pub fn shared(comptime T: type) !*T {

@@ -10,6 +10,7 @@ const names = @import("names.zig");
 const oracles = @import("oracle.zig");
 const workers = @import("worker.zig");
 
+const Blocks = shmap.testing.support.Blocks;
 const linux = std.os.linux;
 const load = oracles.load;
 const store = oracles.store;
@@ -174,6 +175,18 @@ fn verify(worker: *Worker, map: *Map) void {
     if (verdict.problems != 0 or verdict.busy != 0) worker.violate(.damaged, .{
         @intFromFloat(verdict.reason), @intFromFloat(verdict.stripe), 0, 0,
     });
+    compareBlocks(worker, map);
+}
+
+/// What the file takes beside what the segment's words say.
+fn compareBlocks(worker: *Worker, map: *Map) void {
+    const found = Blocks.of(map) catch |err| return worker.failed(.verify, err);
+    var blocks = found orelse return;
+    // With small extents, late readers load from values that are too short to be read by way of the
+    // kernel, and each load of a hole takes a page: until that place is used again.
+    if (shmap.parked.areSmall()) blocks.behind = std.math.maxInt(u40);
+    if (!blocks.areRight())
+        worker.violate(.leaked, .{ blocks.allocated, blocks.told, blocks.behind, 4 });
 }
 
 fn noteAllocated(worker: *Worker, map: *Map) void {
