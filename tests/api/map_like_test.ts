@@ -13,9 +13,11 @@ import {
   freshAnonymous,
   freshMap,
   freshName,
+  leftTo,
   ROOT,
   type Runtime,
   RUNTIMES,
+  testUnless,
 } from "../support/support.ts";
 import { mapUses, optionUses } from "../support/type_uses.ts";
 
@@ -39,7 +41,9 @@ test("SharedMap does for functions that want a Map what a Map does", (t) => {
   assert.equal(optionUses({}), 4);
 });
 
-test("SharedMap's types compile with tsc and exactOptionalPropertyTypes", LONG, (t) => {
+const TYPES = "SharedMap's types compile with tsc and exactOptionalPropertyTypes";
+
+testUnless(leftTo("bun"), TYPES, LONG, (t) => {
   const directory = mkdtempSync(join(tmpdir(), "shmap-tsc-"));
   t.after(() => rmSync(directory, { recursive: true }));
   const compilerOptions = {

@@ -15,13 +15,13 @@ import { embeddedModule, machineOf, stage } from "../../tools/package/embed.mjs"
 import { fingerprint } from "../../src/ffi/abi.ts";
 import {
   commandLine,
+  divided,
   freshAnonymous,
   freshDirectory,
   HERE,
   NO_PERMISSIONS,
   ROOT,
   type Runtime,
-  scaled,
   SUPPORT,
   type TestContext,
   testUnless,
@@ -144,7 +144,7 @@ test("two versions of the package in one process have a library each, and share 
 
 test("Workers that load at once, and many more, share what the process has", () => {
   const atOnce = 8;
-  const rounds = scaled(25);
+  const rounds = divided(25);
   const { first, last } = load(["workers", `${atOnce}`, `${rounds}`], {
     permissions: ["-A"],
   }).value;
@@ -155,7 +155,7 @@ test("Workers that load at once, and many more, share what the process has", () 
 test("a process that ends by an error while a thread waits in the library does not crash", (t) => {
   const map = freshAnonymous(t);
   using _lock = map.lock();
-  for (let round = 0; round < scaled(8); round++) {
+  for (let round = 0; round < divided(8); round++) {
     const { status, signal, stderr } = start(["crash", map.token], {});
     assert.equal(signal ?? status, 1, stderr);
     assert.match(stderr, /planted/);

@@ -16,18 +16,19 @@ import {
   atEnd,
   commandLine,
   content,
+  divided,
   freshDirectory,
   freshMap,
   freshName,
   HERE,
   isArgumentError,
+  lentChild,
   NO_PERMISSIONS,
   PATIENCE,
   pause,
   refusesTmpfs,
   runtimeOf,
   RUNTIMES,
-  scaled,
   SHM,
   startChild,
   startMany,
@@ -43,7 +44,7 @@ import {
 } from "../support/support.ts";
 
 const LONG = { timeout: 60_000 };
-const KILLS = Math.max(4, scaled(10));
+const KILLS = Math.max(4, divided(10));
 
 function exclusive(t: TestContext): SharedMap & { name: string } {
   return freshMap(t, { mode: "exclusive" });
@@ -256,7 +257,7 @@ test("A-39 changing what toObject() returned changes nothing shared", (t) => {
 // A-51: there is no capacity to observe; a map takes its first key as it takes its last.
 test("A-40 and A-51 set() beyond any capacity grows the map and keeps every key", LONG, (t) => {
   const map = exclusive(t);
-  const count = Math.max(10_000, scaled(50_000));
+  const count = Math.max(10_000, divided(50_000));
   for (let i = 0; i < count; i += 1) map.set(`key ${i}`, checkedValue(`key ${i}`, i));
   assert.equal(map.size, count);
   for (let i = 0; i < count; i += 1) {
@@ -268,7 +269,7 @@ for (const victim of RUNTIMES) {
   test(`A-41 set() goes on after ${victim} was killed inside a call`, LONG, async (t) => {
     const map = exclusive(t);
     const work = { key: "large", bytes: 8 << 20 };
-    for (let round = 0; round < Math.max(2, scaled(5)); round += 1) {
+    for (let round = 0; round < Math.max(2, divided(5)); round += 1) {
       const child = await startWith(t, victim, map.name);
       child.send("setForever", { id: "map", ...work });
       await until("the first large value", () => map.has("large"));
@@ -283,7 +284,7 @@ for (const victim of RUNTIMES) {
 
 test("A-42 every key of many children is there", LONG, async (t) => {
   const map = exclusive(t);
-  const children = await startMany(t, Math.max(4, scaled(8)), map.name, { mode: "shared" });
+  const children = await startMany(t, Math.max(4, divided(8)), map.name, { mode: "shared" });
   await Promise.all(children.map((child, i) => child.call("set", `key ${i}`, `value ${i}`)));
   const wanted = children.map((_, i): [string, string] => [`key ${i}`, `value ${i}`]);
   assert.deepEqual(content(map), wanted);
@@ -347,10 +348,10 @@ test("A-54 open() while another process makes the map grow sees a whole map", LO
 // is complete. What is left to observe: processes that open at once hardly wait for one another.
 test("A-36 and A-55 processes that create at the same instant get one map", LONG, async (t) => {
   const children = await Promise.all(
-    Array.from({ length: 8 }, (_, i) => startChild(t, runtimeOf(i))),
+    Array.from({ length: 8 }, (_, i) => lentChild(t, runtimeOf(i))),
   );
   const options = { timeout: 2000 * PATIENCE };
-  for (let round = 0; round < scaled(20); round += 1) {
+  for (let round = 0; round < divided(20); round += 1) {
     const name = freshName(t);
     await Promise.all(children.map((child) => child.ask("open", { id: "map", name, options })));
     await Promise.all(children.map((child, i) => child.call("set", `key ${i}`, i)));
@@ -419,7 +420,7 @@ test(
 );
 
 test("A-58 a map being grown by a killed process keeps all it had", LONG, async (t) => {
-  for (let round = 0; round < scaled(6); round += 1) {
+  for (let round = 0; round < divided(6); round += 1) {
     const map = exclusive(t);
     for (let i = 0; i < 1000; i += 1) map.set(`kept ${i}`, checkedValue(`kept ${i}`, i));
     const child = await startWith(t, runtimeOf(round), map.name);

@@ -9,13 +9,13 @@ import { Lock, SharedValue } from "../../mod.ts";
 import {
   atEnd,
   type Child,
+  divided,
   freshValue,
   isArgumentError,
+  lentChild,
   pause,
   runtimeOf,
   RUNTIMES,
-  scaled,
-  startChild,
   startMany,
   startWith,
   type TestContext,
@@ -59,7 +59,7 @@ test("C-05 close() succeeds", (t) => {
 for (const runtime of RUNTIMES) {
   test(`C-10 a child in ${runtime} sets a structure, and its parent gets it`, LONG, async (t) => {
     const value = fresh(t, 10_000);
-    const child = await startChild(t, runtime);
+    const child = await lentChild(t, runtime);
     await child.ask("attach", { id: "map", kind: "value", token: value.token });
     await child.call("set", { a: 1, b: [1, 2, 3] });
     assert.deepEqual(value.get(), { a: 1, b: [1, 2, 3] });
@@ -219,7 +219,7 @@ function startFour(t: TestContext, name: string): Promise<Child[]> {
 test("C-24 blocks of several processes are atomic as a whole", LONG, async (t) => {
   const value = freshValue<Tally>(t, { timeout: 60_000 });
   const children = await startFour(t, value.name);
-  const times = scaled(300);
+  const times = divided(300);
   for (const how of WAYS) {
     value.set({ total: 0, by: {} });
     await Promise.all(
@@ -231,13 +231,13 @@ test("C-24 blocks of several processes are atomic as a whole", LONG, async (t) =
   }
 });
 
-test(`C-25 four processes count to 2,000, and by ${4 * scaled(10_000)} more`, LONG, async (t) => {
+test(`C-25 four processes count to 2,000, and by ${4 * divided(10_000)} more`, LONG, async (t) => {
   const value = freshValue<number>(t, { timeout: 60_000 });
   const children = await startFour(t, value.name);
   for (const how of WAYS) {
     value.set(0);
     let total = 0;
-    for (const times of [500, scaled(10_000)]) {
+    for (const times of [500, divided(10_000)]) {
       await Promise.all(children.map((child) => child.ask("count", { id: "map", how, times })));
       total += 4 * times;
       assert.deepEqual([value.get(), value.locked], [total, false], how);
@@ -246,7 +246,7 @@ test(`C-25 four processes count to 2,000, and by ${4 * scaled(10_000)} more`, LO
 });
 
 for (const how of WAYS) {
-  const kills = scaled(12);
+  const kills = divided(12);
   test(`C-25 ${kills} processes killed while they count by ${how}`, LONG, async (t) => {
     await withSeed((random) => countAndKill(t, how, kills, () => random(40)));
   });

@@ -9,13 +9,13 @@ import { seededRandom } from "../support/random.ts";
 import {
   assertSound,
   type Child,
+  divided,
   freshAnonymous,
   freshMap,
   HERE,
   PATIENCE,
   pause,
   runtimeOf,
-  scaled,
   SEED,
   startMany,
   startWith,
@@ -65,7 +65,7 @@ test("versions, counters and pages mean the same in another runtime", async (t) 
 
 /** Processes come in waves: a hundred at once would only wait for each other to start. */
 const WAVE = 10;
-const TAKERS = WAVE * scaled(10);
+const TAKERS = WAVE * divided(10);
 
 test(
   `of ${TAKERS} processes that take one key at most one gets it, with kills`,
@@ -108,7 +108,7 @@ test(
   async (t) => {
     const map = freshMap<string>(t);
     const children = await startMany(t, 10, map.name);
-    for (let round = 0; round < scaled(30); round += 1) {
+    for (let round = 0; round < divided(30); round += 1) {
       map.set("token", `round ${round}`);
       const asked = Array.from(
         { length: TAKERS },
@@ -155,7 +155,7 @@ test(
   async (t) => {
     await withSeed(async () => {
       const map = freshMap<unknown>(t);
-      const kills = scaled(4);
+      const kills = divided(4);
       const lanes = Array.from({ length: COUNTERS }, (_, i) => countAndKill({ t, map, kills }, i));
       const steps = (await Promise.all(lanes)).reduce((sum, count) => sum + count, 0);
       const sum = [0, 1, 2].reduce((all, i) => all + Number(map.get(`count ${i}`) ?? 0), 0);
@@ -171,7 +171,7 @@ test(
 test(`${COUNTERS} processes that count and live come to the exact sum`, LONG, async (t) => {
   const map = freshMap<unknown>(t);
   const children = await startMany(t, COUNTERS, map.name);
-  const times = scaled(2000);
+  const times = divided(2000);
   const works = children.map((child, i) => {
     return child.ask("countTimes", { times, by: i + 1, big: i % 2 === 0 });
   });

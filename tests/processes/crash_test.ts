@@ -13,6 +13,7 @@ import { type Random, seededRandom } from "../support/random.ts";
 import {
   assertSound,
   type Child,
+  divided,
   freshMap,
   freshName,
   HERE,
@@ -20,7 +21,6 @@ import {
   pause,
   runtimeOf,
   RUNTIMES,
-  scaled,
   SEED,
   SHM,
   startChild,
@@ -122,7 +122,7 @@ function checkWhole(map: SharedMap, what: string): void {
   assert.equal(map.delete("survivor"), true, what);
 }
 
-const KILLS = scaled(1000);
+const KILLS = divided(1000);
 const CROWDED_KILLS = Math.ceil(KILLS * 0.2);
 const GROWTH_KILLS = Math.ceil(KILLS * 0.15);
 const LIFECYCLE_KILLS = Math.ceil(KILLS * 0.1);
@@ -183,7 +183,7 @@ test(`SharedMap is whole after ${CROWDED_KILLS} kills among busy others`, LONG, 
     await Promise.all(lanes);
     map.set(STOP, 1);
     const counts = await Promise.all(work);
-    assert.ok(counts.every((count) => count > scaled(100)), `${counts}`);
+    assert.ok(counts.every((count) => count > divided(100)), `${counts}`);
     map.delete(STOP);
     for (const [key, value] of map) if (key.startsWith("storm")) checkedSequence(key, value);
     checkWhole(map, "the end");
@@ -234,10 +234,10 @@ for (const victim of RUNTIMES) {
     await withSeed(async (random) => {
       const map = freshMap<number>(t);
       const survivor = await startWith(t, THERE, map.name);
-      const work = survivor.ask("increment", { keys: ["survivor"], times: scaled(20_000) });
+      const work = survivor.ask("increment", { keys: ["survivor"], times: divided(20_000) });
       let isWorking = true;
       work.finally(() => isWorking = false).catch(() => {});
-      for (let kill = 0; kill < scaled(15); kill += 1) {
+      for (let kill = 0; kill < divided(15); kill += 1) {
         const child = await startWith(t, victim, map.name);
         const before = map.get("victim") ?? 0;
         child.send("increment", { keys: ["victim", "survivor copy"], times: 1e9 });
@@ -246,9 +246,9 @@ for (const victim of RUNTIMES) {
       }
       await work;
       assert.equal(isWorking, false);
-      assert.equal(map.get("survivor"), scaled(20_000));
+      assert.equal(map.get("survivor"), divided(20_000));
       const [count, copy] = map.getMany(["victim", "survivor copy"]) as number[];
-      assert.ok(count - copy >= 0 && count - copy <= scaled(15), `${count} and ${copy}`);
+      assert.ok(count - copy >= 0 && count - copy <= divided(15), `${count} and ${copy}`);
       assertSound(map);
     });
   });
@@ -262,7 +262,7 @@ test(
       const map = freshMap<unknown>(t);
       for (let i = 0; i < 100; i += 1) map.set(`key ${i}`, i);
       let allocated = 0;
-      for (let kill = 0; kill < scaled(20); kill += 1) {
+      for (let kill = 0; kill < divided(20); kill += 1) {
         const child = await startWith(t, runtimeOf(kill), map.name);
         child.send("setForever", { id: "map", key: "large", bytes: 16 << 20 });
         await until("the first large value", () => map.has("large"));
@@ -275,7 +275,7 @@ test(
         if (kill === 4) allocated = map.stats().allocated;
       }
       const growth = map.stats().allocated - allocated;
-      assert.ok(scaled(20) <= 5 || growth <= 48 << 20, `${growth} bytes leaked`);
+      assert.ok(divided(20) <= 5 || growth <= 48 << 20, `${growth} bytes leaked`);
     });
   },
 );

@@ -5,12 +5,12 @@ import { SharedMap } from "../../mod.ts";
 import {
   assertSound,
   atEnd,
+  divided,
   freshMap,
   HERE,
   otherThan,
   pause,
   runtimeOf,
-  scaled,
   SEED,
   startMany,
   startWith,
@@ -88,9 +88,9 @@ test("of many processes one removes, and all may come to their end", LONG, async
   const map = freshMap<unknown>(t);
   const children = await startMany(t, 4, map.name);
   for (const child of children) await child.call("set", `of ${child.pid}`, 1, DAY);
-  for (let i = 0; i < scaled(500); i += 1) map.set(`key ${i}`, i, SOON);
+  for (let i = 0; i < divided(500); i += 1) map.set(`key ${i}`, i, SOON);
   await until("the removal", () => map.size === 4);
-  assert.equal(map.stats().expirations, scaled(500));
+  assert.equal(map.stats().expirations, divided(500));
   // Their timers keep none of them alive.
   for (const child of children) await child.end();
   assertSound(map);
@@ -104,7 +104,7 @@ test("sessions that are stored, touched and ended beside kills", LONG, async (t)
     return child;
   };
   const steady = await Promise.all([start(0), start(1)]);
-  for (let i = 2; i < 2 + scaled(12); i += 1) {
+  for (let i = 2; i < 2 + divided(12); i += 1) {
     const victim = await start(i);
     await pause(20 + i * 7 % 60);
     await victim.kill();

@@ -9,6 +9,7 @@ import {
   assertSound,
   atEnd,
   type Child,
+  divided,
   freshMap,
   freshName,
   HERE,
@@ -16,7 +17,6 @@ import {
   pause,
   runtimeOf,
   RUNTIMES,
-  scaled,
   startChild,
   startMany,
   startWith,
@@ -177,7 +177,7 @@ for (const lock of MODES) {
     const children = await startMany(t, 4, map.name, { timeout: 60_000 });
     for (const way of WAYS) {
       map.clear();
-      const times = scaled(way === "tryLock" ? 100 : 1000);
+      const times = divided(way === "tryLock" ? 100 : 1000);
       const results = await Promise.all(
         children.map((child) => child.ask("pairs", { id: "map", way, times })),
       );
@@ -194,7 +194,7 @@ for (const lock of MODES) {
       const map = freshMap(t, { lock });
       const children = await startMany(t, 4, map.name, { timeout: 60_000 });
       const writers = children.slice(0, 2).map((child, owner) => child.ask("scribble", { owner }));
-      const times = scaled(300);
+      const times = divided(300);
       await Promise.all([
         children[2].ask("guard", { way: "lock", times }),
         children[3].ask("guard", { way: "lockAsync", times }),
@@ -280,7 +280,7 @@ async function killInSection(child: Child, ms: number): Promise<number> {
 }
 
 for (const lock of MODES) {
-  const kills = scaled(lock === "robust" ? 40 : 16);
+  const kills = divided(lock === "robust" ? 40 : 16);
   const title = `Lock survives ${kills} kills of its holders (lock: "${lock}")`;
   const none = lock === "robust" ? NEEDS.robustMutexes : undefined;
   testUnless(none, title, { timeout: 300_000 }, async (t) => {
@@ -329,7 +329,7 @@ test("Lock keeps threads of one process apart", LONG, async (t) => {
   const own = map.lockAsync();
   await threads[0].ask("unlock");
   (await own).unlock();
-  const times = scaled(500);
+  const times = divided(500);
   await Promise.all(threads.map((thread, i) =>
     thread.ask("task", {
       task: "pairs",
@@ -415,7 +415,7 @@ for (const runtime of RUNTIMES) {
     await child.ask("open", { id: "map", name: map.name });
     const lock = map.lock();
     const tasks = 1000;
-    const { idle, waiting } = await child.ask("crowdIn", { tasks, ms: 200 + scaled(300) });
+    const { idle, waiting } = await child.ask("crowdIn", { tasks, ms: 200 + divided(300) });
     assert.equal(map.get("arrivals"), undefined);
     lock.unlock();
     const order = await child.ask("crowdOut");

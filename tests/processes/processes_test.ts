@@ -7,18 +7,18 @@ import {
   assertSound,
   type Child,
   content,
+  divided,
   freshMap,
   freshName,
   HERE,
+  lentChild,
   NEEDS,
   otherThan,
   PATIENCE,
   pause,
   runtimeOf,
   RUNTIMES,
-  scaled,
   SEED,
-  startChild,
   startMany,
   startWith,
   temporaries,
@@ -32,7 +32,7 @@ import { assertOneInstant, STOP } from "../support/tasks.ts";
 
 const LONG = { timeout: 120_000 };
 /** Tens of processes that open a map at once. */
-const MANY = 10 * scaled(5);
+const MANY = 10 * divided(5);
 
 /** Sizes at which a table or a chunk may grow, and one on each side. */
 // deno-fmt-ignore
@@ -40,12 +40,12 @@ const SIZES = [
   0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 51, 52, 53, 63, 64, 65, 127, 128, 129, 255,
   256, 257, 511, 512, 513, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192,
   8193, 10_000, 16_383, 16_384, 16_385,
-].filter((size) => size <= scaled(20_000));
+].filter((size) => size <= divided(20_000));
 
 for (const writer of RUNTIMES) {
   const reader = otherThan(writer);
   test(`SharedMap of any size, written in ${writer}, is whole in ${reader}`, LONG, async (t) => {
-    const [source, target] = await Promise.all([startChild(t, writer), startChild(t, reader)]);
+    const [source, target] = await Promise.all([lentChild(t, writer), lentChild(t, reader)]);
     for (const count of SIZES) {
       const name = freshName(t);
       await source.ask("open", { id: "map", name });
@@ -65,7 +65,7 @@ for (const writer of RUNTIMES) {
       const source = await startWith(t, writer, name);
       const target = await startWith(t, reader, name);
       let from = 0;
-      for (const to of [...SIZES, scaled(100_000)]) {
+      for (const to of [...SIZES, divided(100_000)]) {
         await source.ask("fill", { id: "map", from, to });
         await target.ask("checkFill", { id: "map", count: to });
         from = to;
@@ -76,7 +76,7 @@ for (const writer of RUNTIMES) {
 
 test("SharedMap holds a million keys", { timeout: 240_000 }, async (t) => {
   const map = freshMap<number>(t);
-  const count = scaled(1_000_000);
+  const count = divided(1_000_000);
   const source = await startWith(t, HERE, map.name);
   assert.equal(await source.ask("fillMany", { id: "map", to: count }), count);
   await source.end();
@@ -92,7 +92,7 @@ test("SharedMap holds a million keys", { timeout: 240_000 }, async (t) => {
 test("SharedMap loses no key of many writers at once", LONG, async (t) => {
   const map = freshMap<unknown>(t);
   const children = await startMany(t, 6, map.name);
-  const count = scaled(4000);
+  const count = divided(4000);
   await Promise.all(children.map((child, owner) => child.ask("writeBoth", { owner, count })));
   assert.equal(map.size, children.length * count + count);
   for (const owner of children.keys()) {
@@ -110,7 +110,7 @@ test("SharedMap loses no key of many writers at once", LONG, async (t) => {
 test("SharedMap.add() is won by exactly one of many processes, for each key", LONG, async (t) => {
   const map = freshMap<number>(t);
   const children = await startMany(t, 6, map.name);
-  const count = scaled(5000);
+  const count = divided(5000);
   const wins: number[][] = await Promise.all(
     children.map((child, owner) => child.ask("addRace", { owner, count })),
   );
@@ -124,7 +124,7 @@ test("SharedMap.add() is won by exactly one of many processes, for each key", LO
 test("SharedMap.getOrInsert() gives all processes the same value", LONG, async (t) => {
   const map = freshMap<number>(t);
   const children = await startMany(t, 6, map.name);
-  const count = scaled(3000);
+  const count = divided(3000);
   const results: number[][] = await Promise.all(
     children.map((child, owner) => child.ask("insertRace", { owner, count })),
   );
@@ -138,7 +138,7 @@ for (const keyCount of [1, 40]) {
     const map = freshMap<number>(t);
     const children = await startMany(t, 4, map.name);
     const keys = Array.from({ length: keyCount }, (_, i) => `counter ${i}`);
-    const times = scaled(Math.ceil(2000 / keyCount));
+    const times = divided(Math.ceil(2000 / keyCount));
     const runs: number[] = await Promise.all(
       children.map((child) => child.ask("increment", { keys, times })),
     );
@@ -173,8 +173,8 @@ test("SharedMap shows no torn value to readers in a storm of writes", LONG, asyn
   const keyCount = 300;
   const work = [w1, w2].map((child, i) => child.ask("storm", { seed: SEED + i, keyCount }));
   work.push(...[r1, r2].map((child, i) => child.ask("watch", { seed: SEED - i, keyCount })));
-  const counts = await runFor(map, scaled(6000), work);
-  assert.ok(counts.every((count) => (count as number) > scaled(100)), `${counts}`);
+  const counts = await runFor(map, divided(6000), work);
+  assert.ok(counts.every((count) => (count as number) > divided(100)), `${counts}`);
   for (const [key, value] of map) if (key !== STOP) checkedSequence(key, value);
   assert.equal(map.size, [...map.keys()].length);
   assertSound(map);
@@ -187,8 +187,8 @@ test("SharedMap shows a read-only process the same storm whole", LONG, async (t)
   const readers = await startMany(t, 2, map.name, { readonly: true });
   const work = [writer.ask("storm", { seed: SEED, keyCount })];
   work.push(...readers.map((child, i) => child.ask("watch", { seed: SEED + i, keyCount })));
-  const counts = await runFor(map, scaled(3000), work);
-  assert.ok(counts.every((count) => (count as number) > scaled(100)), `${counts}`);
+  const counts = await runFor(map, divided(3000), work);
+  assert.ok(counts.every((count) => (count as number) > divided(100)), `${counts}`);
 });
 
 for (const task of ["breathe", "shuffle"] as const) {
@@ -203,7 +203,7 @@ for (const task of ["breathe", "shuffle"] as const) {
     const count = task === "shuffle" ? 400 : 60_000;
     const work = [writer.ask(task, { seed: SEED, count })];
     work.push(...[reader, watcher].map((child) => child.ask("findAll", { count: keptCount })));
-    const rounds = await runFor(map, scaled(4000), work);
+    const rounds = await runFor(map, divided(4000), work);
     assert.ok(rounds.every((round) => (round as number) > 0), `${rounds}`);
     assertSound(map);
   });
@@ -222,7 +222,7 @@ test("SharedMap.toObject() shows one instant while others write", LONG, async (t
     reader.ask("snapshots", { writers: 2 }),
   ];
   let count = 0;
-  const counts = await runFor(map, scaled(6000), work, () => {
+  const counts = await runFor(map, divided(6000), work, () => {
     assertOneInstant(map.toObject(), 2);
     count += 1;
   });
@@ -238,7 +238,7 @@ test("SharedMap.toObject() shows a read-only handle one instant", LONG, async (t
     w1.ask("forge", { writer: 1 }),
     reader.ask("snapshots", { writers: 2 }),
   ];
-  const counts = await runFor(map, scaled(3000), work);
+  const counts = await runFor(map, divided(3000), work);
   assert.ok(counts.every((count) => (count as number) > 0), `${counts}`);
 });
 
@@ -264,7 +264,7 @@ test(`SharedMap.open() by ${MANY} processes at once gives one map`, LONG, async 
 async function startTens(t: TestContext): Promise<Child[]> {
   const children: Child[] = [];
   for (let i = 0; i < MANY; i += 10) {
-    const ten = Array.from({ length: 10 }, (_, j) => startChild(t, runtimeOf(j)));
+    const ten = Array.from({ length: 10 }, (_, j) => lentChild(t, runtimeOf(j)));
     children.push(...await Promise.all(ten));
   }
   return children;
@@ -277,7 +277,7 @@ test(
     await withSeed(async (random) => {
       const name = freshName(t);
       const children = await startTens(t);
-      const rounds = scaled(40);
+      const rounds = divided(40);
       const work = children.map((child, i) =>
         child.ask("churn", { name, seed: SEED + i, rounds: i % 10 === 0 ? 1e9 : rounds })
       );
@@ -307,7 +307,7 @@ test("SharedMap of a replacing process and its writers never mixes two maps", LO
   using first = SharedMap.open(name, { mode: "exclusive" });
   first.set("epoch", 0);
   const child = await startWith(t, THERE, name);
-  for (let epoch = 1; epoch <= scaled(100); epoch += 1) {
+  for (let epoch = 1; epoch <= divided(100); epoch += 1) {
     using fresh = SharedMap.open<number>(name, { mode: "exclusive" });
     fresh.set("epoch", epoch);
     await assert.rejects(child.call("set", "epoch", -1), { code: "Replaced" });

@@ -9,11 +9,11 @@ import {
   assertSound,
   atEnd,
   type Child,
+  divided,
   freshMap,
   HERE,
   otherThan,
   SCALE,
-  scaled,
   startWith,
   type TestContext,
   until,
@@ -26,7 +26,7 @@ const MIB = 1024 * KIB;
 const SIZES = [KIB, 64 * KIB, 64 * KIB + 1, 3 * MIB + 5];
 /** These are read once by each handle. */
 const LARGE = [64 * MIB, ...(SCALE >= 1 ? [256 * MIB] : [])];
-const ROUNDS = scaled(10);
+const ROUNDS = divided(10);
 /** A read that waits for a quiet moment, or starts again and again, does not end in this time. */
 const TIMEOUT = 500;
 const LONG = { timeout: 240_000 };
@@ -139,7 +139,7 @@ test("a value that is replaced all the time is read whole", LONG, async (t) => {
   await until("the value", () => map.has("large"));
   const reader = SharedMap.open<unknown>(map.name, { readonly: true });
   atEnd(t, () => reader.close());
-  for (let round = 0; round < scaled(20); round += 1) {
+  for (let round = 0; round < divided(20); round += 1) {
     for (const handle of [map, reader]) {
       const value = handle.get("large") as Uint8Array;
       assertBytes(value, new Uint8Array(3 * MIB).fill(value[0]), "the value");

@@ -73,6 +73,12 @@ function optionsFrom(options: Json = {}): Json {
 
 const COMMANDS: Commands = {
   ready: () => process.pid,
+  /** Forgets all that this process has, for the next test; whether nothing can come of it later. */
+  reset: () => {
+    for (const object of objects.values()) object.close();
+    for (const held of [objects, locks]) held.clear();
+    return inLine.size === 0;
+  },
   becomeUser: ({ user }) => {
     process.setgid!(user);
     process.setuid!(user);

@@ -45,6 +45,17 @@ export function scaled(count: number): number {
   return Math.max(1, Math.round(count * SCALE));
 }
 
+/** As `scaled`, where the suites of both runtimes have the same children do the same. */
+export function divided(count: number): number {
+  return scaled(SCALE < 1 ? count / RUNTIMES.length : count);
+}
+
+/** Why a test is left to the suite of one runtime, which matters little to it, or undefined. */
+export function leftTo(runtime: Runtime): string | undefined {
+  if (SCALE >= 1 || runtime === HERE || RUNTIMES.length === 1) return undefined;
+  return `with less of the work the suite of ${runtime} does it`;
+}
+
 /**
  * Which runtimes a test starts of whose children each does all the work alone: with less of the
  * work only the one that runs the test, for the suites run on both.
@@ -333,6 +344,11 @@ export class Child {
     this.#pending.clear();
   }
 
+  /** Whether it has not yet answered something. */
+  get isBusy(): boolean {
+    return this.#pending.size > 0;
+  }
+
   /** Sends a command without waiting for its answer. */
   send(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
     this.#requestCount += 1;
@@ -393,6 +409,38 @@ export async function startChild(
   return child;
 }
 
+/** How many children of a runtime wait to be used again. */
+const IDLE_MAX = 6;
+/** For all suites of this process: those that are loaded later find what earlier ones left. */
+const idle: Record<Runtime, Child[]> =
+  (globalThis as { shmapIdleChildren?: Record<Runtime, Child[]> }).shmapIdleChildren ??= {
+    deno: [],
+    bun: [],
+  };
+
+/**
+ * As `startChild`, for a test that asks no more of a child than to be another process. With less of
+ * the work it may have served earlier tests, for to start one takes longer than most of them.
+ */
+export async function lentChild(t: TestContext, runtime: Runtime): Promise<Child> {
+  if (SCALE >= 1) return await startChild(t, runtime);
+  const left = idle[runtime].pop();
+  const child = left && !left.isClosed ? left : new Child(runtime);
+  atEnd(t, () => giveBack(child));
+  await child.ask("ready");
+  return child;
+}
+
+/** Keeps a child for the next test, if it lives, is at rest and has nothing open any more. */
+async function giveBack(child: Child): Promise<void> {
+  const others = idle[child.runtime];
+  const isAtRest = !child.isClosed && !child.isBusy && others.length < IDLE_MAX;
+  if (!isAtRest || !(await child.ask("reset").catch(() => false))) return await child.kill();
+  child.tail = "";
+  child.stderr = "";
+  others.push(child);
+}
+
 /** A child that has opened the map of this name, or with `kind` the value, as "map". */
 export async function startWith(
   t: TestContext,
@@ -401,7 +449,7 @@ export async function startWith(
   options: Record<string, unknown> = {},
   kind: "map" | "value" = "map",
 ): Promise<Child> {
-  const child = await startChild(t, runtime);
+  const child = await lentChild(t, runtime);
   await child.ask("open", { id: "map", kind, name, options });
   return child;
 }

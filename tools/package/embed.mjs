@@ -40,14 +40,23 @@ export function machineOf(name) {
   return `${SYSTEMS[system] ?? system}-${processor}`;
 }
 
-/** The module that carries one library. */
-export function embeddedModule(name, bytes) {
+/** What was compressed already, by its hash: it takes seconds, and tests stage a package often. */
+const compressed = new Map();
+
+function compress(bytes, sha256) {
   const params = {
     [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
     [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
   };
-  const data = brotliCompressSync(bytes, { params }).toString("base64");
+  const data = compressed.get(sha256) ?? brotliCompressSync(bytes, { params }).toString("base64");
+  compressed.set(sha256, data);
+  return data;
+}
+
+/** The module that carries one library. */
+export function embeddedModule(name, bytes) {
   const sha256 = createHash("sha256").update(bytes).digest("hex");
+  const data = compress(bytes, sha256);
   return `/** The library for ${name}, of ${bytes.length} bytes. Written by tools/package. */
 export const sha256: string = "${sha256}";
 /** Its bytes, compressed by brotli, in base64. */
