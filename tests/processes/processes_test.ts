@@ -251,7 +251,7 @@ test(`SharedMap.open() by ${MANY} processes at once gives one map`, LONG, async 
   const creators = endings.filter(({ status }) => status === "fulfilled");
   assert.equal(creators.length, 1);
   for (const ending of endings) {
-    if (ending.status === "rejected") assert.equal(ending.reason.code, "Exists");
+    if (ending.status === "rejected") assert.equal(ending.reason.code, "Exists", ending.reason);
   }
   await Promise.all(children.map((child) => child.ask("open", { id: "map", name })));
   await Promise.all(children.map((child, i) => child.call("set", `key ${i}`, i)));

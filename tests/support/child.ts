@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { type Lock, SharedMap, SharedValue } from "../../mod.ts";
 import "./lock_mode.ts";
 import { checkCorpus, CODECS, writeCorpus } from "./corpus.ts";
+import { beginLifetime } from "./lifetime.ts";
 import { LOCK_TASKS, VALUE_TASKS } from "./lock_tasks.ts";
 import { REGION_COMMANDS } from "./region_tasks.ts";
 import { say } from "./say.ts";
@@ -72,7 +73,10 @@ function optionsFrom(options: Json = {}): Json {
 }
 
 const COMMANDS: Commands = {
-  ready: () => process.pid,
+  ready: () => {
+    beginLifetime();
+    return process.pid;
+  },
   /** Forgets all that this process has, for the next test; whether nothing can come of it later. */
   reset: () => {
     for (const object of objects.values()) object.close();

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import process from "node:process";
 import type { Lock, SharedMap, SharedValue } from "../../mod.ts";
+import { isTooOld } from "./lifetime.ts";
 import { STOP } from "./tasks.ts";
 
 type Say = (text: string) => void;
@@ -11,11 +12,8 @@ type Task<Shared, Args> = (object: Shared, args: Args, say: Say) => unknown;
 /** How a task gets the lock. */
 export type Way = "lock" | "lockAsync" | "tryLock";
 
-/** No child outlives this, even if the test that would have stopped or killed it is gone. */
-const LIFETIME_MS = 280_000;
-
 function isStopped(map: SharedMap): boolean {
-  return performance.now() > LIFETIME_MS || map.has(STOP);
+  return isTooOld() || map.has(STOP);
 }
 
 async function take(object: SharedMap | SharedValue, way: Way): Promise<Lock> {
@@ -199,7 +197,7 @@ async function tally(
 ): Promise<number> {
   const shared = value as SharedValue<Tally>;
   let done = 0;
-  while (done < times && !shared.get()?.isOver && performance.now() < LIFETIME_MS) {
+  while (done < times && !shared.get()?.isOver && !isTooOld()) {
     say(".");
     await raise(shared, how, (old: Tally = { total: 0, by: {} }) => {
       const by = { ...old.by, [worker]: (old.by[worker] ?? 0) + 1 };

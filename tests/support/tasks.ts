@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { SharedMap, SharedMemoryError } from "../../mod.ts";
 import { checkedSequence, checkedValue } from "./checked.ts";
 import { type JournalPlan, writeJournal } from "./journal.ts";
+import { isTooOld } from "./lifetime.ts";
 import { seededRandom } from "./random.ts";
 
 // deno-lint-ignore no-explicit-any
@@ -11,13 +12,6 @@ type Task = (map: SharedMap, args: Json, say: (text: string) => void) => unknown
 
 /** The key that ends every task without an end of its own. */
 export const STOP = "stop";
-
-/** No child outlives this, even if the test that would have stopped or killed it is gone. */
-const LIFETIME_MS = 280_000;
-
-function isTooOld(): boolean {
-  return performance.now() > LIFETIME_MS;
-}
 
 function isStopped(map: SharedMap): boolean {
   return isTooOld() || map.has(STOP);
