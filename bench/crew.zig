@@ -12,6 +12,8 @@ const Key = figures.Key;
 pub const seats_max = 4;
 /// Operations between two looks at the word that ends the work.
 const batch = 64;
+/// How many times as long processes may work that had no processor until then: none is no rate.
+const turns_max = 100;
 /// One in so many operations of mixed work is a `set`.
 const mixed_share = 20;
 const patience_ns = 60 * std.time.ns_per_s;
@@ -162,7 +164,10 @@ pub const Crew = struct {
     pub fn rateOf(crew: *const Crew, seat: usize, us: u64) f64 {
         const from = figures.now();
         const before = crew.operations(seat);
-        figures.sleep(us);
+        for (0..turns_max) |_| {
+            figures.sleep(us);
+            if (crew.operations(seat) != before) break;
+        }
         const count = crew.operations(seat) - before;
         return perSecond(count, figures.now() - from);
     }
@@ -173,7 +178,10 @@ pub const Crew = struct {
         defer crew.stop(jobs);
         const from = figures.now();
         const before = crew.sum(jobs.len);
-        figures.sleep(us);
+        for (0..turns_max) |_| {
+            figures.sleep(us);
+            if (crew.sum(jobs.len) != before) break;
+        }
         const count = crew.sum(jobs.len) - before;
         return perSecond(count, figures.now() - from);
     }

@@ -230,11 +230,4 @@ export const PROOF_MUTANTS = [
     to: "    return switch",
     proof: "life --scale 0.01 clean",
   },
-  {
-    name: "a touch brings an entry back that has ended, beside kills",
-    file: "map/expiry.zig",
-    from: "    if (!op.isThere(&cursor)) return false;\n    if (map.isOver(expires))",
-    to: "    if (!cursor.is_found) return false;\n    if (map.isOver(expires))",
-    proof: "storm --scale 0.01",
-  },
 ];

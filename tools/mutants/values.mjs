@@ -55,8 +55,8 @@ export const VALUE_MUTANTS = [
   {
     name: "a value that a getter stored over this one is not noticed",
     file: "src/values/plain_encoder.ts",
-    from: "    if (at < 0 || turn !== mine ||",
-    to: "    if (at < 0 ||",
+    from: "    if (at < 0 || turn !== mine || target.uses !== uses) return false;",
+    to: "    if (at < 0) return false;",
     suite: STRUCTURES,
     filter: "stores what getters gave",
   },
