@@ -23,7 +23,8 @@ import { PROGRAM_OF } from "../../tools/proof_programs.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;
-const MINUTES_MAX = 14;
+/** What stops a part that hangs; a loaded machine may take twice as long as an idle one. */
+const MINUTES_MAX = 25;
 /** Below this some parts try nothing of a kind. */
 const SCALE_MIN = 0.01;
 /** From here on what is drawn at random comes to each function that a part calls. */
