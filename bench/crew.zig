@@ -12,7 +12,8 @@ const Key = figures.Key;
 pub const seats_max = 4;
 /// Operations between two looks at the word that ends the work.
 const batch = 64;
-/// How many times as long processes may work that had no processor until then: none is no rate.
+/// How many times the wanted time is waited for a first operation, where the machine gives the
+/// processes no processor: a rate of zero cannot be compared with.
 const turns_max = 100;
 /// One in so many operations of mixed work is a `set`.
 const mixed_share = 20;
@@ -162,33 +163,31 @@ pub const Crew = struct {
 
     /// Operations a second of one process, while it works.
     pub fn rateOf(crew: *const Crew, seat: usize, us: u64) f64 {
-        const from = figures.now();
-        const before = crew.operations(seat);
-        for (0..turns_max) |_| {
-            figures.sleep(us);
-            if (crew.operations(seat) != before) break;
-        }
-        const count = crew.operations(seat) - before;
-        return perSecond(count, figures.now() - from);
+        return crew.rate(seat, seat + 1, us);
     }
 
     /// Lets them work for a while. Operations a second, of all together.
     pub fn run(crew: *const Crew, jobs: []const Job, us: u64) f64 {
         crew.start(jobs);
         defer crew.stop(jobs);
+        return crew.rate(0, jobs.len, us);
+    }
+
+    /// Operations a second of the seats from `first` to before `end`, while they work.
+    fn rate(crew: *const Crew, first: usize, end: usize, us: u64) f64 {
         const from = figures.now();
-        const before = crew.sum(jobs.len);
+        const before = crew.sum(first, end);
         for (0..turns_max) |_| {
             figures.sleep(us);
-            if (crew.sum(jobs.len) != before) break;
+            if (crew.sum(first, end) != before) break;
         }
-        const count = crew.sum(jobs.len) - before;
+        const count = crew.sum(first, end) - before;
         return perSecond(count, figures.now() - from);
     }
 
-    fn sum(crew: *const Crew, count: usize) u64 {
+    fn sum(crew: *const Crew, first: usize, end: usize) u64 {
         var total: u64 = 0;
-        for (0..count) |seat| total += crew.operations(seat);
+        for (first..end) |seat| total += crew.operations(seat);
         return total;
     }
 

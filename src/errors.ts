@@ -306,14 +306,11 @@ function describePermission(attempt: Attempt, fault: Fault): string {
       `since; make what is to be shared after that, or give it a name`;
   }
   if (attempt.file !== undefined) return cannotOpen(attempt, fault);
-  if (fault.errno === "EROFS") {
-    return `${
-      cannot(attempt)
-    }: permission denied (EROFS); ${attempt.where} is mounted read-only; ` +
-      "mount it to be written to, state another directory, or open what is there with readonly";
-  }
-  return `${cannot(attempt)}: permission denied${systemCause(fault)}; the mode and the owner of ` +
-    `the file, or of ${attempt.where}, do not allow it`;
+  const denied = `${cannot(attempt)}: permission denied${systemCause(fault)}`;
+  return fault.errno === "EROFS"
+    ? `${denied}; ${attempt.where} is mounted read-only; mount it to be written to, state ` +
+      "another directory, or open what is there with readonly"
+    : `${denied}; the mode and the owner of the file, or of ${attempt.where}, do not allow it`;
 }
 
 /** What else than a full file system can be in the way of a larger file. */

@@ -1,12 +1,12 @@
 /**
  * One timer of the isolate that has entries removed which have ended, also where no process writes.
  * It runs while a map is open that this isolate may write to, keeps no program alive, and the
- * library sees to it that of many processes one does the work. Any process may store the first
- * entry that ends, and a process that does nothing is told by no other: so it looks, once a second,
- * which is a load for each stripe of the map.
+ * library sees to it that of many processes one does the work. Another process may store the first
+ * entry that ends, and no call tells this one of it. So the timer looks once a second, which is a
+ * load for each stripe of the map.
  */
-import { statuses } from "../ffi/abi.ts";
 import { clearTimeout, setTimeout } from "node:timers";
+import { statuses } from "../ffi/abi.ts";
 import type { Native } from "../ffi/native.ts";
 
 /** A segment, as far as it concerns this. */

@@ -23,7 +23,7 @@ import { PROGRAM_OF } from "../../tools/proof_programs.mjs";
 
 const CORES = 2;
 const STDERR_LINES_MAX = 60;
-/** What stops a part that hangs; a loaded machine may take twice as long as an idle one. */
+/** After so long a part is stopped, for it hangs: beside other load the slowest takes fourteen. */
 const MINUTES_MAX = 25;
 /** Below this some parts try nothing of a kind. */
 const SCALE_MIN = 0.01;

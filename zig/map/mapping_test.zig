@@ -22,19 +22,7 @@ const large: [40_000]u8 = @splat('l');
 const kept_bytes = 3000;
 
 /// A trial for the length of a test.
-const Trying = struct {
-    before: mappings.Trial,
-
-    fn with(trial: mappings.Trial) Trying {
-        const trying: Trying = .{ .before = mappings.trial };
-        mappings.trial = trial;
-        return trying;
-    }
-
-    fn end(trying: Trying) void {
-        mappings.trial = trying.before;
-    }
-};
+const Trying = support.Trying(mappings);
 
 fn expectAddressSpace(map: *const Map) !void {
     const reason: f64 = @floatFromInt(@intFromEnum(status.Reason.addressSpace));
@@ -75,9 +63,8 @@ test "an entry that begins below the end of a mapping and ends behind it is read
     const trying: Trying = .with(.{ .small = true });
     defer trying.end();
     // Small extents end where the segment does.
-    const before = parked.trial;
-    parked.trial = .{ .small = false };
-    defer parked.trial = before;
+    const extents: support.Trying(parked) = .with(.{ .small = false });
+    defer extents.end();
     var room: [large.len + 64]u8 = undefined;
     var straddling: u32 = 0;
     for (1..40) |round| {

@@ -31,19 +31,7 @@ var value: [8 * mib]u8 = @splat(7);
 var target: [8 * mib + 64]u8 = undefined;
 
 /// A trial for the length of a test.
-const Trying = struct {
-    before: parked.Trial,
-
-    fn with(trial: parked.Trial) Trying {
-        const trying: Trying = .{ .before = parked.trial };
-        parked.trial = trial;
-        return trying;
-    }
-
-    fn end(trying: Trying) void {
-        parked.trial = trying.before;
-    }
-};
+const Trying = support.Trying(parked);
 
 fn allocated(map: *Map) !u64 {
     var fault: status.Fault = .{};

@@ -218,9 +218,8 @@ const KeyChanges = struct {
 
 test "starve: a key that changes while it is copied is there once, and whole" {
     // Small extents are never used again by what is reused here.
-    const before = parked.trial;
-    parked.trial = .{ .small = false };
-    defer parked.trial = before;
+    const extents: support.Trying(parked) = .with(.{ .small = false });
+    defer extents.end();
     for ([_]@TypeOf(KeyChanges.deed){ .replace, .reuse }) |deed| {
         writer = try support.openMap(0, 64 << 20);
         defer support.closeMap(writer);

@@ -103,9 +103,8 @@ test "crash: deletes that advance, rebuild and give chunks back are harmless at 
 
 test "crash: extents that park, and lose their blocks, are harmless at any store" {
     if (!os.has_holes) return error.SkipZigTest;
-    const before = parked.trial;
-    parked.trial = .{ .small = true };
-    defer parked.trial = before;
+    const extents: support.Trying(parked) = .with(.{ .small = true });
+    defer extents.end();
     for ([_]images.Shape{
         .{ .stripe_bits = 1, .max_bytes = 256 << 10 },
         .{ .stripe_bits = 1, .max_bytes = 1 << 20, .lock = .kernel },

@@ -138,6 +138,25 @@ pub const Blocks = struct {
     }
 };
 
+/// What a test changes in the `trial` of a module, from `with` to `end`.
+pub fn Trying(comptime module: type) type {
+    return struct {
+        before: module.Trial,
+
+        const Self = @This();
+
+        pub fn with(trial: module.Trial) Self {
+            const trying: Self = .{ .before = module.trial };
+            module.trial = trial;
+            return trying;
+        }
+
+        pub fn end(trying: Self) void {
+            module.trial = trying.before;
+        }
+    };
+}
+
 /// Zeroed memory for one `T` that forked processes share. It is not unmapped: it ends with them.
 pub fn shared(comptime T: type) !*T {
     const memory = try std.posix.mmap(
