@@ -47,9 +47,17 @@ export const OPERATION_MUTANTS = [
   {
     name: "the call behind a look for ended entries does not wait",
     file: "abi/map.zig",
-    from: "    defer map.segment.deadline = deadline;\n",
-    to: "    _ = deadline;\n",
+    from:
+      "    defer map.segment.deadline.goBackTo(deadline);\n    map.segment.deadline = .in(0);\n    const has_more",
+    to: "    _ = deadline;\n    map.segment.deadline = .in(0);\n    const has_more",
     tests: "the call behind a look for ended entries",
+  },
+  {
+    name: "the call behind a lock waits as long as its taking did",
+    file: "map/quiesce.zig",
+    from: "        defer map.segment.deadline.goBackTo(before);\n",
+    to: "        _ = before;\n",
+    tests: "the call behind a lock",
   },
   {
     name: "a process that stores no end looks for none",

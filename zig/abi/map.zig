@@ -195,7 +195,7 @@ pub export fn shm_map_sweep(handle: u32) i32 {
     // What is busy, or cannot be done now, is for the next tick: no timer waits. The next call
     // does, so it gets the deadline back.
     const deadline = map.segment.deadline;
-    defer map.segment.deadline = deadline;
+    defer map.segment.deadline.goBackTo(deadline);
     map.segment.deadline = .in(0);
     const has_more = compact.upkeep(map) catch true;
     if (after_ms) |ms| return @intCast(ms);

@@ -369,6 +369,26 @@ fn isFailure(result: anytype) bool {
     };
 }
 
+test "the call behind a lock waits as long as its handle says" {
+    const map = try support.openMap(0, 1 << 20);
+    defer support.closeMap(map);
+    const other = try support.openAgain(map, 200);
+    defer support.closeMap(other);
+    for ([_]enum { attempt, acquire }{ .attempt, .acquire }) |way| {
+        // Taking the lock looks at each stripe, for so many milliseconds at least and in all.
+        switch (way) {
+            .attempt => try expect(try calls.attempt(other, 0) != null),
+            .acquire => _ = try calls.acquire(other, 1),
+        }
+        calls.release(other, false);
+        _ = try calls.acquire(map, 1000);
+        defer calls.release(map, false);
+        const start = os.monotonicNs();
+        try expectError(error.Timeout, calls.put(other, "key", "value", 1, .none));
+        try expect(os.monotonicNs() - start >= 150 * std.time.ns_per_ms);
+    }
+}
+
 test "the holder of a lock that is free by now is not named as another's" {
     const regions_of = try openRegions();
     defer for (regions_of) |region| {

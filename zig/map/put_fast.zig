@@ -109,7 +109,7 @@ pub inline fn putFast(
 /// waited for here: the slow path has the whole of the call's time.
 noinline fn recover(map: *Map, index: u32, stripe: *layout.Stripe, has_died: bool) bool {
     const deadline = map.segment.deadline;
-    defer map.segment.deadline = deadline;
+    defer map.segment.deadline.goBackTo(deadline);
     map.segment.deadline = .in(0);
     var op: StripeOp = .of(map, index);
     op.stripe = stripe; // at the address at which its mutex was taken

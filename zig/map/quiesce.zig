@@ -20,7 +20,8 @@ pub const MapWriters = struct {
     pub fn quiesce(writers: MapWriters, deadline: *os.Deadline) Error!void {
         const map = writers.map;
         try map.segment.check(); // it may have been replaced while the locker waited
-        // From here on it is the deadline of the whole call, of which this is the last step.
+        const before = map.segment.deadline;
+        defer map.segment.deadline.goBackTo(before);
         map.segment.deadline = deadline.*;
         for (0..map.segment.view.stripeCount()) |i| {
             quiesceStripe(map, @intCast(i)) catch |err| if (err != error.Corrupt) return err;

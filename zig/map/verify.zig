@@ -74,16 +74,18 @@ fn visitAll(
     busy: *Busy,
     visit: *const fn (map: *Map, index: u32, verdict: *Verdict) Error!void,
 ) Error!void {
-    const deadline = map.segment.deadline;
-    map.segment.deadline = .in(0);
     var waiting: Busy = .initEmpty();
-    for (0..map.segment.view.stripeCount()) |i| {
-        visit(map, @intCast(i), verdict) catch |err| {
-            if (err != error.Timeout) return err;
-            waiting.set(i);
-        };
+    {
+        const deadline = map.segment.deadline;
+        defer map.segment.deadline.goBackTo(deadline);
+        map.segment.deadline = .in(0);
+        for (0..map.segment.view.stripeCount()) |i| {
+            visit(map, @intCast(i), verdict) catch |err| {
+                if (err != error.Timeout) return err;
+                waiting.set(i);
+            };
+        }
     }
-    map.segment.deadline = deadline;
     var each = waiting.iterator(.{});
     while (each.next()) |i| {
         visit(map, @intCast(i), verdict) catch |err| {

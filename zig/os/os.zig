@@ -373,6 +373,14 @@ pub const Deadline = struct {
         _ = deadline.left(1);
     }
 
+    /// Ends a step of a call that had a deadline of its own: the call goes on with `before`. If the
+    /// step began its deadline, or noted something, the next call still begins anew.
+    pub fn goBackTo(deadline: *Deadline, before: Deadline) void {
+        const is_used = deadline.is_used or before.is_used;
+        deadline.* = before;
+        deadline.is_used = is_used;
+    }
+
     /// Whether the time since it began is over. Reads no clock before it has begun.
     pub fn hasPassed(deadline: *Deadline) bool {
         return deadline.end_ns != 0 and deadline.left(1) == 0;
